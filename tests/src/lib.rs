@@ -1,0 +1,1 @@
+//! Test servers, the case runner, oracles and generators.
