@@ -1,3 +1,21 @@
 //! pg_trickle: stream tables, that is, tables defined by a query that keep themselves up to date.
 
+use pgrx::prelude::*;
+
+mod analyze;
+mod api;
+mod settings;
+mod shmem;
+mod workers;
+
 ::pgrx::pg_module_magic!(name, version);
+
+#[pg_guard]
+#[allow(non_snake_case)]
+pub extern "C-unwind" fn _PG_init() {
+    settings::register();
+    if pgtrickle_pg::worker::preloading() {
+        shmem::init();
+        workers::register();
+    }
+}

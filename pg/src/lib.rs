@@ -1,1 +1,18 @@
 //! The safe face of PostgreSQL: every `unsafe` of the project that is not an output-plugin callback lives here.
+
+pub mod bindings;
+pub mod decoding;
+pub mod deparse;
+pub mod heap;
+pub mod lock;
+pub mod origin;
+pub mod query;
+pub mod shmem;
+pub mod slot;
+pub mod snapshot;
+pub mod spi;
+pub mod staging;
+pub mod tuple;
+pub mod types;
+pub mod wait;
+pub mod worker;

@@ -1,0 +1,1 @@
+//! The SQL functions, one file per verb.

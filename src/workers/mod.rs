@@ -1,0 +1,4 @@
+//! The background workers.
+
+/// Registers what the postmaster starts by itself.
+pub fn register() {}
