@@ -1,5 +1,8 @@
 //! The safe face of PostgreSQL: every `unsafe` of the project that is not an output-plugin callback lives here.
 
+// `pg_guard` on the extern blocks of `bindings` names this path.
+use pgrx::pg_sys::ffi;
+
 pub mod bindings;
 pub mod decoding;
 pub mod deparse;

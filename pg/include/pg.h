@@ -1,0 +1,16 @@
+/* What build.rs reads: the headers that declare the functions listed there. */
+#include "postgres.h"
+
+#include "access/heaptoast.h"
+#include "access/xlogutils.h"
+#include "catalog/partition.h"
+#include "commands/async.h"
+#include "common/hashfn.h"
+#include "executor/tstoreReceiver.h"
+#include "executor/tuptable.h"
+#include "postmaster/interrupt.h"
+#include "replication/decode.h"
+#include "replication/message.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/datum.h"
