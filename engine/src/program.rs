@@ -1,0 +1,192 @@
+//! What the runner runs: a list of steps for each thing that can happen to a stream table.
+
+use crate::ir::{Rel, SourceId, Ty};
+use crate::sql::{Ident, QualifiedName, Sql};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// A source as the printer needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceInfo {
+    /// Its oid.
+    pub id: SourceId,
+    /// Its name.
+    pub table: QualifiedName,
+    /// The names of its columns by attribute number. In the delta relation they are called `c<attnum>`.
+    pub columns: BTreeMap<i16, Ident>,
+    /// A key whose columns are NOT NULL and unique at every committed moment, if there is one (not for a parent of an
+    /// inheritance tree, whose children it does not bind).
+    pub primary_key: Option<Vec<i16>>,
+}
+
+/// A stream table's query after analysis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// The query.
+    pub root: Rel,
+    /// Names and types of the stream table's columns, in the order of the root's.
+    pub columns: Vec<(Ident, Ty)>,
+    /// All sources of the root, each once.
+    pub sources: Vec<SourceInfo>,
+}
+
+/// Where results are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The stream table.
+    pub table: QualifiedName,
+    /// Its number, part of the names of its state tables `pgtrickle_changes.state_<pgt_id>_<n>`.
+    pub pgt_id: i64,
+}
+
+/// How a row of the stream table is found again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// By these columns (from 0). Without columns there is at most one row.
+    Key { columns: Vec<usize> },
+    /// By its whole image, among equals.
+    Bag,
+}
+
+/// A hidden table that keeps one stage's state, with its indexes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateTable {
+    /// Its name.
+    pub name: QualifiedName,
+    /// CREATE TABLE.
+    pub create: Sql,
+    /// CREATE INDEX.
+    pub indexes: Vec<Sql>,
+}
+
+/// One thing to run, all under the refresh's snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Run the query into a tuplestore and register that as ephemeral named relation `name`. If it is skipped, an empty
+    /// relation is registered.
+    Stage {
+        name: Ident,
+        query: Sql,
+        reads: Vec<Ident>,
+        skip_if_empty: Vec<Ident>,
+    },
+    /// Run a data-modifying statement. If `expect` is there, it is a query that returns one bigint: the number of rows
+    /// that the statement must have processed; any other number means that stored state is corrupt.
+    Modify {
+        sql: Sql,
+        reads: Vec<Ident>,
+        skip_if_empty: Vec<Ident>,
+        expect: Option<Sql>,
+    },
+    /// Run a query; a row returned means that stored state is corrupt, and its first column (text) says what is wrong.
+    Check {
+        query: Sql,
+        reads: Vec<Ident>,
+        skip_if_empty: Vec<Ident>,
+    },
+}
+
+impl Step {
+    /// The relations all of which being empty makes the step needless; if there are none, it always runs.
+    pub fn skip_if_empty(&self) -> &[Ident] {
+        match self {
+            Step::Stage { skip_if_empty, .. }
+            | Step::Modify { skip_if_empty, .. }
+            | Step::Check { skip_if_empty, .. } => skip_if_empty,
+        }
+    }
+}
+
+/// One stage as a user may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageInfo {
+    /// The operator at its top.
+    pub operator: String,
+    /// How it is maintained, and why so.
+    pub rule: String,
+    /// Its state table, if it has one.
+    pub state: Option<QualifiedName>,
+}
+
+/// A query for which there is no delta rule (yet): it can be maintained as [`Program::opaque`] only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    /// Which construct.
+    pub reason: String,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for Unsupported {}
+
+/// Everything that a stream table's refreshes run.
+#[derive(Clone, Debug)]
+pub struct Program {}
+
+impl Program {
+    /// The ephemeral named relation with the netted change of the stream table: columns `c1`..`cn` and `w` bigint, never 0.
+    pub fn root_delta() -> Ident {
+        Ident::new("pgt_root")
+    }
+
+    /// The ephemeral named relation with the staged change of a source: the columns of its buffer.
+    pub fn source_delta(source: SourceId) -> Ident {
+        Ident::numbered("pgt_delta_", source.0)
+    }
+
+    /// Plans a query by its delta rules.
+    pub fn new(_definition: &Definition, _target: &Target) -> Result<Program, Unsupported> {
+        Err(Unsupported {
+            reason: "not planned yet".into(),
+        })
+    }
+
+    /// Plans a query that is recomputed from its definition view and compared with what is stored.
+    pub fn opaque(_view: &QualifiedName, _columns: &[(Ident, Ty)], _target: &Target) -> Program {
+        Program {}
+    }
+
+    /// Whether [`Program::refresh`] may be used.
+    pub fn is_differential(&self) -> bool {
+        false
+    }
+
+    /// The hidden tables to create.
+    pub fn state_tables(&self) -> Vec<StateTable> {
+        Vec::new()
+    }
+
+    /// How rows of the stream table are found again.
+    pub fn identity(&self) -> Identity {
+        Identity::Bag
+    }
+
+    /// The index that the stream table needs for it, if any.
+    pub fn identity_index(&self) -> Option<Sql> {
+        None
+    }
+
+    /// The first fill of state tables and stream table, all empty before. Stages no [`Program::root_delta`].
+    pub fn fill(&self) -> Vec<Step> {
+        Vec::new()
+    }
+
+    /// The effect of the changes of these sources, which must not be empty; the other sources have not changed.
+    pub fn refresh(&self, _changed: &BTreeSet<SourceId>) -> Vec<Step> {
+        Vec::new()
+    }
+
+    /// Computes everything anew, whatever is stored, and applies only the differences.
+    pub fn recompute(&self) -> Vec<Step> {
+        Vec::new()
+    }
+
+    /// The stages, sources first, the stream table last.
+    pub fn explain(&self) -> Vec<StageInfo> {
+        Vec::new()
+    }
+}
