@@ -10,3 +10,9 @@ pg_config_of() {
         *) echo "$PG_CACHE/pg$1/bin/pg_config" ;;
     esac
 }
+
+# PostgreSQL finds its files relative to its executable, so a copy of an installation is an installation. Each
+# checkout has its own, with its own build of the extension in it: nobody needs root, nobody overwrites another's.
+tree_of() {
+    echo "$PG_CACHE/trees/$(echo -n "$here" | cksum | cut -d ' ' -f 1)/$1"
+}

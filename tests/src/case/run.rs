@@ -1,0 +1,177 @@
+//! Runs a case on a server, step by step and then as one refresh.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use super::{Case, Expectation, Expected, Statement, Step, Stream};
+use crate::oracle::{self, row_text};
+use crate::server::Server;
+use crate::session::{Session, ident};
+use crate::stream::{BY_HAND, StreamTable};
+use crate::{During, Failure, Outcome};
+
+impl Case {
+    /// The whole case, in schemas of its own.
+    pub fn run(&self, server: &Server) -> Outcome {
+        let schema = self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_").to_lowercase();
+        self.run_stepwise(server, &schema).during("step by step")?;
+        if self.replay && !self.steps.is_empty() {
+            self.run_at_once(server, &format!("{schema}_all")).during("all steps in one refresh")?;
+        }
+        Ok(())
+    }
+
+    fn run_stepwise(&self, server: &Server, schema: &str) -> Outcome {
+        let mut run = Run::start(self, server, schema)?;
+        for (i, step) in self.steps.iter().enumerate() {
+            let title = format!("step {} {}", i + 1, step.title);
+            run.change(step).during(&title)?;
+            run.refresh_and_compare().during(&title)?;
+            step.expectations.iter().try_for_each(|expected| run.expect(expected)).during(&title)?;
+        }
+        run.finish()
+    }
+
+    fn run_at_once(&self, server: &Server, schema: &str) -> Outcome {
+        let mut run = Run::start(self, server, schema)?;
+        for (i, step) in self.steps.iter().enumerate() {
+            run.change(step).during(format!("step {} {}", i + 1, step.title))?;
+        }
+        run.refresh_and_compare()?;
+        if let Some(step) = self.steps.last() {
+            step.expectations.iter().try_for_each(|expected| run.expect(expected))?;
+        }
+        run.finish()
+    }
+}
+
+/// One pass over a case: its connections and its schema.
+struct Run<'a> {
+    case: &'a Case,
+    server: &'a Server,
+    schema: &'a str,
+    /// Refreshes and compares; never inside the case's own transactions.
+    observer: Session,
+    sessions: BTreeMap<u32, Session>,
+}
+
+impl<'a> Run<'a> {
+    fn start(case: &'a Case, server: &'a Server, schema: &'a str) -> Outcome<Run<'a>> {
+        let mut observer = server.session()?;
+        observer.run(&format!("DROP SCHEMA IF EXISTS {0} CASCADE; CREATE SCHEMA {0}", ident(schema)))?;
+        observer.run(&search_path(schema))?;
+        let mut run = Run { case, server, schema, observer, sessions: BTreeMap::new() };
+        for statement in &case.tables {
+            run.statement(statement).during("tables")?;
+        }
+        for stream in &case.streams {
+            run.create(stream).during(format!("stream {}", stream.name))?;
+        }
+        run.refresh_and_compare().during("just created")?;
+        Ok(run)
+    }
+
+    fn table(&self, name: &str) -> StreamTable {
+        StreamTable::new(self.schema, name)
+    }
+
+    fn create(&mut self, stream: &Stream) -> Outcome {
+        let table = self.table(&stream.name);
+        if let Some(state) = &stream.fails {
+            let (found, text) = self.observer.error(&table.creation(&stream.query, BY_HAND))?;
+            return if found == *state { Ok(()) } else { Err(Failure::new(format!("expected {state}, got {text}"))) };
+        }
+        table.create(&mut self.observer, &stream.query, BY_HAND).during("creating")?;
+        oracle::assert_exact(&mut self.observer, &table.quoted(), &stream.query).during("filled")?;
+        match &stream.mode {
+            Some(mode) => {
+                let found = table.mode(&mut self.observer)?;
+                if found == *mode { Ok(()) } else { Err(Failure::new(format!("expected mode {mode}, found {found}"))) }
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn change(&mut self, step: &Step) -> Outcome {
+        step.statements.iter().try_for_each(|statement| self.statement(statement))
+    }
+
+    fn statement(&mut self, statement: &Statement) -> Outcome {
+        let sql = statement.sql.replace("{schema}", self.schema);
+        let session = self.session(statement.session)?;
+        if let Some(data) = &statement.copy {
+            let mut writer = session.client().copy_in(sql.trim_end_matches(';')).during(&sql)?;
+            writer.write_all(data.as_bytes())?;
+            writer.finish().during(&sql)?;
+            return Ok(());
+        }
+        match &statement.outcome {
+            Expected::Success => session.run(&sql),
+            Expected::Error(expected) => {
+                let (found, text) = session.error(&sql)?;
+                match expected {
+                    Some(state) if *state != found => Err(Failure::new(format!("expected {state}, got {text}"))),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn session(&mut self, number: u32) -> Outcome<&mut Session> {
+        if !self.sessions.contains_key(&number) {
+            let mut session = self.server.session()?;
+            session.run(&search_path(self.schema))?;
+            self.sessions.insert(number, session);
+        }
+        Ok(self.sessions.get_mut(&number).expect("just inserted"))
+    }
+
+    fn refresh_and_compare(&mut self) -> Outcome {
+        for stream in self.living_streams() {
+            self.table(&stream.name).refresh(&mut self.observer).during("refreshing")?;
+        }
+        for stream in self.living_streams() {
+            let table = self.table(&stream.name).quoted();
+            oracle::assert_exact(&mut self.observer, &table, &stream.query)?;
+        }
+        Ok(())
+    }
+
+    fn living_streams(&self) -> impl Iterator<Item = &'a Stream> + use<'a> {
+        self.case.streams.iter().filter(|stream| stream.fails.is_none())
+    }
+
+    fn expect(&mut self, expected: &Expectation) -> Outcome {
+        let rows = self.observer.rows(&format!("TABLE {}", self.table(&expected.stream).quoted()))?;
+        let mut found: Vec<String> = rows.iter().map(row_text).collect();
+        let mut wanted = expected.rows.clone();
+        found.sort();
+        wanted.sort();
+        if found == wanted {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "{} has other rows than the case says\nexpected:\n  {}\nfound:\n  {}",
+            expected.stream,
+            wanted.join("\n  "),
+            found.join("\n  ")
+        )))
+    }
+
+    /// The extension's own audit must agree with ours; then everything goes away.
+    fn finish(mut self) -> Outcome {
+        for stream in self.living_streams() {
+            self.table(&stream.name).assert_verified(&mut self.observer)?;
+        }
+        // Open transactions of the case would block the drops.
+        self.sessions.clear();
+        for stream in self.case.streams.iter().rev().filter(|stream| stream.fails.is_none()) {
+            self.table(&stream.name).drop(&mut self.observer).during("dropping")?;
+        }
+        self.observer.run(&format!("SET client_min_messages = error; DROP SCHEMA {} CASCADE", ident(self.schema)))
+    }
+}
+
+fn search_path(schema: &str) -> String {
+    format!("SET search_path = {}, public", ident(schema))
+}

@@ -1,0 +1,83 @@
+//! The extension's functions, as tests call them.
+
+use crate::session::{Session, ident, literal};
+use crate::{Failure, Outcome};
+
+/// A schedule that never comes due during a test: refreshes happen when the test asks.
+pub const BY_HAND: &str = "24h";
+/// Refresh as soon as changes arrive.
+pub const AT_ONCE: &str = "0s";
+
+/// A stream table's qualified name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamTable {
+    pub schema: String,
+    pub name: String,
+}
+
+impl StreamTable {
+    pub fn new(schema: &str, name: &str) -> Self {
+        StreamTable { schema: schema.into(), name: name.into() }
+    }
+
+    /// As an SQL identifier.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", ident(&self.schema), ident(&self.name))
+    }
+
+    fn argument(&self) -> String {
+        literal(&format!("{}.{}", self.schema, self.name))
+    }
+
+    /// The statement that creates it.
+    pub fn creation(&self, query: &str, schedule: &str) -> String {
+        format!(
+            "SELECT pgtrickle.create_stream_table({}, {}, schedule => {})",
+            self.argument(),
+            literal(query),
+            literal(schedule)
+        )
+    }
+
+    pub fn create(&self, session: &mut Session, query: &str, schedule: &str) -> Outcome {
+        session.run(&self.creation(query, schedule))
+    }
+
+    /// Brings it up to date with everything committed before the call.
+    pub fn refresh(&self, session: &mut Session) -> Outcome {
+        session.run(&format!("SELECT pgtrickle.refresh_stream_table({})", self.argument()))
+    }
+
+    /// The extension's own audit: what is missing, what is too much.
+    pub fn verify(&self, session: &mut Session) -> Outcome<(i64, i64)> {
+        let rows = session.rows(&format!("SELECT * FROM pgtrickle.verify_stream_table({})", self.argument()))?;
+        let count = |i: usize| rows.first()?.get(i)?.as_deref()?.parse().ok();
+        match (count(0), count(1)) {
+            (Some(missing), Some(extra)) => Ok((missing, extra)),
+            _ => Err(Failure::new(format!("verify_stream_table returned {rows:?}"))),
+        }
+    }
+
+    /// The audit must find nothing.
+    pub fn assert_verified(&self, session: &mut Session) -> Outcome {
+        match self.verify(session)? {
+            (0, 0) => Ok(()),
+            (missing, extra) => {
+                Err(Failure::new(format!("{}: verify_stream_table: {missing} missing, {extra} extra", self.quoted())))
+            }
+        }
+    }
+
+    /// How it is maintained: `DIFFERENTIAL` or `FULL`.
+    pub fn mode(&self, session: &mut Session) -> Outcome<String> {
+        session.text(&format!(
+            "SELECT effective_refresh_mode FROM pgtrickle.pgt_stream_tables WHERE pgt_schema = {} AND pgt_name = {}",
+            literal(&self.schema),
+            literal(&self.name)
+        ))
+    }
+
+    pub fn drop(&self, session: &mut Session) -> Outcome {
+        session.run(&format!("SELECT pgtrickle.drop_stream_table({})", self.argument()))
+    }
+}
