@@ -1,1 +1,67 @@
-//! (being written)
+//! Heavyweight locks on relations and on stream tables.
+
+use pgrx::pg_sys;
+
+fn oid(relid: u32) -> pg_sys::Oid {
+    pg_sys::Oid::from(relid)
+}
+
+/// Locks a relation against DROP, TRUNCATE and rewriting ALTER until the transaction ends; waits for its turn.
+/// False when the relation no longer exists.
+pub fn access_share(relid: u32) -> bool {
+    // SAFETY: any OID may be locked; the syscache then tells whether there is such a relation.
+    unsafe {
+        pg_sys::LockRelationOid(oid(relid), pg_sys::AccessShareLock as i32);
+        relation_exists(relid)
+    }
+}
+
+/// Locks a relation exclusively if nobody else uses it at this moment.
+pub fn try_access_exclusive(relid: u32) -> bool {
+    // SAFETY: any OID may be locked.
+    unsafe { pg_sys::ConditionalLockRelationOid(oid(relid), pg_sys::AccessExclusiveLock as i32) }
+}
+
+/// Whether a relation with this OID exists.
+pub fn relation_exists(relid: u32) -> bool {
+    // SAFETY: a syscache probe by OID.
+    unsafe {
+        pg_sys::SearchSysCacheExists(
+            pg_sys::SysCacheIdentifier::RELOID as i32,
+            pg_sys::Datum::from(oid(relid)),
+            pg_sys::Datum::from(0),
+            pg_sys::Datum::from(0),
+            pg_sys::Datum::from(0),
+        )
+    }
+}
+
+/// Waits until every transaction that may have written the relation before now has ended, as CREATE INDEX CONCURRENTLY
+/// does. Takes no lock and blocks nobody.
+pub fn wait_for_writers(relid: u32) {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: crate::spi::my_database_id(),
+        locktag_field2: relid,
+        locktag_field3: 0,
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    // SAFETY: the tag is that of SET_LOCKTAG_RELATION for a relation of this database.
+    unsafe { pg_sys::WaitForLockers(tag, pg_sys::ShareLock as i32, false) }
+}
+
+/// The lock that one refresh of a stream table holds until its transaction ends: an object lock in the class of the
+/// catalog table, so that it can collide with nothing else.
+pub fn stream_table(catalog_relid: u32, pgt_id: i64, wait: bool) -> bool {
+    // SAFETY: object locks may name any object; the id serves as the object's number.
+    unsafe {
+        let (class, object) = (oid(catalog_relid), oid(pgt_id as u32));
+        if wait {
+            pg_sys::LockDatabaseObject(class, object, 0, pg_sys::ExclusiveLock as i32);
+            true
+        } else {
+            pg_sys::ConditionalLockDatabaseObject(class, object, 0, pg_sys::ExclusiveLock as i32)
+        }
+    }
+}

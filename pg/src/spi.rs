@@ -1,9 +1,202 @@
-//! Running SQL, and the process-wide facts that go with it.
+//! Running SQL: connections, kept plans, the identity and settings under which statements run.
 
+use crate::snapshot::Snapshot;
 use pgrx::pg_sys;
+use std::ffi::{CStr, CString};
 
 /// OID of the database that this process is connected to, 0 when there is none.
 pub fn my_database_id() -> u32 {
     // SAFETY: a plain variable that PostgreSQL sets once while the process connects.
     unsafe { pg_sys::MyDatabaseId }.to_u32()
+}
+
+/// An SPI connection. What is staged in it lives as long as it does.
+pub struct Connection(());
+
+impl Connection {
+    pub fn open() -> Connection {
+        // SAFETY: connections nest; each is closed by the matching drop or by the end of the transaction.
+        let code = unsafe { pg_sys::SPI_connect() };
+        if code != pg_sys::SPI_OK_CONNECT as i32 {
+            pgrx::error!("SPI_connect failed with code {code}");
+        }
+        Connection(())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: the innermost connection is ours. While an error unwinds, the abort closes it.
+            unsafe { pg_sys::SPI_finish() };
+        }
+    }
+}
+
+/// A statement planned once and kept for the life of the process. It must be made, and run, inside a [`Connection`]
+/// in which every ephemeral relation that it reads is registered.
+pub struct Plan(pg_sys::SPIPlanPtr);
+
+impl Plan {
+    /// Plans `sql`, whose parameters have the types `types`.
+    pub fn prepare(sql: &str, types: &[pg_sys::Oid]) -> Plan {
+        let text = CString::new(sql).unwrap_or_else(|_| pgrx::error!("a statement contains a zero byte"));
+        let mut types = types.to_vec();
+        // SAFETY: SPI copies text and types into the plan; SPI_keepplan moves it to a context that outlives us.
+        unsafe {
+            let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), 0);
+            if plan.is_null() {
+                pgrx::error!("could not plan a statement: SPI code {}", pg_sys::SPI_result);
+            }
+            pg_sys::SPI_keepplan(plan);
+            Plan(plan)
+        }
+    }
+
+    /// Runs a statement that changes data under `snapshot`; rows that it wrote are seen by the next one.
+    /// Returns the number of rows processed; NULL parameters are `None`.
+    pub fn execute(&self, snapshot: &Snapshot, values: &[Option<pg_sys::Datum>]) -> u64 {
+        let mut datums: Vec<pg_sys::Datum> = values.iter().map(|v| v.unwrap_or(pg_sys::Datum::from(0))).collect();
+        let nulls: Vec<u8> = values.iter().map(|v| if v.is_none() { b'n' } else { b' ' }).chain([0]).collect();
+        // SAFETY: as many values as the plan has parameters; SPI copies what it keeps.
+        unsafe {
+            let code = pg_sys::SPI_execute_snapshot(
+                self.0,
+                datums.as_mut_ptr(),
+                nulls.as_ptr().cast(),
+                snapshot.as_ptr(),
+                std::ptr::null_mut(),
+                false,
+                true,
+                0,
+            );
+            if code < 0 {
+                pgrx::error!("a statement failed with SPI code {code}");
+            }
+            if !pg_sys::SPI_tuptable.is_null() {
+                pg_sys::SPI_freetuptable(pg_sys::SPI_tuptable);
+            }
+            pg_sys::SPI_processed
+        }
+    }
+
+    /// Runs a query under the active snapshot and sends its rows to `receiver`.
+    pub(crate) fn execute_into(&self, receiver: *mut pg_sys::DestReceiver) {
+        // SAFETY: the options are read during the call only; the receiver is the caller's.
+        unsafe {
+            let mut options: pg_sys::SPIExecuteOptions = std::mem::zeroed();
+            options.read_only = true;
+            options.dest = receiver;
+            let code = pg_sys::SPI_execute_plan_extended(self.0, &options);
+            if code != pg_sys::SPI_OK_SELECT as i32 {
+                pgrx::error!("a query failed with SPI code {code}");
+            }
+        }
+    }
+
+    /// A copy of the row type that the query returns.
+    pub(crate) fn result_desc(&self) -> pg_sys::TupleDesc {
+        // SAFETY: a plan of one statement has one source, whose descriptor is copied into the current context.
+        unsafe {
+            let sources = pg_sys::SPI_plan_get_plan_sources(self.0);
+            let source = pg_sys::list_nth(sources, 0).cast::<pg_sys::CachedPlanSource>();
+            pg_sys::CreateTupleDescCopy((*source).resultDesc)
+        }
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: kept by us and not freed before. A leaked plan is harmless.
+            unsafe { pg_sys::SPI_freeplan(self.0) };
+        }
+    }
+}
+
+/// The role that statements run as, put back when dropped (an aborting transaction puts it back by itself).
+pub struct RunAs {
+    role: pg_sys::Oid,
+    context: i32,
+}
+
+impl RunAs {
+    /// Run as `role` in a context in which it cannot change session state or define what outlives the statement.
+    pub fn restricted(role: u32) -> RunAs {
+        Self::switch(role, (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32)
+    }
+
+    /// Run as `role`.
+    pub fn role(role: u32) -> RunAs {
+        Self::switch(role, pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32)
+    }
+
+    fn switch(role: u32, flags: i32) -> RunAs {
+        let (mut old, mut context) = (pg_sys::InvalidOid, 0);
+        // SAFETY: reads and sets process-wide variables, restored by Drop or by the abort of the transaction.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut old, &mut context);
+            pg_sys::SetUserIdAndSecContext(pg_sys::Oid::from(role), context | flags);
+        }
+        RunAs { role: old, context }
+    }
+}
+
+impl Drop for RunAs {
+    fn drop(&mut self) {
+        // SAFETY: the values that were in force before.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) }
+    }
+}
+
+/// Settings that hold until dropped, as those of a function's SET clause.
+pub struct LocalSettings(i32);
+
+impl LocalSettings {
+    pub fn new(settings: &[(&CStr, &CStr)]) -> LocalSettings {
+        // SAFETY: the nest level is left by Drop or by the abort of the transaction.
+        unsafe {
+            let level = pg_sys::NewGUCNestLevel();
+            for (name, value) in settings {
+                pg_sys::set_config_option(
+                    name.as_ptr(),
+                    value.as_ptr(),
+                    pg_sys::GucContext::PGC_USERSET,
+                    pg_sys::GucSource::PGC_S_SESSION,
+                    pg_sys::GucAction::GUC_ACTION_SAVE,
+                    true,
+                    0,
+                    false,
+                );
+            }
+            LocalSettings(level)
+        }
+    }
+}
+
+impl Drop for LocalSettings {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: the level that we opened.
+            unsafe { pg_sys::AtEOXact_GUC(true, self.0) }
+        }
+    }
+}
+
+/// The role in whose name the current statement runs.
+pub fn current_role() -> u32 {
+    // SAFETY: reads a process-wide variable.
+    unsafe { pg_sys::GetUserId() }.to_u32()
+}
+
+/// Whether `role` owns the relation or has the rights of its owner.
+pub fn owns_relation(relid: u32, role: u32) -> bool {
+    // SAFETY: a catalog lookup.
+    unsafe {
+        let (relid, role) = (pg_sys::Oid::from(relid), pg_sys::Oid::from(role));
+        #[cfg(feature = "pg15")]
+        return pg_sys::pg_class_ownercheck(relid, role);
+        #[cfg(not(feature = "pg15"))]
+        return pg_sys::object_ownercheck(pg_sys::RelationRelationId, relid, role);
+    }
 }

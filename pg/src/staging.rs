@@ -1,1 +1,216 @@
-//! (being written)
+//! Staging: change rows and query results in tuplestores that later statements read as ephemeral named relations.
+
+use crate::bindings;
+use crate::snapshot::Snapshot;
+use crate::spi::Plan;
+use pgrx::pg_sys;
+use std::ffi::CString;
+
+/// Number of the four fixed columns of a change buffer: xid, lsn, seq, w.
+const FIXED_COLUMNS: i32 = 4;
+
+/// A tuplestore registered under a name with the SPI connection in which it was made; it ends with that connection.
+pub struct Staged {
+    store: *mut pg_sys::Tuplestorestate,
+    /// Rows in it.
+    pub rows: u64,
+}
+
+/// What to do with a change row, by the transaction that made it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Visible in the previous frontier: already in the stream table.
+    Known,
+    /// Becomes visible with this refresh.
+    New,
+    /// Not yet visible in the refresh's snapshot.
+    Later,
+}
+
+/// Where reading of one buffer segment may start: everything before was `Known` for good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Position {
+    /// The segment's storage; another one means that the segment was emptied since.
+    pub filenode: u32,
+    pub block: u32,
+}
+
+/// What a scan of one segment found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SegmentScan {
+    pub new_rows: u64,
+    pub later_rows: u64,
+    /// A change that deltas cannot express (TRUNCATE and the like) becomes visible.
+    pub reinitialise: bool,
+    /// Largest commit LSN among the new rows.
+    pub newest_lsn: u64,
+    /// Where the next refresh may start if this one commits.
+    pub next: Position,
+}
+
+/// A tuplestore that is being filled with change rows.
+pub struct Filling {
+    store: *mut pg_sys::Tuplestorestate,
+    desc: pg_sys::TupleDesc,
+    rows: u64,
+}
+
+/// The number of a relation's storage, which changes when it is truncated or rewritten.
+///
+/// # Safety
+/// `rel` is an open relation.
+unsafe fn filenode(rel: pg_sys::Relation) -> u32 {
+    // SAFETY: the caller's relation.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        return (*rel).rd_node.relNode.to_u32();
+        #[cfg(not(feature = "pg15"))]
+        return (*rel).rd_locator.relNumber.to_u32();
+    }
+}
+
+/// The block of the tuple in a slot.
+///
+/// # Safety
+/// `slot` holds a tuple of a table.
+unsafe fn slot_block(slot: *const pg_sys::TupleTableSlot) -> u32 {
+    // SAFETY: the caller's slot.
+    let block = unsafe { (*slot).tts_tid.ip_blkid };
+    (u32::from(block.bi_hi) << 16) | u32::from(block.bi_lo)
+}
+
+fn new_store() -> *mut pg_sys::Tuplestorestate {
+    // SAFETY: allocated in the SPI connection's context; spills to temporary files beyond work_mem.
+    unsafe { pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem) }
+}
+
+impl Filling {
+    /// Starts a store with the columns of the buffer table `buffer`.
+    pub fn like(buffer: u32) -> Filling {
+        // SAFETY: the relation is opened under a lock that is kept until the transaction ends; the descriptor is copied.
+        unsafe {
+            let rel = pg_sys::relation_open(pg_sys::Oid::from(buffer), pg_sys::AccessShareLock as i32);
+            let desc = pg_sys::CreateTupleDescCopy((*rel).rd_att);
+            pg_sys::relation_close(rel, pg_sys::NoLock as i32);
+            Filling { store: new_store(), desc, rows: 0 }
+        }
+    }
+
+    /// Adds the rows of one segment that `reach` calls new, as seen by `snapshot`.
+    pub fn add(
+        &mut self,
+        segment: u32,
+        snapshot: &Snapshot,
+        from: Option<Position>,
+        mut reach: impl FnMut(u64) -> Reach,
+    ) -> SegmentScan {
+        // SAFETY: the relation stays open and locked while scanned; `heap_getnextslot` keeps the slot's page pinned until
+        // the next call, and the four fixed columns are NOT NULL, by value and first. Errors abort the transaction, which
+        // closes scan, slot and relation.
+        unsafe {
+            let rel = pg_sys::relation_open(pg_sys::Oid::from(segment), pg_sys::AccessShareLock as i32);
+            let filenode = filenode(rel);
+            let blocks = pg_sys::RelationGetNumberOfBlocksInFork(rel, pg_sys::ForkNumber::MAIN_FORKNUM);
+            let start = from.filter(|p| p.filenode == filenode).map_or(0, |p| p.block.min(blocks));
+            let mut found = SegmentScan { next: Position { filenode, block: blocks.saturating_sub(1) }, ..Default::default() };
+            if blocks > start {
+                let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN
+                    | pg_sys::ScanOptions::SO_ALLOW_STRAT
+                    | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
+                let scan = pg_sys::heap_beginscan(rel, snapshot.as_ptr(), 0, std::ptr::null_mut(), std::ptr::null_mut(), flags);
+                pg_sys::heap_setscanlimits(scan, start, blocks - start);
+                let slot = pg_sys::MakeSingleTupleTableSlot((*rel).rd_att, &raw const pg_sys::TTSOpsBufferHeapTuple);
+                let mut last: Option<(u64, Reach)> = None;
+                while pg_sys::heap_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
+                    pg_sys::slot_getsomeattrs_int(slot, FIXED_COLUMNS);
+                    let fixed = std::slice::from_raw_parts((*slot).tts_values, FIXED_COLUMNS as usize);
+                    let xid = fixed[0].value() as u64;
+                    let verdict = match last {
+                        Some((known, verdict)) if known == xid => verdict,
+                        _ => reach(xid),
+                    };
+                    last = Some((xid, verdict));
+                    match verdict {
+                        Reach::Known => {}
+                        Reach::Later => {
+                            if found.later_rows == 0 {
+                                found.next.block = slot_block(slot);
+                            }
+                            found.later_rows += 1;
+                        }
+                        Reach::New => {
+                            found.new_rows += 1;
+                            found.newest_lsn = found.newest_lsn.max(fixed[1].value() as u64);
+                            found.reinitialise |= fixed[3].value() == 0;
+                            pg_sys::tuplestore_puttupleslot(self.store, slot);
+                        }
+                    }
+                    if found.new_rows & 0xfff == 0xfff {
+                        pgrx::check_for_interrupts!();
+                    }
+                }
+                pg_sys::ExecDropSingleTupleTableSlot(slot);
+                pg_sys::heap_endscan(scan);
+            }
+            pg_sys::relation_close(rel, pg_sys::NoLock as i32);
+            self.rows += found.new_rows;
+            found
+        }
+    }
+
+    /// Makes the rows readable under `name`. The planner is told `estimate` rows.
+    pub fn register(self, name: &str, estimate: f64) -> Staged {
+        register(name, self.store, self.desc, estimate);
+        Staged { store: self.store, rows: self.rows }
+    }
+}
+
+/// Runs a query under `snapshot` and registers its result under `name`; `estimate` turns its row count into what the
+/// planner is told.
+pub fn stage_query(plan: &Plan, snapshot: &Snapshot, name: &str, estimate: impl FnOnce(u64) -> f64) -> Staged {
+    let store = new_store();
+    // SAFETY: the receiver copies rows into the store, which outlives it; both end with the SPI connection.
+    unsafe {
+        let receiver = bindings::CreateTuplestoreDestReceiver();
+        bindings::SetTuplestoreDestReceiverParams(
+            receiver,
+            store,
+            pg_sys::CurrentMemoryContext,
+            false,
+            std::ptr::null_mut(),
+            std::ptr::null(),
+        );
+        snapshot.active(|| plan.execute_into(receiver));
+        let rows = pg_sys::tuplestore_tuple_count(store) as u64;
+        register(name, store, plan.result_desc(), estimate(rows));
+        Staged { store, rows }
+    }
+}
+
+fn register(name: &str, store: *mut pg_sys::Tuplestorestate, desc: pg_sys::TupleDesc, estimate: f64) {
+    let c_name = CString::new(name).unwrap_or_default();
+    // SAFETY: everything is allocated in the SPI connection's context, where the registration also lives.
+    unsafe {
+        let enr = pg_sys::palloc0(std::mem::size_of::<pg_sys::EphemeralNamedRelationData>())
+            .cast::<pg_sys::EphemeralNamedRelationData>();
+        (*enr).md.name = pg_sys::pstrdup(c_name.as_ptr());
+        (*enr).md.reliddesc = pg_sys::InvalidOid;
+        (*enr).md.tupdesc = desc;
+        (*enr).md.enrtype = pg_sys::EphemeralNameRelationType::ENR_NAMED_TUPLESTORE;
+        (*enr).md.enrtuples = estimate;
+        (*enr).reldata = store.cast();
+        let code = pg_sys::SPI_register_relation(enr);
+        if code != pg_sys::SPI_OK_REL_REGISTER as i32 {
+            pgrx::error!("could not register the staged relation {name}: SPI code {code}");
+        }
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: made by us; while an error unwinds, the end of the transaction frees memory and files.
+            unsafe { pg_sys::tuplestore_end(self.store) }
+        }
+    }
+}
