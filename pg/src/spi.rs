@@ -46,7 +46,8 @@ impl Plan {
         unsafe {
             let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), 0);
             if plan.is_null() {
-                pgrx::error!("could not plan a statement: SPI code {}", pg_sys::SPI_result);
+                let code = pg_sys::SPI_result;
+                pgrx::error!("could not plan a statement: SPI code {code}");
             }
             pg_sys::SPI_keepplan(plan);
             Plan(plan)
