@@ -20,7 +20,7 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 /// Given to PostgreSQL as C callbacks, or called where no error can be raised: the plain symbols.
-const CALLBACKS: &[&str] = &[
+const RAW: &[&str] = &[
     "ExecStoreHeapTuple",
     "SetLatch",
     "SignalHandlerForConfigReload",
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let guarded = bind(&config, FUNCTIONS)?
         .replace("unsafe extern \"C-unwind\"", "#[pgrx::pg_guard]\nunsafe extern \"C-unwind\"");
     fs::write(out.join("bindings.rs"), guarded)?;
-    fs::write(out.join("callbacks.rs"), bind(&config, CALLBACKS)?)?;
+    fs::write(out.join("raw.rs"), bind(&config, RAW)?)?;
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 //! Functions of PostgreSQL that pgrx leaves out, made by `build.rs` from the installed headers.
-//! Those at the top level are guarded (an error becomes a panic); those in [`callbacks`] are the plain symbols.
+//! Those at the top level are guarded (an error becomes a panic); those in [`raw`] are the plain symbols.
 #![allow(non_snake_case, non_camel_case_types, missing_docs, clippy::missing_safety_doc, clippy::too_many_arguments)]
 
 use pgrx::pg_sys::*;
@@ -7,8 +7,8 @@ use pgrx::pg_sys::*;
 include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 
 /// Unguarded: to be handed to PostgreSQL as function pointers, or called where they cannot raise an error.
-pub mod callbacks {
+pub mod raw {
     use pgrx::pg_sys::*;
 
-    include!(concat!(env!("OUT_DIR"), "/callbacks.rs"));
+    include!(concat!(env!("OUT_DIR"), "/raw.rs"));
 }

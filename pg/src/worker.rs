@@ -1,9 +1,139 @@
-//! Background workers: starting, signals, identity.
+//! Background workers: starting, signals, identity, exit.
 
+use crate::bindings::raw;
 use pgrx::pg_sys;
+use std::ffi::{CStr, c_int};
 
 /// Whether the server is loading `shared_preload_libraries` right now.
 pub fn preloading() -> bool {
     // SAFETY: a plain variable of the postmaster.
     unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
+/// First thing in a worker: SIGTERM ends it at the next check for interrupts, SIGHUP asks for a config reload.
+pub fn handle_signals() {
+    // SAFETY: both handlers are PostgreSQL's own, made for this; nothing here can raise.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        use pg_sys::pqsignal as set;
+        #[cfg(feature = "pg18")]
+        use pg_sys::pqsignal_be as set;
+        set(libc::SIGTERM, Some(raw::die));
+        set(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+/// Connects the worker to a database, as the bootstrap superuser.
+pub fn connect(dboid: u32) {
+    // SAFETY: called once per worker, before any other use of the database.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::Oid::from(dboid), pg_sys::Oid::INVALID, 0) }
+}
+
+/// Sets a setting for the life of this process, with a superuser's rights.
+pub fn set_config(name: &CStr, value: &CStr) {
+    // SAFETY: both strings are copied; an unknown name is an error that becomes a panic.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+        );
+    }
+}
+
+/// The text of a setting, None if this server does not know it.
+pub fn config(name: &CStr) -> Option<String> {
+    // SAFETY: a null result is checked; the text is copied before anything can change it.
+    unsafe {
+        let text = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+    }
+}
+
+/// What `pg_stat_activity` shows as the worker's query, and whether it is busy with it.
+pub fn report_activity(text: &CStr, busy: bool) {
+    let state = if busy { pg_sys::BackendState::STATE_RUNNING } else { pg_sys::BackendState::STATE_IDLE };
+    // SAFETY: the text is copied into the worker's own status entry.
+    unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) }
+}
+
+/// Handles what is due: an interrupt becomes an error or the end of the process, a pending SIGHUP a config reload.
+/// Says whether the configuration was read again.
+pub fn attend() -> bool {
+    pgrx::check_for_interrupts!();
+    // SAFETY: the flag is written by a signal handler of this process, hence volatile.
+    unsafe {
+        let pending = &raw mut pg_sys::ConfigReloadPending;
+        if pending.read_volatile() == 0 {
+            return false;
+        }
+        pending.write_volatile(0);
+        pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+    }
+    true
+}
+
+/// Runs `callback` when this process exits, while shared memory is still attached. It must not raise errors.
+pub fn before_exit(callback: fn()) {
+    // SAFETY: a fn pointer fits a Datum and is valid for ever.
+    unsafe { pg_sys::before_shmem_exit(Some(run_before_exit), pg_sys::Datum::from(callback as usize)) }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn run_before_exit(_code: c_int, callback: pg_sys::Datum) {
+    // SAFETY: the datum was made from a `fn()` by before_exit.
+    let callback: fn() = unsafe { std::mem::transmute(callback.value()) };
+    callback();
+}
+
+/// Runs `spawn` with all signals blocked, so that a thread which it starts never runs a signal handler.
+pub fn with_signals_blocked<T>(spawn: impl FnOnce() -> T) -> T {
+    /// Restores the mask on every way out.
+    struct Restore(libc::sigset_t);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: a mask that pthread_sigmask itself filled in.
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+        }
+    }
+    // SAFETY: both sets are filled in before they are read.
+    let _restore = unsafe {
+        let mut all = std::mem::zeroed();
+        let mut before = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        Restore(before)
+    };
+    spawn()
+}
+
+/// Runs `work` in a transaction of its own, with a snapshot. An error in it leaves the transaction to the worker's exit.
+pub fn in_transaction<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: the calls pair up; no transaction is open, as the worker's loops are outside of any.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+    let result = work();
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::PopActiveSnapshot();
+        pg_sys::CommitTransactionCommand();
+    }
+    result
+}
+
+/// This process's pid.
+pub fn pid() -> i32 {
+    // SAFETY: a plain variable, set once when the process starts.
+    unsafe { pg_sys::MyProcPid }
+}
+
+/// Microseconds since 2000-01-01.
+pub fn now_us() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
 }
