@@ -1,0 +1,100 @@
+//! What can go wrong in the extension itself, and what its reader is told: SQLSTATE, message, detail, hint.
+
+use pgrx::{PgSqlErrorCode as Code, ereport, pg_sys::panic::ErrorReport, PgLogLevel};
+
+/// An error of the extension. Errors of PostgreSQL itself pass through unchanged.
+#[derive(Debug)]
+pub struct Error {
+    pub code: Code,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Error {
+    pub fn new(code: Code, message: impl Into<String>) -> Error {
+        Error { code, message: message.into(), detail: None, hint: None }
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Error {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Raises it as a PostgreSQL error.
+    pub fn raise(self) -> ! {
+        let mut report = ErrorReport::new(self.code, self.message, "pg_trickle");
+        if let Some(detail) = self.detail {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = self.hint {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::ERROR);
+        unreachable!("reporting an error does not return")
+    }
+
+    pub fn not_preloaded() -> Error {
+        Error::new(Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "pg_trickle is not loaded at server start")
+            .hint("Add pg_trickle to shared_preload_libraries and restart the server.")
+    }
+
+    pub fn wal_level() -> Error {
+        Error::new(Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "pg_trickle needs wal_level = logical")
+            .hint("Set wal_level = logical in postgresql.conf and restart the server.")
+    }
+
+    pub fn no_such_stream_table(name: &str) -> Error {
+        Error::new(Code::ERRCODE_UNDEFINED_TABLE, format!("there is no stream table \"{name}\""))
+            .hint("SELECT pgt_schema, pgt_name FROM pgtrickle.pgt_stream_tables lists those that exist.")
+    }
+
+    pub fn not_owner(name: &str) -> Error {
+        Error::new(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of stream table {name}"))
+    }
+
+    pub fn capture_timeout(seconds: u64, state: &str) -> Error {
+        Error::new(
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("change capture did not catch up within {seconds} s"),
+        )
+        .detail(format!("Capture is {state}."))
+        .hint("SELECT * FROM pgtrickle.health_check() and the server log say what is wrong.")
+    }
+
+    pub fn own_changes(source: &str) -> Error {
+        Error::new(
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("cannot refresh: this transaction has changed or locked source table {source}"),
+        )
+        .detail("A stream table shows committed changes only.")
+        .hint("Commit first, then refresh.")
+    }
+
+    pub fn corrupt_state(name: &str, what: &str) -> Error {
+        Error::new(Code::ERRCODE_DATA_CORRUPTED, format!("stream table {name} does not match its stored frontier"))
+            .detail(what.to_owned())
+            .hint("Its next refresh recomputes it. Was it changed by hand?")
+    }
+}
+
+/// Results whose error is ours.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Unwraps a result by raising its error to PostgreSQL.
+pub fn or_raise<T>(result: Result<T>) -> T {
+    result.unwrap_or_else(|e| e.raise())
+}
+
+/// Raises a NOTICE.
+pub fn notice(message: &str, detail: Option<&str>) {
+    match detail {
+        Some(detail) => ereport!(PgLogLevel::NOTICE, Code::ERRCODE_SUCCESSFUL_COMPLETION, message, detail),
+        None => ereport!(PgLogLevel::NOTICE, Code::ERRCODE_SUCCESSFUL_COMPLETION, message),
+    }
+}
