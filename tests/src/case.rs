@@ -126,3 +126,11 @@ fn collect(dir: &Path, paths: &mut Vec<PathBuf>) -> Outcome {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_case_parses() {
+        assert!(super::Case::all().expect("a case does not parse").len() > 50);
+    }
+}

@@ -3,8 +3,12 @@
 use pgtrickle_tests::case::Case;
 use pgtrickle_tests::suite::{self, Shared};
 
-/// Small enough that the case about transactions that spill need not be large.
-const SETTINGS: &[(&str, &str)] = &[("logical_decoding_work_mem", "'64kB'")];
+const SETTINGS: &[(&str, &str)] = &[
+    // Small enough that the cases about transactions that spill need not be large.
+    ("pg_trickle.decoding_work_mem", "'64kB'"),
+    // With a handful of rows nearly every change is a large one, and would be answered by recomputing.
+    ("pg_trickle.differential_max_change_ratio", "1000000"),
+];
 
 fn main() {
     suite::main(2, |version| {
