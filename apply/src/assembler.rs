@@ -1,7 +1,10 @@
 //! Checks that frames add up to transactions: order, pairing, record count, checksum, known relations.
 
 use crate::error::StreamError;
-use pgtrickle_wire::{Begin, Body, Commit, Hello, HelloBuf, Message, MessageReader, Relation, Row, RowKind};
+use pgtrickle_wire::transaction::CRC_LEN;
+use pgtrickle_wire::{
+    Begin, Body, Commit, Hello, HelloBuf, Message, MessageReader, Relation, Row, RowKind,
+};
 
 /// Relation numbers are small; a larger one is damage.
 const RELATIONS_MAX: u32 = 1 << 20;
@@ -69,7 +72,7 @@ impl Assembler {
                     from = start;
                 }
                 Message::Commit(commit) => {
-                    self.commit(&commit, &payload[from..start])?;
+                    self.commit(&commit, &payload[from..reader.offset() - CRC_LEN])?;
                     facts.transactions += 1;
                 }
                 Message::Hello(hello) => facts.hello = Some(self.hello(&hello)?),
@@ -99,15 +102,25 @@ impl Assembler {
             return order("Begin inside a transaction");
         }
         if begin.commit_lsn <= self.last_commit_lsn {
-            return Err(StreamError::Backwards { lsn: begin.commit_lsn, after: self.last_commit_lsn });
+            return Err(StreamError::Backwards {
+                lsn: begin.commit_lsn,
+                after: self.last_commit_lsn,
+            });
         }
-        self.open = Some(Open { begin, records: 0, crc: 0, half: None });
+        self.open = Some(Open {
+            begin,
+            records: 0,
+            crc: 0,
+            half: None,
+        });
         Ok(())
     }
 
     #[inline]
     fn row(&mut self, row: &Row<'_>) -> Result<()> {
-        let Some(open) = &mut self.open else { return order("Row outside a transaction") };
+        let Some(open) = &mut self.open else {
+            return order("Row outside a transaction");
+        };
         open.records += 1;
         let columns = match row.body {
             Body::Raw(tuple) => tuple.natts,
@@ -128,7 +141,9 @@ impl Assembler {
     }
 
     fn commit(&mut self, commit: &Commit, tail: &[u8]) -> Result<()> {
-        let Some(open) = self.open.take() else { return order("Commit outside a transaction") };
+        let Some(open) = self.open.take() else {
+            return order("Commit outside a transaction");
+        };
         if open.half.is_some() {
             return order("half of an UPDATE without the other");
         }
@@ -136,10 +151,15 @@ impl Assembler {
             return order("Commit does not belong to its Begin");
         }
         if open.records != commit.records {
-            return Err(StreamError::Count { announced: commit.records, received: open.records });
+            return Err(StreamError::Count {
+                announced: commit.records,
+                received: open.records,
+            });
         }
         if crc32c::crc32c_append(open.crc, tail) != commit.crc32c {
-            return Err(StreamError::Checksum { commit_lsn: commit.commit_lsn });
+            return Err(StreamError::Checksum {
+                commit_lsn: commit.commit_lsn,
+            });
         }
         self.last_commit_lsn = commit.commit_lsn;
         Ok(())
@@ -148,7 +168,9 @@ impl Assembler {
     fn relation(&mut self, relation: &Relation<'_>) -> Result<()> {
         let columns = u16::try_from(relation.attrs.len());
         let (Ok(columns), true) = (columns, relation.index < RELATIONS_MAX) else {
-            return Err(StreamError::Relation { index: relation.index });
+            return Err(StreamError::Relation {
+                index: relation.index,
+            });
         };
         let index = relation.index as usize;
         if self.relations.len() <= index {

@@ -62,15 +62,32 @@ impl fmt::Display for StreamError {
         match self {
             StreamError::Wire(e) => e.fmt(f),
             StreamError::Order { what } => f.write_str(what),
-            StreamError::Relation { index } => write!(f, "row does not fit relation number {index}"),
-            StreamError::Backwards { lsn, after } => {
-                write!(f, "transaction at {} follows the one at {}", Lsn(*lsn), Lsn(*after))
+            StreamError::Relation { index } => {
+                write!(f, "row does not fit relation number {index}")
             }
-            StreamError::Count { announced, received } => {
-                write!(f, "transaction has {received} records instead of {announced}")
+            StreamError::Backwards { lsn, after } => {
+                write!(
+                    f,
+                    "transaction at {} follows the one at {}",
+                    Lsn(*lsn),
+                    Lsn(*after)
+                )
+            }
+            StreamError::Count {
+                announced,
+                received,
+            } => {
+                write!(
+                    f,
+                    "transaction has {received} records instead of {announced}"
+                )
             }
             StreamError::Checksum { commit_lsn } => {
-                write!(f, "checksum of the transaction at {} does not match", Lsn(*commit_lsn))
+                write!(
+                    f,
+                    "checksum of the transaction at {} does not match",
+                    Lsn(*commit_lsn)
+                )
             }
         }
     }

@@ -28,7 +28,11 @@ struct Acks {
 
 impl Peer {
     pub(crate) fn new(stream: Arc<UnixStream>, said: Said) -> Self {
-        Peer { stream, said, acks: Acks::default() }
+        Peer {
+            stream,
+            said,
+            acks: Acks::default(),
+        }
     }
 
     pub(crate) fn stream(&self) -> Arc<UnixStream> {
@@ -61,10 +65,16 @@ impl Peer {
     pub fn flush(&mut self) -> io::Result<()> {
         loop {
             if self.acks.cut.is_empty() {
-                let Some(lsn) = self.acks.next.take() else { return Ok(()) };
+                let Some(lsn) = self.acks.next.take() else {
+                    return Ok(());
+                };
                 self.acks.cut.extend_from_slice(&write_ack(lsn));
             }
-            match send(&*self.stream, &self.acks.cut, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            match send(
+                &*self.stream,
+                &self.acks.cut,
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
                 Ok(n) => drop(self.acks.cut.drain(..n)),
                 Err(Errno::AGAIN) => {
                     // Nothing of it has gone out: let a newer one take its place.

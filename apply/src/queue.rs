@@ -39,7 +39,11 @@ pub struct Frame {
 
 impl Frame {
     pub(crate) fn new(payload: bytes::Bytes, facts: Facts, permit: Permit) -> Self {
-        Frame { payload, facts, _permit: permit }
+        Frame {
+            payload,
+            facts,
+            _permit: permit,
+        }
     }
 
     /// The messages' bytes.
@@ -94,7 +98,16 @@ impl Queue {
         counters: Counters,
     ) -> Self {
         let (stop, thread) = (Some(stop), Some(thread));
-        Queue { events: Some(events), shared, stop, thread, counters, in_hand: 0, connection: None, skipping: false }
+        Queue {
+            events: Some(events),
+            shared,
+            stop,
+            thread,
+            counters,
+            in_hand: 0,
+            connection: None,
+            skipping: false,
+        }
     }
 
     /// The next event, if there is one. Never waits: the `wake` function given to [`crate::start`] is called after
@@ -161,7 +174,9 @@ impl Queue {
 
     /// Stops the receiver thread and joins it. Nothing more will come.
     pub fn stop(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
         self.shared.close();
         self.stop = None;
         // A receiver that waits for room in the channel finds it disconnected.

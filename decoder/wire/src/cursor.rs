@@ -67,7 +67,11 @@ impl<'a> Cursor<'a> {
                 return Ok(value);
             }
         }
-        Err(if self.rest.len() < VARINT_MAX { WireError::Truncated { what } } else { WireError::BadVarint })
+        Err(if self.rest.len() < VARINT_MAX {
+            WireError::Truncated { what }
+        } else {
+            WireError::BadVarint
+        })
     }
 
     /// A varint that must fit 32 bits.

@@ -27,7 +27,7 @@ pub mod transaction;
 
 pub use ack::AckReader;
 pub use binary::{BinaryTuple, Column};
-pub use error::{Result, WireError};
+pub use error::WireError;
 pub use event::{Degraded, LogicalMessage, Progress, Reinit, Truncate};
 pub use frame::{FrameReader, FrameWriter};
 pub use hello::{Abi, Encoding, Hello, HelloBuf, Role};

@@ -64,17 +64,29 @@ impl<'a> RawTuple<'a> {
     pub fn new(natts: u16, var_width: bool, bitmap: Option<&'a [u8]>, data: &'a [u8]) -> Self {
         let var = if var_width { Self::HAS_VARWIDTH } else { 0 };
         match bitmap {
-            None => RawTuple { natts, flags: var, bitmap: &[], data },
-            Some(bits) => {
-                RawTuple { natts, flags: var | Self::HAS_NULLS, bitmap: &bits[..bitmap_len(natts)], data }
-            }
+            None => RawTuple {
+                natts,
+                flags: var,
+                bitmap: &[],
+                data,
+            },
+            Some(bits) => RawTuple {
+                natts,
+                flags: var | Self::HAS_NULLS,
+                bitmap: &bits[..bitmap_len(natts)],
+                data,
+            },
         }
     }
 
     /// Whether attribute number `i` (from 0) is present and not null.
     pub fn is_present(&self, i: usize) -> bool {
         i < usize::from(self.natts)
-            && (self.bitmap.is_empty() || self.bitmap.get(i / 8).is_some_and(|b| b >> (i % 8) & 1 != 0))
+            && (self.bitmap.is_empty()
+                || self
+                    .bitmap
+                    .get(i / 8)
+                    .is_some_and(|b| b >> (i % 8) & 1 != 0))
     }
 }
 
@@ -95,7 +107,10 @@ struct Head {
 impl Head {
     #[inline]
     fn new(tag: u8, rel: u32) -> Self {
-        let mut head = Head { bytes: [0; HEAD_MAX], len: 1 };
+        let mut head = Head {
+            bytes: [0; HEAD_MAX],
+            len: 1,
+        };
         head.bytes[0] = tag;
         head.varint(rel.into());
         head
@@ -119,17 +134,22 @@ impl Head {
 }
 
 #[inline]
-fn row_tag(kind: RowKind, paired: bool) -> u8 {
-    tag::ROW | u8::from(kind == RowKind::Delete) * tag::ROW_DELETE | u8::from(paired) * tag::ROW_PAIRED
+fn bit(set: bool, bit: u8) -> u8 {
+    if set { bit } else { 0 }
 }
 
 #[inline]
-fn raw_head(kind: RowKind, paired: bool, rel: u32, tuple: &RawTuple<'_>) -> Head {
-    let nulls = u8::from(tuple.flags & RawTuple::HAS_NULLS != 0) * tag::ROW_NULLS;
-    let var = u8::from(tuple.flags & RawTuple::HAS_VARWIDTH != 0) * tag::ROW_VARWIDTH;
+fn row_tag(kind: RowKind, paired: bool) -> u8 {
+    tag::ROW | bit(kind == RowKind::Delete, tag::ROW_DELETE) | bit(paired, tag::ROW_PAIRED)
+}
+
+#[inline]
+fn raw_head(kind: RowKind, paired: bool, rel: u32, shape: &RawTuple<'_>, len: usize) -> Head {
+    let nulls = bit(shape.flags & RawTuple::HAS_NULLS != 0, tag::ROW_NULLS);
+    let var = bit(shape.flags & RawTuple::HAS_VARWIDTH != 0, tag::ROW_VARWIDTH);
     let mut head = Head::new(row_tag(kind, paired) | nulls | var, rel);
-    head.varint(tuple.natts.into());
-    head.varint(tuple.data.len() as u64);
+    head.varint(shape.natts.into());
+    head.varint(len as u64);
     head
 }
 
@@ -141,14 +161,20 @@ pub fn raw_size_max(tuple: &RawTuple<'_>) -> usize {
 
 #[inline]
 fn put_raw(buf: &mut BytesMut, kind: RowKind, paired: bool, rel: u32, tuple: &RawTuple<'_>) {
-    raw_head(kind, paired, rel, tuple).put(buf);
+    raw_head(kind, paired, rel, tuple, tuple.data.len()).put(buf);
     buf.extend_from_slice(tuple.bitmap);
     buf.extend_from_slice(tuple.data);
 }
 
 /// Appends one raw row.
 #[inline]
-pub fn write_row_raw(buf: &mut BytesMut, kind: RowKind, paired: bool, rel: u32, tuple: &RawTuple<'_>) {
+pub fn write_row_raw(
+    buf: &mut BytesMut,
+    kind: RowKind,
+    paired: bool,
+    rel: u32,
+    tuple: &RawTuple<'_>,
+) {
     buf.reserve(raw_size_max(tuple));
     put_raw(buf, kind, paired, rel, tuple);
 }
@@ -172,13 +198,8 @@ pub fn write_row_raw_space<'b>(
     shape: &RawTuple<'_>,
     len: usize,
 ) -> &'b mut [u8] {
-    let nulls = u8::from(shape.flags & RawTuple::HAS_NULLS != 0) * tag::ROW_NULLS;
-    let var = u8::from(shape.flags & RawTuple::HAS_VARWIDTH != 0) * tag::ROW_VARWIDTH;
-    let mut head = Head::new(row_tag(kind, paired) | nulls | var, rel);
-    head.varint(shape.natts.into());
-    head.varint(len as u64);
     buf.reserve(HEAD_MAX + shape.bitmap.len() + len);
-    head.put(buf);
+    raw_head(kind, paired, rel, shape, len).put(buf);
     buf.extend_from_slice(shape.bitmap);
     let start = buf.len();
     buf.put_bytes(0, len);
@@ -196,11 +217,18 @@ pub fn write_row_binary(buf: &mut BytesMut, kind: RowKind, paired: bool, rel: u3
 /// Reads a row of either encoding, behind its tag.
 #[inline]
 pub(crate) fn read_row<'a>(tag: u8, c: &mut Cursor<'a>) -> Result<Row<'a>> {
-    let kind = if tag & tag::ROW_DELETE != 0 { RowKind::Delete } else { RowKind::Insert };
+    let kind = if tag & tag::ROW_DELETE != 0 {
+        RowKind::Delete
+    } else {
+        RowKind::Insert
+    };
     let paired = tag & tag::ROW_PAIRED != 0;
     let rel = c.varint32("row.relation")?;
     let natts = c.varint("row.natts")?;
-    let natts = u16::try_from(natts).map_err(|_| WireError::BadValue { what: "row.natts", value: natts })?;
+    let natts = u16::try_from(natts).map_err(|_| WireError::BadValue {
+        what: "row.natts",
+        value: natts,
+    })?;
     let body = if tag & tag::ROW_BINARY == 0 {
         Body::Raw(read_raw(tag, natts, c)?)
     } else if tag & (tag::ROW_NULLS | tag::ROW_VARWIDTH) == 0 {
@@ -208,18 +236,35 @@ pub(crate) fn read_row<'a>(tag: u8, c: &mut Cursor<'a>) -> Result<Row<'a>> {
     } else {
         return Err(WireError::UnknownTag(tag));
     };
-    Ok(Row { kind, paired, rel, body })
+    Ok(Row {
+        kind,
+        paired,
+        rel,
+        body,
+    })
 }
 
 #[inline]
 fn read_raw<'a>(tag: u8, natts: u16, c: &mut Cursor<'a>) -> Result<RawTuple<'a>> {
     let len = c.varint("row.length")?;
-    let len = usize::try_from(len).map_err(|_| WireError::BadValue { what: "row.length", value: len })?;
-    let mut flags = if tag & tag::ROW_VARWIDTH != 0 { RawTuple::HAS_VARWIDTH } else { 0 };
+    let len = usize::try_from(len).map_err(|_| WireError::BadValue {
+        what: "row.length",
+        value: len,
+    })?;
+    let mut flags = if tag & tag::ROW_VARWIDTH != 0 {
+        RawTuple::HAS_VARWIDTH
+    } else {
+        0
+    };
     let mut bitmap: &[u8] = &[];
     if tag & tag::ROW_NULLS != 0 {
         flags |= RawTuple::HAS_NULLS;
         bitmap = c.bytes(bitmap_len(natts), "row.bitmap")?;
     }
-    Ok(RawTuple { natts, flags, bitmap, data: c.bytes(len, "row.data")? })
+    Ok(RawTuple {
+        natts,
+        flags,
+        bitmap,
+        data: c.bytes(len, "row.data")?,
+    })
 }

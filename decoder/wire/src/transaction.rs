@@ -33,6 +33,9 @@ pub(crate) fn read_begin(c: &mut Cursor<'_>) -> Result<Begin> {
     })
 }
 
+/// Bytes of the checksum, the last field of a Commit.
+pub const CRC_LEN: usize = 4;
+
 /// A transaction is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit {
@@ -42,7 +45,7 @@ pub struct Commit {
     pub end_lsn: u64,
     /// Number of Row messages.
     pub records: u64,
-    /// CRC32C over its messages' bytes, Begin included, Commit not.
+    /// CRC32C over all its messages' bytes from Begin on, up to this field.
     pub crc32c: u32,
 }
 
