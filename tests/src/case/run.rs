@@ -172,6 +172,7 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Nothing in a case takes long: what does, waits for something that never comes.
 fn search_path(schema: &str) -> String {
-    format!("SET search_path = {}, public", ident(schema))
+    format!("SET search_path = {}, public; SET statement_timeout = '60s'", ident(schema))
 }

@@ -1,0 +1,127 @@
+//! Random changes: single statements, transactions with savepoints, a second session that stays open over refreshes.
+
+use fastrand::Rng;
+
+use super::tables::{Table, literal, plain};
+use super::{one_in, pick};
+use crate::case::{Statement, Step};
+
+pub fn generate(rng: &mut Rng, tables: &[Table]) -> Vec<Step> {
+    let mut writer = Writer { tables, round: 0, second_is_open: false };
+    let steps = rng.usize(2..=6);
+    (0..steps).map(|_| Step { statements: writer.step(rng), ..Step::default() }).collect()
+}
+
+struct Writer<'a> {
+    tables: &'a [Table],
+    /// Grows with every insertion, so that new keys are new.
+    round: usize,
+    /// Whether the second session has an open transaction: then nothing may be done that would wait for it.
+    second_is_open: bool,
+}
+
+impl Writer<'_> {
+    fn step(&mut self, rng: &mut Rng) -> Vec<Statement> {
+        let mut statements = Vec::new();
+        self.second_session(rng, &mut statements);
+        for _ in 0..rng.usize(1..=4) {
+            if one_in(rng, 3) {
+                self.transaction(rng, &mut statements);
+            } else {
+                let sql = self.change(rng);
+                statements.push(plain(sql));
+            }
+        }
+        statements
+    }
+
+    fn transaction(&mut self, rng: &mut Rng, statements: &mut Vec<Statement>) {
+        statements.push(plain("BEGIN;".into()));
+        for _ in 0..rng.usize(1..=4) {
+            let sql = self.change(rng);
+            let undone = one_in(rng, 4);
+            if undone {
+                statements.push(plain("SAVEPOINT s;".into()));
+            }
+            statements.push(plain(sql));
+            if undone {
+                statements.push(plain(pick(rng, &["ROLLBACK TO s;", "RELEASE s;"]).to_string()));
+            }
+        }
+        let end = if one_in(rng, 6) { "ROLLBACK;" } else { "COMMIT;" };
+        statements.push(plain(end.into()));
+    }
+
+    /// The second session only inserts into tables without a key: it blocks nobody but TRUNCATE.
+    fn second_session(&mut self, rng: &mut Rng, statements: &mut Vec<Statement>) {
+        let keyless: Vec<&Table> = self.tables.iter().filter(|table| !table.keyed).collect();
+        if keyless.is_empty() || one_in(rng, 2) {
+            return;
+        }
+        let mut say = |sql: String| statements.push(Statement { session: 2, ..plain(sql) });
+        if self.second_is_open {
+            say(if one_in(rng, 4) { "ROLLBACK;".into() } else { "COMMIT;".into() });
+        } else {
+            let rows = rng.usize(1..=3);
+            say("BEGIN;".into());
+            say(pick(rng, &keyless).insertion(rng, rows, 0));
+        }
+        self.second_is_open = !self.second_is_open;
+    }
+
+    fn change(&mut self, rng: &mut Rng) -> String {
+        let table = pick(rng, self.tables);
+        match rng.u32(..12) {
+            0..=3 => {
+                self.round += 1;
+                let rows = rng.usize(1..=6);
+                table.insertion(rng, rows, self.round)
+            }
+            4..=7 => update(rng, table),
+            8..=9 => format!("DELETE FROM {} WHERE {};", table.name, condition(rng, table)),
+            10 if table.keyed => upsert(rng, table, self.round),
+            11 if !self.second_is_open && one_in(rng, 2) => format!("TRUNCATE {};", table.name),
+            _ => format!(
+                "DELETE FROM {0} WHERE ctid = (SELECT ctid FROM {0} WHERE {1} ORDER BY ctid LIMIT 1);",
+                table.name,
+                condition(rng, table)
+            ),
+        }
+    }
+}
+
+fn update(rng: &mut Rng, table: &Table) -> String {
+    let columns: Vec<_> = table.settable().collect();
+    let column = *pick(rng, &columns);
+    let value = literal(rng, column.kind, !column.not_null);
+    let condition = condition(rng, table);
+    if table.keyed && one_in(rng, 8) {
+        return format!("UPDATE {} SET id = id + 100000 WHERE {condition};", table.name);
+    }
+    format!("UPDATE {} SET {} = {value} WHERE {condition};", table.name, column.name)
+}
+
+fn upsert(rng: &mut Rng, table: &Table, round: usize) -> String {
+    let columns: Vec<_> = table.settable().collect();
+    let column = *pick(rng, &columns);
+    let value = literal(rng, column.kind, !column.not_null);
+    let around = rng.usize(0..=round);
+    let insertion = table.insertion(rng, 5, around);
+    let insertion = insertion.trim_end_matches(';');
+    match rng.u32(..3) {
+        0 => format!("{insertion} ON CONFLICT DO NOTHING;"),
+        1 => format!("{insertion} ON CONFLICT (id) DO UPDATE SET {0} = excluded.{0};", column.name),
+        _ => format!("{insertion} ON CONFLICT (id) DO UPDATE SET {} = {value};", column.name),
+    }
+}
+
+fn condition(rng: &mut Rng, table: &Table) -> String {
+    let column = pick(rng, &table.columns);
+    let value = literal(rng, column.kind, false);
+    match rng.u32(..6) {
+        0 => format!("{} IS NULL", column.name),
+        1 if table.keyed => format!("id % 3 = {}", rng.u32(..3)),
+        2 => format!("{} >= {value}", column.name),
+        _ => format!("{} = {value}", column.name),
+    }
+}
