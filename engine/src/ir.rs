@@ -198,6 +198,18 @@ pub enum JoinKind {
     Anti,
 }
 
+impl JoinKind {
+    /// Its name for messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            JoinKind::Inner => "inner",
+            JoinKind::Left => "left",
+            JoinKind::Semi => "semi",
+            JoinKind::Anti => "anti",
+        }
+    }
+}
+
 /// One term of a join condition that is a conjunction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conjunct {

@@ -1,7 +1,13 @@
 //! What the runner runs: a list of steps for each thing that can happen to a stream table.
 
-use crate::ir::{Rel, SourceId, Ty};
-use crate::sql::{Ident, QualifiedName, Sql};
+use crate::cut::cut;
+use crate::delta::{Changed, delta};
+use crate::ir::{Col, Rel, SourceId, Ty};
+use crate::keys::{KnownKeys, key};
+use crate::plan::Catalog;
+use crate::plan::root::RootPlan;
+use crate::plan::stage::StagePlan;
+use crate::sql::{From, Ident, QualifiedName, Query, Select, Sql};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -28,6 +34,13 @@ pub struct Definition {
     pub columns: Vec<(Ident, Ty)>,
     /// All sources of the root, each once.
     pub sources: Vec<SourceInfo>,
+}
+
+impl Definition {
+    /// The query as one statement over its sources, with columns `c1`..`cn`: what the stream table must equal.
+    pub fn query(&self) -> Sql {
+        Catalog::of_sources(&self.sources).rel(&self.root).sql()
+    }
 }
 
 /// Where results are kept.
@@ -125,7 +138,20 @@ impl std::error::Error for Unsupported {}
 
 /// Everything that a stream table's refreshes run.
 #[derive(Clone, Debug)]
-pub struct Program {}
+pub struct Program {
+    catalog: Catalog,
+    query: Origin,
+    root: RootPlan,
+}
+
+/// Where the root's rows come from.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// Delta rules over sources and stages.
+    Rules(Rel),
+    /// The definition view.
+    View(QualifiedName),
+}
 
 impl Program {
     /// The ephemeral named relation with the netted change of the stream table: columns `c1`..`cn` and `w` bigint, never 0.
@@ -139,54 +165,146 @@ impl Program {
     }
 
     /// Plans a query by its delta rules.
-    pub fn new(_definition: &Definition, _target: &Target) -> Result<Program, Unsupported> {
-        Err(Unsupported {
-            reason: "not planned yet".into(),
+    pub fn new(definition: &Definition, target: &Target) -> Result<Program, Unsupported> {
+        let stages = cut(&definition.root)?;
+        let primary_key = |source: &SourceInfo| Some((source.id, source.primary_key.clone()?));
+        let known = KnownKeys {
+            sources: definition.sources.iter().filter_map(primary_key).collect(),
+            stages: stages.stages.iter().map(|stage| stage.keys.len()).collect(),
+        };
+        let identity =
+            key(&stages.root, &known).map_or(Identity::Bag, |columns| Identity::Key { columns });
+        let cols = stages.root.cols();
+        Ok(Program {
+            catalog: Catalog::new(&definition.sources, &stages, target.pgt_id),
+            root: RootPlan::new(target, &definition.columns, cols, identity),
+            query: Origin::Rules(stages.root),
         })
     }
 
     /// Plans a query that is recomputed from its definition view and compared with what is stored.
-    pub fn opaque(_view: &QualifiedName, _columns: &[(Ident, Ty)], _target: &Target) -> Program {
-        Program {}
+    pub fn opaque(view: &QualifiedName, columns: &[(Ident, Ty)], target: &Target) -> Program {
+        let cols = columns.iter().map(|(_, ty)| Col::new(ty.clone())).collect();
+        Program {
+            catalog: Catalog::default(),
+            query: Origin::View(view.clone()),
+            root: RootPlan::new(target, columns, cols, Identity::Bag),
+        }
     }
 
     /// Whether [`Program::refresh`] may be used.
     pub fn is_differential(&self) -> bool {
-        false
+        matches!(self.query, Origin::Rules(_))
     }
 
     /// The hidden tables to create.
     pub fn state_tables(&self) -> Vec<StateTable> {
-        Vec::new()
+        self.catalog
+            .stages
+            .iter()
+            .map(StagePlan::state_table)
+            .collect()
     }
 
     /// How rows of the stream table are found again.
-    pub fn identity(&self) -> Identity {
-        Identity::Bag
+    pub fn identity(&self) -> &Identity {
+        &self.root.identity
     }
 
     /// The index that the stream table needs for it, if any.
     pub fn identity_index(&self) -> Option<Sql> {
-        None
+        self.root.index()
     }
 
     /// The first fill of state tables and stream table, all empty before. Stages no [`Program::root_delta`].
     pub fn fill(&self) -> Vec<Step> {
-        Vec::new()
+        let stages = self
+            .catalog
+            .stages
+            .iter()
+            .map(|stage| stage.fill(&self.catalog));
+        stages.chain([self.root.fill(self.new_rows())]).collect()
     }
 
     /// The effect of the changes of these sources, which must not be empty; the other sources have not changed.
-    pub fn refresh(&self, _changed: &BTreeSet<SourceId>) -> Vec<Step> {
-        Vec::new()
+    pub fn refresh(&self, changed: &BTreeSet<SourceId>) -> Vec<Step> {
+        let Origin::Rules(root) = &self.query else {
+            return self.recompute();
+        };
+        let mut changed = Changed {
+            sources: changed.clone(),
+            stages: BTreeSet::new(),
+        };
+        let mut steps = Vec::new();
+        for (i, stage) in self.catalog.stages.iter().enumerate() {
+            if let Some(change) = delta(&stage.stage.input, &changed) {
+                steps.extend(stage.refresh(&self.catalog, &change));
+                changed.stages.insert(i);
+            }
+        }
+        let change = delta(root, &changed);
+        steps.extend(
+            change
+                .into_iter()
+                .flat_map(|change| self.root.refresh(&self.catalog, &change)),
+        );
+        steps
     }
 
     /// Computes everything anew, whatever is stored, and applies only the differences.
     pub fn recompute(&self) -> Vec<Step> {
-        Vec::new()
+        let stages = self
+            .catalog
+            .stages
+            .iter()
+            .flat_map(|stage| stage.recompute(&self.catalog));
+        stages.chain(self.root.recompute(self.new_rows())).collect()
     }
 
     /// The stages, sources first, the stream table last.
     pub fn explain(&self) -> Vec<StageInfo> {
-        Vec::new()
+        let stages = self.catalog.stages.iter().map(StagePlan::explain);
+        let rule = match &self.query {
+            Origin::Rules(root) => format!("{}; {}", describe(root), self.root.explain()),
+            Origin::View(_) => format!("recomputed and compared; {}", self.root.explain()),
+        };
+        stages
+            .chain([StageInfo {
+                operator: "root".into(),
+                rule,
+                state: None,
+            }])
+            .collect()
     }
+
+    fn new_rows(&self) -> Query {
+        match &self.query {
+            Origin::Rules(root) => self.catalog.rel(root),
+            Origin::View(view) => {
+                let columns = self.root.names.iter().map(Sql::from);
+                Select::from(From::table(view))
+                    .columns(columns.zip(crate::plan::columns(self.root.names.len())))
+                    .into()
+            }
+        }
+    }
+}
+
+/// The operators of a relation without aggregates, from the top.
+fn describe(rel: &Rel) -> String {
+    let mut names = Vec::new();
+    rel.visit(&mut |rel| {
+        let name = match rel {
+            Rel::Scan { .. } => "scan".to_owned(),
+            Rel::State { stage, .. } => format!("stage {}", stage + 1),
+            Rel::Values { .. } => "values".to_owned(),
+            Rel::Map { .. } => "map".to_owned(),
+            Rel::Filter { .. } => "filter".to_owned(),
+            Rel::Join { kind, .. } => format!("{} join", kind.name()),
+            Rel::UnionAll { .. } => "union all".to_owned(),
+            Rel::Aggregate { .. } => "aggregate".to_owned(),
+        };
+        names.push(name);
+    });
+    names.join(" > ")
 }

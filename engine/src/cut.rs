@@ -1,0 +1,90 @@
+//! Cuts a query at its stateful operators into stages.
+//!
+//! A stage keeps one aggregate's result in a table of its own; whatever stands above reads that table as it would read
+//! a source. So delta rules see only scans, joins, filters, maps and unions, at any depth of nesting.
+
+use crate::ir::{Agg, Col, JoinKind, Rel, Scalar};
+use crate::program::Unsupported;
+
+/// One aggregate over an input without aggregates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// What is grouped.
+    pub input: Rel,
+    /// By what.
+    pub keys: Vec<Scalar>,
+    /// What is computed per group.
+    pub aggs: Vec<Agg>,
+}
+
+impl Stage {
+    /// The key columns.
+    pub fn key_cols(&self) -> Vec<Col> {
+        self.keys.iter().map(Scalar::col).collect()
+    }
+}
+
+/// A query in stages, each reading only sources and stages before it; the root reads any of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stages {
+    /// The stages.
+    pub stages: Vec<Stage>,
+    /// The rest.
+    pub root: Rel,
+}
+
+/// Cuts a query, or says what it contains that has no rule.
+pub fn cut(query: &Rel) -> Result<Stages, Unsupported> {
+    let mut stages = Vec::new();
+    let root = cut_below(query, &mut stages)?;
+    Ok(Stages { stages, root })
+}
+
+fn cut_below(rel: &Rel, stages: &mut Vec<Stage>) -> Result<Rel, Unsupported> {
+    let boxed = |rel: &Rel, stages: &mut Vec<Stage>| cut_below(rel, stages).map(Box::new);
+    Ok(match rel {
+        Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } => rel.clone(),
+        Rel::Map { input, exprs } => Rel::Map {
+            input: boxed(input, stages)?,
+            exprs: exprs.clone(),
+        },
+        Rel::Filter { input, predicates } => Rel::Filter {
+            input: boxed(input, stages)?,
+            predicates: predicates.clone(),
+        },
+        Rel::Join {
+            kind: JoinKind::Inner,
+            left,
+            right,
+            on,
+        } => Rel::Join {
+            kind: JoinKind::Inner,
+            left: boxed(left, stages)?,
+            right: boxed(right, stages)?,
+            on: on.clone(),
+        },
+        Rel::Join { kind, .. } => {
+            return Err(Unsupported {
+                reason: format!("{} join", kind.name()),
+            });
+        }
+        Rel::UnionAll { inputs } => Rel::UnionAll {
+            inputs: inputs
+                .iter()
+                .map(|i| cut_below(i, stages))
+                .collect::<Result<_, _>>()?,
+        },
+        Rel::Aggregate { input, keys, aggs } => {
+            let input = cut_below(input, stages)?;
+            stages.push(Stage {
+                input,
+                keys: keys.clone(),
+                aggs: aggs.clone(),
+            });
+            Rel::State {
+                stage: stages.len() - 1,
+                cols: rel.cols(),
+            }
+        }
+    })
+}

@@ -1,0 +1,38 @@
+//! The delta rules: from a relation to the change of it, one file per operator.
+//!
+//! Old and new are the states before and after the changes; a bare relation means its new state, and
+//! new = old + Δ. A change that is empty for certain is `None`, so a rule's terms vanish where nothing changed.
+//! Aggregates have no rule here: [cutting](crate::cut) has made stages of them.
+
+mod filter;
+mod join;
+mod leaf;
+mod map;
+mod union_all;
+
+use crate::ir::{Rel, SourceId};
+use crate::zset::Zset;
+use std::collections::BTreeSet;
+
+/// What has changed.
+#[derive(Clone, Debug, Default)]
+pub struct Changed {
+    /// Sources whose staged change is not empty.
+    pub sources: BTreeSet<SourceId>,
+    /// Stages that read them, directly or not.
+    pub stages: BTreeSet<usize>,
+}
+
+/// The change of a relation without aggregates.
+pub fn delta(rel: &Rel, changed: &Changed) -> Option<Zset> {
+    match rel {
+        Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } => leaf::delta(rel, changed),
+        Rel::Map { input, exprs } => map::delta(input, exprs, changed),
+        Rel::Filter { input, predicates } => filter::delta(input, predicates, changed),
+        Rel::Join {
+            left, right, on, ..
+        } => join::delta(left, right, on, changed),
+        Rel::UnionAll { inputs } => union_all::delta(inputs, changed),
+        Rel::Aggregate { .. } => unreachable!("aggregates are stages"),
+    }
+}

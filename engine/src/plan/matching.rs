@@ -1,0 +1,141 @@
+//! Comparing rows: by key, by whole image.
+
+use crate::ir::{Col, Ty};
+use crate::sql;
+use crate::sql::{Ident, Piece, Sql};
+
+/// More arguments than this are too many for one function call of PostgreSQL (FUNC_MAX_ARGS is 100).
+const MAX_ARGUMENTS: usize = 90;
+
+/// PostgreSQL's INDEX_MAX_KEYS.
+const MAX_INDEX_COLUMNS: usize = 32;
+
+/// Conditions under which two keys are the same, NULL being the same as NULL.
+///
+/// Keys that cannot be NULL are compared by plain equality, which an index or a hash serves; otherwise a hash of the
+/// key serves as such, and the columns decide.
+pub(crate) fn same_key(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
+    let mut conditions = Vec::new();
+    if hashed(cols) {
+        conditions.push(sql!("{} = {}", row_hash(a), row_hash(b)));
+    }
+    let pairs = cols.iter().zip(a.iter().zip(b));
+    conditions.extend(pairs.map(|(col, (a, b))| same_value(col, a, b)));
+    conditions
+}
+
+/// The same for finding rows of a query's input, which has no index on a hash: only keys that can all be NULL need one.
+pub(crate) fn same_key_unhashed(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
+    let conditions = same_key(cols, a, b);
+    let values = conditions.len() - cols.len();
+    let plain = cols.iter().any(|col| col.not_null);
+    if plain {
+        conditions.into_iter().skip(values).collect()
+    } else {
+        conditions
+    }
+}
+
+/// Whether keys of these columns are found through their hash: when they can be NULL, or would not fit in an index.
+pub(crate) fn hashed(cols: &[Col]) -> bool {
+    cols.len() > MAX_INDEX_COLUMNS || cols.iter().any(|col| !col.not_null || !is_short(&col.ty))
+}
+
+/// Types whose values always fit in a btree entry (a third of a page) together with some others.
+fn is_short(ty: &Ty) -> bool {
+    const SHORT: [&str; 22] = [
+        "bigint",
+        "boolean",
+        "\"char\"",
+        "cidr",
+        "date",
+        "double precision",
+        "inet",
+        "integer",
+        "interval",
+        "macaddr",
+        "macaddr8",
+        "money",
+        "name",
+        "numeric",
+        "oid",
+        "pg_lsn",
+        "real",
+        "smallint",
+        "time without time zone",
+        "timestamp with time zone",
+        "timestamp without time zone",
+        "uuid",
+    ];
+    const SIZED: [&str; 2] = ["character", "character varying"];
+    let (name, modifier) = ty
+        .sql
+        .as_str()
+        .split_once('(')
+        .unwrap_or((ty.sql.as_str(), ""));
+    let length = modifier
+        .strip_suffix(')')
+        .and_then(|n| n.parse::<u32>().ok());
+    SHORT.contains(&name) || SIZED.contains(&name) && length.is_some_and(|n| n <= 60)
+}
+
+fn same_value(col: &Col, a: &Sql, b: &Sql) -> Sql {
+    match (&col.ty.equality_operator, col.not_null) {
+        (None, true) => sql!("{} = {}", a, b),
+        (Some(equals), true) => sql!("{} {} {}", a, equals, b),
+        (None, false) => sql!("{} IS NOT DISTINCT FROM {}", a, b),
+        (Some(equals), false) => sql!(
+            "({} {} {} OR ({} IS NULL AND {} IS NULL))",
+            a,
+            equals,
+            b,
+            a,
+            b
+        ),
+    }
+}
+
+/// A hash of a key, equal for equal keys.
+pub(crate) fn row_hash<P: Piece>(values: &[P]) -> Sql {
+    call("pgtrickle.row_hash", values)
+}
+
+/// A hash of a whole row, equal for identical rows.
+pub(crate) fn image_hash<P: Piece>(values: &[P]) -> Sql {
+    call("pgtrickle.image_hash", values)
+}
+
+/// The bytes of a whole row.
+pub(crate) fn row_image<P: Piece>(values: &[P]) -> Sql {
+    call("pgtrickle.row_image", values)
+}
+
+fn call<P: Piece>(function: &'static str, values: &[P]) -> Sql {
+    if values.len() <= MAX_ARGUMENTS {
+        return sql!("{}({})", function, Sql::list(values));
+    }
+    let chunks = values
+        .chunks(MAX_ARGUMENTS)
+        .map(|chunk| call(function, chunk))
+        .collect::<Vec<_>>();
+    call(function, &chunks)
+}
+
+/// Whether two rows differ in any byte.
+pub(crate) fn images_differ<P: Piece>(a: &[P], b: &[P]) -> Sql {
+    sql!("ROW({}) *<> ROW({})", Sql::list(a), Sql::list(b))
+}
+
+/// Whether two rows are identical.
+pub(crate) fn images_agree<P: Piece>(a: &[P], b: &[P]) -> Sql {
+    sql!("ROW({}) *= ROW({})", Sql::list(a), Sql::list(b))
+}
+
+/// `alias.name` for each name.
+pub(crate) fn of(alias: &'static str, names: &[Ident]) -> Vec<Sql> {
+    let alias = Ident::new(alias);
+    names
+        .iter()
+        .map(|name| sql!("{}.{}", alias, name))
+        .collect()
+}

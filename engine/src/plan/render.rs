@@ -1,0 +1,210 @@
+//! Relations and Z-sets as queries with columns `c1`..`cn` (and `w`).
+//!
+//! Every operator is a subquery of its own whose alias renames the columns to what its scalars call them; PostgreSQL
+//! flattens them. A join's right side continues the numbering of the left, so its condition needs no rewriting.
+
+use super::{Catalog, columns, weighted_columns};
+use crate::ir::{Col, Conjunct, JoinKind, Rel, Scalar, SourceId};
+use crate::program::Program;
+use crate::sql;
+use crate::sql::{From, Ident, JoinType, Query, Select, Sql};
+use crate::zset::Zset;
+
+impl Catalog {
+    /// A relation at its new state.
+    pub fn rel(&self, rel: &Rel) -> Query {
+        match rel {
+            Rel::Scan {
+                source, columns, ..
+            } => self.scan(*source, columns),
+            Rel::State { stage, .. } => self.stages[*stage].state(),
+            Rel::Values { rows, cols } => values(rows, cols),
+            Rel::Map { input, exprs } => mapped(exprs, self.from_rel(input)).into(),
+            Rel::Filter { input, predicates } => {
+                filtered(columns(input.arity()), predicates, self.from_rel(input)).into()
+            }
+            Rel::Join {
+                kind,
+                left,
+                right,
+                on,
+            } => self.joined(*kind, left, right, on),
+            Rel::UnionAll { inputs } => {
+                Query::UnionAll(inputs.iter().map(|input| self.rel(input)).collect())
+            }
+            Rel::Aggregate { input, keys, aggs } => {
+                let values = keys
+                    .iter()
+                    .chain(aggs.iter().map(|agg| &agg.call))
+                    .cloned()
+                    .collect::<Vec<_>>();
+                mapped(&values, self.from_rel(input))
+                    .group_by_first(keys.len())
+                    .into()
+            }
+        }
+    }
+
+    /// A relation under the names that the scalars above it use.
+    pub fn from_rel(&self, rel: &Rel) -> From {
+        self.rel(rel).aliased("d", columns(rel.arity()))
+    }
+
+    /// A Z-set; its last column is the weight.
+    pub fn zset(&self, zset: &Zset) -> Query {
+        match zset {
+            Zset::Bag(rel) => one_each(rel.arity(), self.from_rel(rel)).into(),
+            Zset::SourceChange {
+                source, columns, ..
+            } => source_change(*source, columns).into(),
+            Zset::StageChange { stage, .. } => self.stages[*stage].change(),
+            Zset::Map { input, exprs } => weighted(mapped(exprs, self.from_zset(input))).into(),
+            Zset::Filter { input, predicates } => filtered(
+                weighted_columns(input.arity()),
+                predicates,
+                self.from_zset(input),
+            )
+            .into(),
+            Zset::Join { left, right, on } => self.joined_zset(left, right, on),
+            Zset::UnionAll(inputs) => {
+                Query::UnionAll(inputs.iter().map(|input| self.zset(input)).collect())
+            }
+            Zset::Negate(input) => named(columns(input.arity()), self.from_zset(input))
+                .column("-w", Ident::new("w"))
+                .into(),
+        }
+    }
+
+    /// A Z-set under the names that the scalars above it use.
+    pub fn from_zset(&self, zset: &Zset) -> From {
+        self.zset(zset).aliased("d", weighted_columns(zset.arity()))
+    }
+
+    fn scan(&self, source: SourceId, attnums: &[i16]) -> Query {
+        let info = &self.sources[&source];
+        let select = Select::from(From::table(&info.table));
+        let column =
+            |(i, attnum): (usize, &i16)| (Sql::from(&info.columns[attnum]), Ident::column(i));
+        select
+            .columns(attnums.iter().enumerate().map(column))
+            .into()
+    }
+
+    fn joined(&self, kind: JoinKind, left: &Rel, right: &Rel, on: &[Conjunct]) -> Query {
+        let (l, r) = (left.arity(), right.arity());
+        let left = self.rel(left).aliased("l", columns(l));
+        let right = self.rel(right).aliased("r", columns(l + r).split_off(l));
+        let join = |kind| {
+            named(
+                columns(l + r),
+                left.clone().join(kind, right.clone(), condition(on)),
+            )
+        };
+        let exists = |not: &'static str| {
+            let partners = Select::from(right.clone()).filter(condition(on));
+            named(columns(l), left.clone()).filter(sql!("{}EXISTS ({})", not, partners.sql()))
+        };
+        match kind {
+            JoinKind::Inner => join(JoinType::Inner),
+            JoinKind::Left => join(JoinType::Left),
+            JoinKind::Semi => exists(""),
+            JoinKind::Anti => exists("NOT "),
+        }
+        .into()
+    }
+
+    fn joined_zset(&self, left: &Zset, right: &Zset, on: &[Conjunct]) -> Query {
+        let (l, r) = (left.arity(), right.arity());
+        let (left, left_weight) = self.side(left, "l", columns(l));
+        let (right, right_weight) = self.side(right, "r", columns(l + r).split_off(l));
+        let weight = match (left_weight, right_weight) {
+            (Some(l), Some(r)) => sql!("{} * {}", l, r),
+            (Some(w), None) | (None, Some(w)) => w,
+            (None, None) => sql!("1::bigint"),
+        };
+        named(
+            columns(l + r),
+            left.join(JoinType::Inner, right, condition(on)),
+        )
+        .column(weight, Ident::new("w"))
+        .into()
+    }
+
+    /// One side of a join and its weight, if that is not 1 anyway.
+    fn side(&self, side: &Zset, alias: &'static str, names: Vec<Ident>) -> (From, Option<Sql>) {
+        match side {
+            Zset::Bag(rel) => (self.rel(rel).aliased(alias, names), None),
+            _ => {
+                let names = names.into_iter().chain([Ident::new("w")]).collect();
+                (
+                    self.zset(side).aliased(alias, names),
+                    Some(sql!("{}.w", Ident::new(alias))),
+                )
+            }
+        }
+    }
+}
+
+fn source_change(source: SourceId, attnums: &[i16]) -> Select {
+    let select = Select::from(From::Enr {
+        name: Program::source_delta(source),
+        alias: None,
+    });
+    let column =
+        |(i, attnum): (usize, &i16)| (Ident::numbered("c", attnum).into(), Ident::column(i));
+    weighted(select.columns(attnums.iter().enumerate().map(column))).filter("w <> 0")
+}
+
+/// Constant rows; without any, a query that returns none but has the types.
+fn values(rows: &[Vec<Scalar>], cols: &[Col]) -> Query {
+    let branches = rows.iter().map(|row| {
+        let values = row
+            .iter()
+            .enumerate()
+            .map(|(i, value)| (value.sql.clone(), Ident::column(i)));
+        Query::from(Select::default().columns(values))
+    });
+    let nothing = || {
+        let nulls = cols
+            .iter()
+            .enumerate()
+            .map(|(i, col)| (sql!("NULL::{}", col.ty.sql), Ident::column(i)));
+        Query::from(Select::default().columns(nulls).filter("false"))
+    };
+    if rows.is_empty() {
+        nothing()
+    } else {
+        Query::UnionAll(branches.collect())
+    }
+}
+
+fn mapped(exprs: &[Scalar], from: From) -> Select {
+    let column = |(i, expr): (usize, &Scalar)| (expr.sql.clone(), Ident::column(i));
+    Select::from(from).columns(exprs.iter().enumerate().map(column))
+}
+
+fn filtered(names: Vec<Ident>, predicates: &[Scalar], from: From) -> Select {
+    let mut select = named(names, from);
+    select.filter = predicates.iter().map(|p| sql!("({})", p.sql)).collect();
+    select
+}
+
+/// The named columns as they are.
+pub(crate) fn named(names: Vec<Ident>, from: From) -> Select {
+    let mut select = Select::from(from);
+    select.columns = names.into_iter().map(|name| (name.into(), None)).collect();
+    select
+}
+
+fn weighted(mut select: Select) -> Select {
+    select.columns.push((Sql::text("w"), None));
+    select
+}
+
+fn one_each(arity: usize, from: From) -> Select {
+    named(columns(arity), from).column("1::bigint", Ident::new("w"))
+}
+
+fn condition(on: &[Conjunct]) -> Sql {
+    Sql::all(on.iter().map(|c| sql!("({})", c.condition.sql)))
+}

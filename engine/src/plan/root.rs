@@ -1,0 +1,350 @@
+//! The root: netting its change, finding the stream table's rows, applying the change to them.
+//!
+//! ```text
+//! Δroot = Σ weights per identical row, where not 0
+//! ```
+//!
+//! The stream table's column names are any identifiers; they appear only in the outermost statements.
+
+use super::matching::{hashed, image_hash, images_agree, of, row_hash, row_image, same_key};
+use super::render::named;
+use super::{Catalog, columns, weighted_columns};
+use crate::ir::{Col, Equality, Ty};
+use crate::program::{Identity, Program, Step, Target};
+use crate::sql;
+use crate::sql::{
+    CreateIndex, Delete, From, Ident, Insert, JoinType, Matched, Merge, QualifiedName, Query,
+    Select, Sql,
+};
+use crate::zset::Zset;
+
+/// The stream table.
+#[derive(Clone, Debug)]
+pub(crate) struct RootPlan {
+    pub table: QualifiedName,
+    pub names: Vec<Ident>,
+    pub cols: Vec<Col>,
+    pub identity: Identity,
+}
+
+impl RootPlan {
+    /// The stream table of this target.
+    pub fn new(
+        target: &Target,
+        columns: &[(Ident, Ty)],
+        cols: Vec<Col>,
+        identity: Identity,
+    ) -> RootPlan {
+        let names = columns.iter().map(|(name, _)| name.clone()).collect();
+        RootPlan {
+            table: target.table.clone(),
+            names,
+            cols,
+            identity,
+        }
+    }
+
+    /// How its rows are found.
+    pub fn explain(&self) -> String {
+        match self.key() {
+            Some((columns, _)) if columns.is_empty() => "a single row".to_owned(),
+            Some((columns, cols)) => {
+                let names: Vec<&str> = columns.iter().map(|c| self.names[*c].as_str()).collect();
+                let how = if hashed(&cols) {
+                    "the hash of the key"
+                } else {
+                    "the key"
+                };
+                format!("rows found by {how} ({})", names.join(", "))
+            }
+            None => "rows found by their image".to_owned(),
+        }
+    }
+
+    fn arity(&self) -> usize {
+        self.cols.len()
+    }
+
+    fn key(&self) -> Option<(&[usize], Vec<Col>)> {
+        match &self.identity {
+            Identity::Key { columns } => Some((
+                columns,
+                columns.iter().map(|c| self.cols[*c].clone()).collect(),
+            )),
+            Identity::Bag => None,
+        }
+    }
+
+    /// The index by which rows are found.
+    pub fn index(&self) -> Option<Sql> {
+        let (unique, expressions) = match self.key() {
+            Some((columns, cols)) => {
+                let names: Vec<Sql> = columns.iter().map(|c| Sql::from(&self.names[*c])).collect();
+                let hashed = hashed(&cols);
+                (
+                    !hashed,
+                    if hashed {
+                        vec![row_hash(&names)]
+                    } else {
+                        names
+                    },
+                )
+            }
+            None if self.names.is_empty() => return None,
+            None => (false, vec![image_hash(&self.names)]),
+        };
+        let index = CreateIndex {
+            table: self.table.clone(),
+            unique,
+            expressions,
+        };
+        (!index.expressions.is_empty()).then(|| index.sql())
+    }
+
+    /// The first fill.
+    pub fn fill(&self, query: Query) -> Step {
+        let from = query.aliased("d", columns(self.arity()));
+        let select = named(columns(self.arity()), from);
+        let insert = Insert {
+            table: self.table.clone(),
+            columns: self.names.clone(),
+            query: select.into(),
+        };
+        Step::Modify {
+            sql: insert.sql(),
+            reads: Vec::new(),
+            skip_if_empty: Vec::new(),
+            expect: None,
+        }
+    }
+
+    /// Stages the change of the root and applies it.
+    pub fn refresh(&self, catalog: &Catalog, change: &Zset) -> Vec<Step> {
+        let reads = catalog.enrs(&change.staged());
+        let query = if self.is_netted(change) {
+            catalog.zset(change).sql()
+        } else {
+            self.netted(catalog.zset(change))
+        };
+        let stage = Step::Stage {
+            name: Program::root_delta(),
+            query,
+            skip_if_empty: reads.clone(),
+            reads,
+        };
+        std::iter::once(stage).chain(self.apply()).collect()
+    }
+
+    /// Compares the query's new state with what is stored and applies the difference.
+    pub fn recompute(&self, query: Query) -> Vec<Step> {
+        let n = self.arity();
+        let new =
+            named(columns(n), query.aliased("d", columns(n))).column("1::bigint", Ident::new("w"));
+        let stored = Select::from(From::Table {
+            name: self.table.clone(),
+            only: true,
+            alias: None,
+        });
+        let old = stored.columns(self.names.iter().map(Sql::from).zip(columns(n)));
+        let old = old.column("(-1)::bigint", Ident::new("w"));
+        let query = self.netted(Query::UnionAll(vec![new.into(), old.into()]));
+        let stage = Step::Stage {
+            name: Program::root_delta(),
+            query,
+            reads: Vec::new(),
+            skip_if_empty: Vec::new(),
+        };
+        std::iter::once(stage).chain(self.apply()).collect()
+    }
+
+    /// A stage's own change has at most one old and one new row per key; what maps and filters them keeps it so.
+    fn is_netted(&self, change: &Zset) -> bool {
+        let one_stage = |mut change: &Zset| loop {
+            match change {
+                Zset::StageChange { .. } => return true,
+                Zset::Map { input, .. } | Zset::Filter { input, .. } => change = input,
+                _ => return false,
+            }
+        };
+        self.key().is_some() && one_stage(change)
+    }
+
+    /// Identical rows in one. Rows are grouped by their columns where those have equality, and by their image where equal
+    /// values may look different; rows with a column that cannot be compared at all by image alone.
+    fn netted(&self, change: Query) -> Sql {
+        let n = self.arity();
+        let from = change.aliased("d", weighted_columns(n));
+        let blurred = |col: &&(Ident, &Col)| col.1.ty.equality != Equality::Image;
+        let cols: Vec<(Ident, &Col)> = columns(n).into_iter().zip(&self.cols).collect();
+        let inexact: Vec<&Ident> = cols.iter().filter(blurred).map(|(name, _)| name).collect();
+        if self
+            .cols
+            .iter()
+            .any(|col| col.ty.equality == Equality::None)
+        {
+            return self.netted_by_image(from);
+        }
+        let mut select = named(columns(n), from)
+            .column("sum(w)::bigint", Ident::new("w"))
+            .group_by_first(n);
+        if !inexact.is_empty() {
+            select.group_by.push(row_image(&inexact));
+        }
+        select.having = vec![sql!("sum(w) <> 0")];
+        select.sql()
+    }
+
+    fn netted_by_image(&self, from: From) -> Sql {
+        let n = self.arity();
+        let image =
+            named(weighted_columns(n), from).column(row_image(&columns(n)), Ident::new("i1"));
+        let image = Query::from(image).aliased("d", Vec::new());
+        let mut rows = named(columns(n), image)
+            .column("sum(w) OVER (PARTITION BY i1)::bigint", Ident::new("w"));
+        rows.distinct_on = vec![sql!("i1")];
+        named(
+            weighted_columns(n),
+            Query::from(rows).aliased("d", Vec::new()),
+        )
+        .filter("w <> 0")
+        .sql()
+    }
+
+    fn apply(&self) -> Vec<Step> {
+        match self.key() {
+            Some((columns, cols)) => vec![self.merge(columns, &cols)],
+            None => vec![self.delete_copies(), self.insert_copies()],
+        }
+    }
+
+    fn modify(&self, sql: Sql, expect: Option<Sql>) -> Step {
+        let root = vec![Program::root_delta()];
+        Step::Modify {
+            sql,
+            reads: root.clone(),
+            skip_if_empty: root,
+            expect,
+        }
+    }
+
+    /// Per key the row that comes, else the row that goes.
+    fn merge(&self, key: &[usize], key_cols: &[Col]) -> Step {
+        let n = self.arity();
+        let key_of = |alias| {
+            of(
+                alias,
+                &key.iter().map(|c| Ident::column(*c)).collect::<Vec<_>>(),
+            )
+        };
+        let root = |alias: &'static str| From::enr(&Program::root_delta(), alias);
+        let comes = named(weighted_columns(n), root("a")).filter("w > 0");
+        let mut replaced = Select::from(root("a")).filter("a.w > 0");
+        replaced
+            .filter
+            .extend(same_key(key_cols, &key_of("a"), &key_of("b")));
+        let goes = named(weighted_columns(n), root("b")).filter("w < 0");
+        let goes = goes.filter(sql!("NOT EXISTS ({})", replaced.sql()));
+        let source =
+            Query::UnionAll(vec![comes.into(), goes.into()]).aliased("d", weighted_columns(n));
+
+        let target: Vec<Sql> = of(
+            "t",
+            &key.iter()
+                .map(|c| self.names[*c].clone())
+                .collect::<Vec<_>>(),
+        );
+        let all: Vec<(Ident, Sql)> = self
+            .names
+            .iter()
+            .cloned()
+            .zip(of("d", &columns(n)))
+            .collect();
+        let fixed = |c: &usize| key.contains(c) && self.cols[*c].ty.equality == Equality::Image;
+        let set = all
+            .iter()
+            .enumerate()
+            .filter(|(c, _)| !fixed(c))
+            .map(|(_, set)| set.clone())
+            .collect::<Vec<_>>();
+        let mut when = vec![Matched::Delete {
+            condition: Some(sql!("d.w < 0")),
+        }];
+        if !set.is_empty() {
+            when.push(Matched::Update {
+                condition: None,
+                set,
+            });
+        }
+        when.push(Matched::Insert {
+            condition: Some(sql!("d.w > 0")),
+            columns: all,
+        });
+        let on = same_key(key_cols, &target, &key_of("d"));
+        let merge = Merge {
+            table: self.table.clone(),
+            alias: Ident::new("t"),
+            source,
+            on,
+            when,
+        };
+        self.modify(merge.sql(), None)
+    }
+
+    /// Of each row that goes, as many copies as its weight says.
+    fn delete_copies(&self) -> Step {
+        let n = self.arity();
+        let goes =
+            named(weighted_columns(n), From::enr(&Program::root_delta(), "d")).filter("w < 0");
+        let goes = Query::from(goes.column("row_number() OVER ()", Ident::new("i1")))
+            .aliased("d", Vec::new());
+        let (stored, gone) = (of("t", &self.names), of("d", &columns(n)));
+        let mut on = vec![images_agree(&stored, &gone)];
+        if n > 0 {
+            on.insert(0, sql!("{} = {}", image_hash(&stored), image_hash(&gone)));
+        }
+        let target = From::Table {
+            name: self.table.clone(),
+            only: true,
+            alias: Some(Ident::new("t")),
+        };
+        let copies = Select::from(goes.join(JoinType::Inner, target, Sql::all(on)))
+            .column("t.ctid", Ident::new("i1"))
+            .column("row_number() OVER (PARTITION BY d.i1)", Ident::new("i2"))
+            .column("d.w", Ident::new("w"));
+        let chosen = named(
+            vec![Ident::new("i1")],
+            Query::from(copies).aliased("d", Vec::new()),
+        )
+        .filter("i2 <= -w");
+        let filter = vec![sql!("t.ctid = ANY (ARRAY({}))", chosen.sql())];
+        let delete = Delete {
+            table: self.table.clone(),
+            alias: Ident::new("t"),
+            filter,
+        };
+        let number = sql!("coalesce(-sum(w) FILTER (WHERE w < 0), 0)::bigint");
+        let expect = Select::from(From::Enr {
+            name: Program::root_delta(),
+            alias: None,
+        })
+        .column(number, Ident::new("n"));
+        self.modify(delete.sql(), Some(expect.sql()))
+    }
+
+    /// Of each row that comes, as many copies as its weight says.
+    fn insert_copies(&self) -> Step {
+        let copies = From::Rows {
+            rows: sql!("generate_series(1, d.w)"),
+            alias: sql!("i1"),
+        };
+        let from =
+            From::enr(&Program::root_delta(), "d").join(JoinType::Cross, copies, Sql::default());
+        let query = named(columns(self.arity()), from).filter("d.w > 0").into();
+        let insert = Insert {
+            table: self.table.clone(),
+            columns: self.names.clone(),
+            query,
+        };
+        self.modify(insert.sql(), None)
+    }
+}

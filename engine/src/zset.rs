@@ -1,0 +1,110 @@
+//! Z-sets: relations whose rows carry a weight, negative for rows that go. What delta rules make.
+
+use crate::ir::{Col, Conjunct, Rel, Scalar, SourceId};
+
+/// A relation with weights: columns `c1`..`cn` and `w`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Zset {
+    /// Every row of a relation, at its new state, with weight 1.
+    Bag(Rel),
+    /// The staged change of a source.
+    SourceChange {
+        source: SourceId,
+        columns: Vec<i16>,
+        cols: Vec<Col>,
+    },
+    /// The staged change of what a stage keeps.
+    StageChange { stage: usize, cols: Vec<Col> },
+    /// One output column per expression; weights stay.
+    Map {
+        input: Box<Zset>,
+        exprs: Vec<Scalar>,
+    },
+    /// The rows for which every predicate is true.
+    Filter {
+        input: Box<Zset>,
+        predicates: Vec<Scalar>,
+    },
+    /// Pairs that fulfil the condition; weights multiply.
+    Join {
+        left: Box<Zset>,
+        right: Box<Zset>,
+        on: Vec<Conjunct>,
+    },
+    /// Weights add up.
+    UnionAll(Vec<Zset>),
+    /// Weights change sign.
+    Negate(Box<Zset>),
+}
+
+/// A staged relation that a [`Zset`] reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Staged {
+    /// The change of a source.
+    Source(SourceId),
+    /// The change of a stage.
+    Stage(usize),
+}
+
+impl Zset {
+    /// Pairs that fulfil the condition.
+    pub fn join(left: Zset, right: Zset, on: &[Conjunct]) -> Zset {
+        Zset::Join {
+            left: Box::new(left),
+            right: Box::new(right),
+            on: on.to_vec(),
+        }
+    }
+
+    /// The opposite change.
+    pub fn negate(self) -> Zset {
+        Zset::Negate(Box::new(self))
+    }
+
+    /// The sum of the terms that are there; nothing if none is.
+    pub fn sum(terms: impl IntoIterator<Item = Option<Zset>>) -> Option<Zset> {
+        let mut terms: Vec<Zset> = terms.into_iter().flatten().collect();
+        if terms.len() > 1 {
+            Some(Zset::UnionAll(terms))
+        } else {
+            terms.pop()
+        }
+    }
+
+    /// The number of columns, the weight not counted.
+    pub fn arity(&self) -> usize {
+        match self {
+            Zset::Bag(rel) => rel.arity(),
+            Zset::SourceChange { cols, .. } | Zset::StageChange { cols, .. } => cols.len(),
+            Zset::Map { exprs, .. } => exprs.len(),
+            Zset::Filter { input, .. } | Zset::Negate(input) => input.arity(),
+            Zset::Join { left, right, .. } => left.arity() + right.arity(),
+            Zset::UnionAll(inputs) => inputs.first().map_or(0, Zset::arity),
+        }
+    }
+
+    /// The staged relations that it reads: if all are empty, so is it.
+    pub fn staged(&self) -> Vec<Staged> {
+        let mut found = Vec::new();
+        self.collect_staged(&mut found);
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    fn collect_staged(&self, found: &mut Vec<Staged>) {
+        match self {
+            Zset::Bag(_) => {}
+            Zset::SourceChange { source, .. } => found.push(Staged::Source(*source)),
+            Zset::StageChange { stage, .. } => found.push(Staged::Stage(*stage)),
+            Zset::Map { input, .. } | Zset::Filter { input, .. } | Zset::Negate(input) => {
+                input.collect_staged(found)
+            }
+            Zset::Join { left, right, .. } => {
+                left.collect_staged(found);
+                right.collect_staged(found);
+            }
+            Zset::UnionAll(inputs) => inputs.iter().for_each(|input| input.collect_staged(found)),
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Random relations.
+
+use super::random::Random;
+use super::tables::{self, ATTNUMS, TABLES, bigint, integer, numeric, other, text};
+use pgtrickle_engine::ir::{
+    Agg, AggKind, Col, Conjunct, Equality, JoinKind, Number, Rel, Scalar, SourceId, Ty,
+};
+
+/// What may appear.
+#[derive(Clone, Copy, Debug)]
+pub struct Grammar {
+    /// numeric columns, which the evaluator does not know.
+    pub decimals: bool,
+    /// Aggregates of any kind.
+    pub aggregates: bool,
+    /// The joins to choose from.
+    pub joins: &'static [JoinKind],
+}
+
+/// A relation of at most this depth.
+pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
+    if depth == 0 || r.chance(10) {
+        return scan(g, r);
+    }
+    let below = depth - 1;
+    match r.below(if g.aggregates { 12 } else { 7 }) {
+        0 | 1 => {
+            let input = rel(below, g, r);
+            map(input, r)
+        }
+        2 => {
+            let input = rel(below, g, r);
+            let predicates = (0..1 + r.below(2))
+                .map(|_| predicate(&input.cols(), r))
+                .collect();
+            input.filter(predicates).unwrap()
+        }
+        3..=5 => join(below, g, r),
+        6 => {
+            let inputs = (0..1 + r.below(2) + 1)
+                .map(|_| shape(rel(below, g, r)))
+                .collect();
+            Rel::union_all(inputs).unwrap()
+        }
+        7 | 8 => keys_only(rel(below, g, r), r).distinct().unwrap(),
+        _ => aggregate(rel(below, g, r), r),
+    }
+}
+
+fn scan(g: &Grammar, r: &mut Random) -> Rel {
+    let table = *r.pick(&TABLES);
+    let kept = |i: &usize| g.decimals || *i != 2;
+    let columns: Vec<usize> = (0..4).filter(kept).collect();
+    let cols = tables::cols(table);
+    let attnums = columns.iter().map(|i| ATTNUMS[*i]).collect();
+    Rel::scan(
+        SourceId(table),
+        attnums,
+        columns.iter().map(|i| cols[*i].clone()).collect(),
+    )
+    .unwrap()
+}
+
+fn of_kind(cols: &[Col], wanted: impl Fn(&Ty) -> bool) -> Vec<usize> {
+    (0..cols.len()).filter(|i| wanted(&cols[*i].ty)).collect()
+}
+
+fn is_int(ty: &Ty) -> bool {
+    matches!(ty.number, Number::Small | Number::Big)
+}
+
+fn is_numeric(ty: &Ty) -> bool {
+    matches!(ty.number, Number::Numeric { .. })
+}
+
+fn is_text(ty: &Ty) -> bool {
+    ty.sql.as_str() == "text"
+}
+
+fn c(i: usize) -> String {
+    format!("c{}", i + 1)
+}
+
+fn constant(n: usize) -> Scalar {
+    Scalar::deparsed(n.to_string(), vec![], integer(), true)
+}
+
+/// An integer.
+fn int(cols: &[Col], r: &mut Random) -> Scalar {
+    let ints = of_kind(cols, is_int);
+    if ints.is_empty() {
+        return constant(r.below(3));
+    }
+    let (i, j) = (*r.pick(&ints), *r.pick(&ints));
+    let both = if [i, j].iter().any(|i| cols[*i].ty == bigint()) {
+        bigint()
+    } else {
+        integer()
+    };
+    match r.below(6) {
+        0 => Scalar::deparsed(
+            format!("({} + {})", c(i), c(j)),
+            vec![i, j],
+            both,
+            cols[i].not_null && cols[j].not_null,
+        ),
+        1 => Scalar::deparsed(
+            format!("({} % 3)", c(i)),
+            vec![i],
+            cols[i].ty.clone(),
+            cols[i].not_null,
+        ),
+        2 => Scalar::deparsed(
+            format!("COALESCE({}, 0)", c(i)),
+            vec![i],
+            cols[i].ty.clone(),
+            true,
+        ),
+        _ => Scalar::column(i, &cols[i]),
+    }
+}
+
+fn string(cols: &[Col], r: &mut Random) -> Option<Scalar> {
+    let texts = of_kind(cols, is_text);
+    let i = *texts.get(r.below(texts.len().max(1)))?;
+    Some(match r.below(4) {
+        0 => Scalar::deparsed(
+            format!("({} || 'x'::text)", c(i)),
+            vec![i],
+            text(),
+            cols[i].not_null,
+        ),
+        _ => Scalar::column(i, &cols[i]),
+    })
+}
+
+/// A numeric, of any scale.
+fn decimal(cols: &[Col], r: &mut Random) -> Option<Scalar> {
+    let decimals = of_kind(cols, is_numeric);
+    let i = *decimals.get(r.below(decimals.len().max(1)))?;
+    Some(match r.below(4) {
+        0 => Scalar::deparsed(
+            format!("({} * {})", c(i), c(i)),
+            vec![i],
+            numeric(),
+            cols[i].not_null,
+        ),
+        _ => Scalar::column(i, &cols[i]),
+    })
+}
+
+/// A numeric that looks the same whenever it is equal.
+fn rounded(cols: &[Col], r: &mut Random) -> Option<Scalar> {
+    let d = decimal(cols, r)?;
+    Some(Scalar::deparsed(
+        format!("round({}, 2)", d.sql),
+        d.cols,
+        numeric(),
+        d.not_null,
+    ))
+}
+
+/// Something to group by or to take the maximum of.
+fn key(cols: &[Col], r: &mut Random) -> Scalar {
+    match r.below(6) {
+        0 | 1 => string(cols, r).unwrap_or_else(|| int(cols, r)),
+        2 => rounded(cols, r).unwrap_or_else(|| int(cols, r)),
+        _ => int(cols, r),
+    }
+}
+
+fn predicate(cols: &[Col], r: &mut Random) -> Scalar {
+    let boolean =
+        |sql: String, cols: Vec<usize>| Scalar::deparsed(sql, cols, Ty::new("boolean"), false);
+    let (a, b) = (int(cols, r), int(cols, r));
+    let both = [a.cols.clone(), b.cols.clone()].concat();
+    match r.below(6) {
+        0 => boolean(format!("({} > {})", a.sql, r.below(3)), a.cols),
+        1 => boolean(format!("({} <= {})", a.sql, b.sql), both),
+        2 => boolean(format!("({} IS NULL)", a.sql), a.cols),
+        3 => boolean(format!("({} <> {})", a.sql, r.below(3)), a.cols),
+        4 => match string(cols, r) {
+            Some(s) => boolean(format!("({} >= 'a'::text)", s.sql), s.cols),
+            None => boolean(format!("({} < 2)", a.sql), a.cols),
+        },
+        _ => boolean(
+            format!("(({} IS NOT NULL) OR ({} = 1))", a.sql, b.sql),
+            both,
+        ),
+    }
+}
+
+fn map(input: Rel, r: &mut Random) -> Rel {
+    let cols = input.cols();
+    let n = 1 + r.below(4);
+    let mut exprs: Vec<Scalar> = (0..n)
+        .map(|_| match r.below(6) {
+            0 => decimal(&cols, r).unwrap_or_else(|| int(&cols, r)),
+            1 => string(&cols, r).unwrap_or_else(|| int(&cols, r)),
+            2 | 3 => {
+                let i = r.below(cols.len());
+                Scalar::column(i, &cols[i])
+            }
+            _ => int(&cols, r),
+        })
+        .collect();
+    if r.chance(30) {
+        exprs.extend(
+            cols.iter()
+                .enumerate()
+                .map(|(i, col)| Scalar::column(i, col)),
+        );
+    }
+    input.map(exprs).unwrap()
+}
+
+/// Only columns that look the same whenever they are equal.
+fn keys_only(input: Rel, r: &mut Random) -> Rel {
+    let cols = input.cols();
+    let exprs = (0..1 + r.below(3)).map(|_| key(&cols, r)).collect();
+    input.map(exprs).unwrap()
+}
+
+/// Two columns of fixed types, so that unions agree.
+fn shape(input: Rel) -> Rel {
+    let cols = input.cols();
+    let int = of_kind(&cols, is_int).first().map(|i| (c(*i), *i));
+    let first = match int {
+        Some((name, i)) => Scalar::deparsed(
+            format!("({name})::bigint"),
+            vec![i],
+            bigint(),
+            cols[i].not_null,
+        ),
+        None => Scalar::deparsed("(7)::bigint", vec![], bigint(), true),
+    };
+    let second = match of_kind(&cols, is_text).first() {
+        Some(i) => Scalar::column(*i, &cols[*i]),
+        None => Scalar::deparsed("'none'::text", vec![], text(), true),
+    };
+    input.map(vec![first, second]).unwrap()
+}
+
+fn join(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
+    let (left, right) = (rel(depth, g, r), rel(depth / 2, g, r));
+    let (l, rc) = (left.cols(), right.cols());
+    let all: Vec<Col> = [l.clone(), rc.clone()].concat();
+    let mut on = Vec::new();
+    for wanted in [is_int as fn(&Ty) -> bool, is_text] {
+        let (a, b) = (of_kind(&l, wanted), of_kind(&rc, wanted));
+        if !a.is_empty() && !b.is_empty() && r.chance(60) {
+            let (a, b) = (*r.pick(&a), *r.pick(&b));
+            let sql = format!("({} = {})", c(a), c(l.len() + b));
+            let condition = Scalar::deparsed(sql, vec![a, l.len() + b], Ty::new("boolean"), false);
+            on.push(Conjunct {
+                condition,
+                equi: Some((a, b)),
+            });
+        }
+    }
+    if on.is_empty() || r.chance(20) {
+        on.push(Conjunct {
+            condition: predicate(&all, r),
+            equi: None,
+        });
+    }
+    let kind = *r.pick(g.joins);
+    left.join(kind, right, on).unwrap()
+}
+
+fn aggregate(input: Rel, r: &mut Random) -> Rel {
+    let cols = input.cols();
+    let keys = (0..r.below(3)).map(|_| key(&cols, r)).collect::<Vec<_>>();
+    let least = usize::from(keys.is_empty());
+    let aggs = (0..least + r.below(4)).map(|_| agg(&cols, r)).collect();
+    input.aggregate(keys, aggs).unwrap()
+}
+
+fn agg(cols: &[Col], r: &mut Random) -> Agg {
+    let filter = r.chance(25).then(|| predicate(cols, r));
+    let suffix = filter
+        .as_ref()
+        .map_or(String::new(), |f| format!(" FILTER (WHERE {})", f.sql));
+    let make = |call: String, x: Option<Scalar>, ty: Ty, not_null, kind: fn(Scalar) -> AggKind| {
+        let mut reads = x.as_ref().map_or(Vec::new(), |x| x.cols.clone());
+        reads.extend(filter.iter().flat_map(|f| f.cols.clone()));
+        let call = Scalar::deparsed(format!("{call}{suffix}"), reads, ty, not_null);
+        Agg {
+            call,
+            kind: x.map_or(AggKind::CountStar, kind),
+            filter: filter.clone(),
+        }
+    };
+    let number = |r: &mut Random| {
+        decimal(cols, r)
+            .filter(|_| r.chance(60))
+            .unwrap_or_else(|| int(cols, r))
+    };
+    match r.below(9) {
+        0 => make("count(*)".into(), None, bigint(), true, AggKind::Count),
+        1 => {
+            let x = key(cols, r);
+            make(
+                format!("count({})", x.sql),
+                Some(x),
+                bigint(),
+                true,
+                AggKind::Count,
+            )
+        }
+        2 | 3 => {
+            let x = number(r);
+            let ty = if x.ty.number == Number::Small {
+                bigint()
+            } else {
+                numeric()
+            };
+            make(format!("sum({})", x.sql), Some(x), ty, false, AggKind::Sum)
+        }
+        4 => {
+            let x = number(r);
+            make(
+                format!("avg({})", x.sql),
+                Some(x),
+                numeric(),
+                false,
+                AggKind::Avg,
+            )
+        }
+        5 | 6 => {
+            let x = key(cols, r);
+            let ty = x.ty.clone();
+            let max = r.chance(50);
+            let kind = if max { AggKind::Max } else { AggKind::Min };
+            make(
+                format!("{}({})", if max { "max" } else { "min" }, x.sql),
+                Some(x),
+                ty,
+                false,
+                kind,
+            )
+        }
+        7 => {
+            let x = key(cols, r);
+            make(
+                format!("count(DISTINCT {})", x.sql),
+                Some(x),
+                bigint(),
+                true,
+                |_| AggKind::Recompute,
+            )
+        }
+        _ => {
+            let x = int(cols, r);
+            let ty = other(&format!("{}[]", x.ty.sql), Equality::Image);
+            make(
+                format!("array_agg({0} ORDER BY {0})", x.sql),
+                Some(x),
+                ty,
+                false,
+                |_| AggKind::Recompute,
+            )
+        }
+    }
+}
