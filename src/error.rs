@@ -94,7 +94,7 @@ pub fn or_raise<T>(result: Result<T>) -> T {
 /// Raises a NOTICE.
 pub fn notice(message: &str, detail: Option<&str>) {
     match detail {
-        Some(detail) => ereport!(PgLogLevel::NOTICE, Code::ERRCODE_SUCCESSFUL_COMPLETION, message, detail),
-        None => ereport!(PgLogLevel::NOTICE, Code::ERRCODE_SUCCESSFUL_COMPLETION, message),
+        Some(detail) => ereport!(PgLogLevel::NOTICE, Code::ERRCODE_SUCCESSFUL_COMPLETION, message.to_owned(), detail.to_owned()),
+        None => ereport!(PgLogLevel::NOTICE, Code::ERRCODE_SUCCESSFUL_COMPLETION, message.to_owned()),
     }
 }

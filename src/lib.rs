@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 mod analyze;
 mod api;
+mod error;
 mod settings;
 mod shmem;
 mod workers;

@@ -1,1 +1,617 @@
-//! (being written)
+//! PostgreSQL's analysed and rewritten queries, seen through views that cannot outlive them.
+//!
+//! Everything lives in a [`Scratch`] memory context; a [`Query`] or an [`Expr`] borrows it, so the compiler keeps
+//! them from being used after the context is gone. Differences between PostgreSQL versions end here.
+
+use crate::expr::{Expr, Walk, walk};
+use crate::memory::Context;
+use crate::types::TypeRef;
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
+
+/// A memory context for one analysis.
+pub struct Scratch {
+    // Neither Send nor Sync: PostgreSQL memory belongs to the backend's only thread.
+    _private: PhantomData<*mut ()>,
+}
+
+/// Runs `f` in a memory context of its own; nothing that borrows it can leave.
+pub fn with_scratch<R>(f: impl for<'q> FnOnce(&'q Scratch) -> R) -> R {
+    Context::new(c"pg_trickle analysis").enter(|| f(&Scratch { _private: PhantomData }))
+}
+
+/// Why a text is not one query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotAQuery {
+    /// The text holds this many statements.
+    Statements(usize),
+    /// The statement is another command, such as `INSERT`.
+    Command(String),
+    /// `SELECT … INTO`.
+    Into,
+    /// A NUL byte.
+    Nul,
+}
+
+impl Scratch {
+    /// Parses, analyses and rewrites one SELECT under the caller's search_path. What PostgreSQL itself finds wrong
+    /// with it is raised as PostgreSQL's own error.
+    pub fn parse(&self, text: &str) -> Result<Query<'_>, NotAQuery> {
+        let text = CString::new(text).map_err(|_| NotAQuery::Nul)?;
+        // SAFETY: `text` outlives every call; the trees are allocated in the scratch context, which `self` stands for.
+        unsafe {
+            let raw = pg_sys::pg_parse_query(text.as_ptr());
+            let statements: Vec<*mut pg_sys::RawStmt> = pointers(raw).collect();
+            let &[statement] = statements.as_slice() else {
+                return Err(NotAQuery::Statements(statements.len()));
+            };
+            check_select((*statement).stmt)?;
+            let rewritten = pg_sys::pg_analyze_and_rewrite_fixedparams(
+                statement,
+                text.as_ptr(),
+                std::ptr::null(),
+                0,
+                std::ptr::null_mut(),
+            );
+            Ok(Query::only(rewritten))
+        }
+    }
+
+    /// The rewritten query of a view; locks what it reads, as using the view would.
+    pub fn view(&self, view: pg_sys::Oid) -> Query<'_> {
+        // SAFETY: the relation stays open while its rule is copied into the scratch context; an error in between
+        // releases it with the transaction.
+        unsafe {
+            let relation = pg_sys::relation_open(view, pg_sys::AccessShareLock as _);
+            let query = copy(pg_sys::get_view_query(relation));
+            pg_sys::relation_close(relation, pg_sys::NoLock as _);
+            pg_sys::AcquireRewriteLocks(query, true, false);
+            Query::only(pg_sys::QueryRewrite(query))
+        }
+    }
+}
+
+/// # Safety
+/// `statement` is the node of a raw statement.
+unsafe fn check_select(statement: *mut pg_sys::Node) -> Result<(), NotAQuery> {
+    // SAFETY: the tag decides the struct; the leftmost branch of a set operation is a SelectStmt again.
+    unsafe {
+        if (*statement).type_ != pg_sys::NodeTag::T_SelectStmt {
+            let tag = pg_sys::CreateCommandTag(statement);
+            return Err(NotAQuery::Command(text(pg_sys::GetCommandTagName(tag))));
+        }
+        let mut select = statement.cast::<pg_sys::SelectStmt>();
+        while !(*select).larg.is_null() {
+            select = (*select).larg;
+        }
+        if (*select).intoClause.is_null() { Ok(()) } else { Err(NotAQuery::Into) }
+    }
+}
+
+/// An analysed and rewritten SELECT.
+#[derive(Clone, Copy)]
+pub struct Query<'q> {
+    raw: *mut pg_sys::Query,
+    scratch: PhantomData<&'q Scratch>,
+}
+
+/// One column of a query's result, or of its sort and group keys if `junk`.
+#[derive(Clone, Copy)]
+pub struct Target<'q> {
+    /// The expression, free of join aliases and of PostgreSQL 18's group columns.
+    pub expr: Expr<'q>,
+    /// Position in the result, from 1.
+    pub number: usize,
+    /// What GROUP BY, DISTINCT and ORDER BY refer to it by; 0 if they do not.
+    pub sort_group: u32,
+    /// Not part of the result.
+    pub junk: bool,
+}
+
+/// What a query has beyond SELECT … FROM … WHERE.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Features {
+    /// Aggregates or HAVING or GROUP BY.
+    pub grouped: bool,
+    /// GROUPING SETS, ROLLUP, CUBE.
+    pub grouping_sets: bool,
+    /// Window functions.
+    pub windows: bool,
+    /// Set-returning functions in the select list.
+    pub target_srfs: bool,
+    /// DISTINCT.
+    pub distinct: bool,
+    /// DISTINCT ON.
+    pub distinct_on: bool,
+    /// ORDER BY.
+    pub ordered: bool,
+    /// LIMIT, OFFSET or FETCH.
+    pub limited: bool,
+    /// FOR UPDATE and the like.
+    pub locking: bool,
+    /// A data-modifying statement in WITH.
+    pub modifying_cte: bool,
+    /// Row security policies apply to what it reads.
+    pub row_security: bool,
+}
+
+/// One item of the FROM clause.
+pub enum From<'q> {
+    /// An entry of the range table, numbered from 1.
+    Entry(usize),
+    /// A join of two items.
+    Join { kind: JoinKind, left: Box<From<'q>>, right: Box<From<'q>>, on: Option<Expr<'q>> },
+}
+
+/// The joins that SQL can spell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinKind {
+    Inner,
+    Left,
+    Right,
+    Full,
+}
+
+/// What a range table entry is.
+pub enum Entry<'q> {
+    /// A table, view, matview, foreign table...
+    Relation(RelationEntry),
+    /// A subquery in FROM or an inlined view (then with the view's OID).
+    Subquery { query: Query<'q>, lateral: bool },
+    /// VALUES with more than one row.
+    Values { rows: Vec<Vec<Expr<'q>>>, types: Vec<TypeRef>, lateral: bool },
+    /// A reference to WITH, so many query levels up.
+    Cte { name: String, levels_up: u32, recursive: bool },
+    /// Functions in FROM.
+    Function,
+    /// XMLTABLE, JSON_TABLE.
+    TableFunction,
+    /// A FROM-less SELECT.
+    Result,
+    /// A join's own entry, PostgreSQL 18's group entry, and what cannot be in FROM.
+    Other,
+}
+
+/// A relation in the range table.
+#[derive(Debug, Clone)]
+pub struct RelationEntry {
+    pub relid: pg_sys::Oid,
+    pub relkind: char,
+    /// Includes children; false for ONLY.
+    pub inherits: bool,
+    pub tablesample: bool,
+    /// Row security or a security-barrier condition is attached.
+    pub guarded: bool,
+    /// Whose rights are checked, if not the current user's: the owner of the view that it is read through.
+    pub check_as: Option<pg_sys::Oid>,
+    /// Columns read, by attribute number; 0 stands for all of them.
+    pub selected: Vec<i16>,
+}
+
+/// A set operation or a leaf of it.
+pub enum SetTree {
+    /// A range table entry, always a subquery.
+    Leaf(usize),
+    /// Two branches.
+    Node { op: SetOp, all: bool, left: Box<SetTree>, right: Box<SetTree>, types: Vec<TypeRef> },
+}
+
+/// The set operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetOp {
+    Union,
+    Intersect,
+    Except,
+}
+
+impl<'q> Query<'q> {
+    /// # Safety
+    /// `list` holds queries of the scratch context; a SELECT rewrites to exactly one.
+    unsafe fn only(list: *mut pg_sys::List) -> Self {
+        let queries: Vec<*mut pg_sys::Query> = unsafe { pointers(list) }.collect();
+        assert_eq!(queries.len(), 1, "a SELECT is rewritten to one query");
+        // SAFETY: as the caller says.
+        unsafe { Self::new(queries[0]) }
+    }
+
+    /// # Safety
+    /// `raw` is a query tree that lives in the scratch context.
+    pub(crate) unsafe fn new(raw: *mut pg_sys::Query) -> Self {
+        Query { raw, scratch: PhantomData }
+    }
+
+    pub(crate) fn as_node(self) -> *mut pg_sys::Node {
+        self.raw.cast()
+    }
+
+    fn get(&self) -> &pg_sys::Query {
+        // SAFETY: a Query is only made from live trees, which we never modify.
+        unsafe { &*self.raw }
+    }
+
+    /// What clauses it has.
+    pub fn features(&self) -> Features {
+        let q = self.get();
+        Features {
+            grouped: q.hasAggs || !q.groupClause.is_null() || !q.groupingSets.is_null() || !q.havingQual.is_null(),
+            grouping_sets: !q.groupingSets.is_null(),
+            windows: q.hasWindowFuncs,
+            target_srfs: q.hasTargetSRFs,
+            distinct: !q.distinctClause.is_null() && !q.hasDistinctOn,
+            distinct_on: q.hasDistinctOn,
+            ordered: !q.sortClause.is_null(),
+            limited: !q.limitCount.is_null() || !q.limitOffset.is_null(),
+            locking: !q.rowMarks.is_null(),
+            modifying_cte: q.hasModifyingCTE,
+            row_security: q.hasRowSecurity,
+        }
+    }
+
+    /// Whether it is a SELECT (a statement in WITH may be another command).
+    pub fn is_select(&self) -> bool {
+        self.get().commandType == pg_sys::CmdType::CMD_SELECT && self.get().utilityStmt.is_null()
+    }
+
+    /// The select list, junk included.
+    pub fn targets(&self) -> Vec<Target<'q>> {
+        // SAFETY: targetList holds TargetEntry nodes with expressions.
+        unsafe {
+            pointers::<pg_sys::TargetEntry>(self.get().targetList)
+                .map(|entry| Target {
+                    expr: self.flatten((*entry).expr.cast()),
+                    number: (*entry).resno as usize,
+                    sort_group: (*entry).ressortgroupref,
+                    junk: (*entry).resjunk,
+                })
+                .collect()
+        }
+    }
+
+    /// The names of the result's columns.
+    pub fn column_names(&self) -> Vec<String> {
+        // SAFETY: resname is a C string or null.
+        unsafe {
+            pointers::<pg_sys::TargetEntry>(self.get().targetList)
+                .filter(|entry| !(**entry).resjunk)
+                .map(|entry| text((*entry).resname))
+                .collect()
+        }
+    }
+
+    /// The sort-group numbers of GROUP BY.
+    pub fn group_by(&self) -> Vec<u32> {
+        // SAFETY: groupClause holds SortGroupClause nodes.
+        unsafe {
+            pointers::<pg_sys::SortGroupClause>(self.get().groupClause).map(|c| (*c).tleSortGroupRef).collect()
+        }
+    }
+
+    /// WHERE.
+    pub fn filter(&self) -> Option<Expr<'q>> {
+        // SAFETY: a SELECT has a FromExpr as its join tree.
+        unsafe { self.flatten_opt((*self.get().jointree).quals) }
+    }
+
+    /// HAVING.
+    pub fn having(&self) -> Option<Expr<'q>> {
+        self.flatten_opt(self.get().havingQual)
+    }
+
+    /// FROM: its items are joined with each other.
+    pub fn from(&self) -> Vec<From<'q>> {
+        // SAFETY: the items of a FromExpr are RangeTblRef and JoinExpr nodes.
+        unsafe { pointers::<pg_sys::Node>((*self.get().jointree).fromlist).map(|item| self.from_item(item)).collect() }
+    }
+
+    /// # Safety
+    /// `item` is a node of this query's join tree.
+    unsafe fn from_item(&self, item: *mut pg_sys::Node) -> From<'q> {
+        // SAFETY: the tag decides the struct.
+        unsafe {
+            if (*item).type_ == pg_sys::NodeTag::T_RangeTblRef {
+                return From::Entry((*item.cast::<pg_sys::RangeTblRef>()).rtindex as usize);
+            }
+            let join = item.cast::<pg_sys::JoinExpr>();
+            From::Join {
+                kind: match (*join).jointype {
+                    pg_sys::JoinType::JOIN_LEFT => JoinKind::Left,
+                    pg_sys::JoinType::JOIN_RIGHT => JoinKind::Right,
+                    pg_sys::JoinType::JOIN_FULL => JoinKind::Full,
+                    _ => JoinKind::Inner,
+                },
+                left: Box::new(self.from_item((*join).larg)),
+                right: Box::new(self.from_item((*join).rarg)),
+                on: self.flatten_opt((*join).quals),
+            }
+        }
+    }
+
+    /// The conditions of all joins in FROM.
+    pub fn join_conditions(&self) -> Vec<Expr<'q>> {
+        fn gather<'q>(item: From<'q>, found: &mut Vec<Expr<'q>>) {
+            if let From::Join { left, right, on, .. } = item {
+                gather(*left, found);
+                gather(*right, found);
+                found.extend(on);
+            }
+        }
+        let mut found = Vec::new();
+        self.from().into_iter().for_each(|item| gather(item, &mut found));
+        found
+    }
+
+    /// The subqueries in its FROM clause, inlined views among them.
+    pub fn subqueries(&self) -> Vec<Query<'q>> {
+        (1..=self.entries())
+            .filter_map(|number| match self.entry(number) {
+                Entry::Subquery { query, .. } => Some(query),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The tree of set operations, if the query is one.
+    pub fn set_operations(&self) -> Option<SetTree> {
+        let root = self.get().setOperations;
+        // SAFETY: setOperations is a tree of SetOperationStmt and RangeTblRef nodes.
+        (!root.is_null()).then(|| unsafe { set_tree(root) })
+    }
+
+    /// The number of entries in the range table.
+    pub fn entries(&self) -> usize {
+        // SAFETY: rtable is a list or null.
+        unsafe { length(self.get().rtable) }
+    }
+
+    /// An entry of the range table, numbered from 1.
+    pub fn entry(&self, number: usize) -> Entry<'q> {
+        // SAFETY: numbers come from this query's own tree; the kind decides which fields are meaningful.
+        unsafe {
+            let rte = pointers::<pg_sys::RangeTblEntry>(self.get().rtable).nth(number - 1).expect("entry exists");
+            match (*rte).rtekind {
+                pg_sys::RTEKind::RTE_RELATION => Entry::Relation(self.relation_entry(rte)),
+                pg_sys::RTEKind::RTE_SUBQUERY => {
+                    Entry::Subquery { query: Query::new((*rte).subquery), lateral: (*rte).lateral }
+                }
+                pg_sys::RTEKind::RTE_VALUES => Entry::Values {
+                    rows: pointers::<pg_sys::List>((*rte).values_lists)
+                        .map(|row| pointers(row).map(|e| self.flatten(e)).collect())
+                        .collect(),
+                    types: type_lists((*rte).coltypes, (*rte).coltypmods, (*rte).colcollations),
+                    lateral: (*rte).lateral,
+                },
+                pg_sys::RTEKind::RTE_CTE => Entry::Cte {
+                    name: text((*rte).ctename),
+                    levels_up: (*rte).ctelevelsup,
+                    recursive: (*rte).self_reference,
+                },
+                pg_sys::RTEKind::RTE_FUNCTION => Entry::Function,
+                pg_sys::RTEKind::RTE_TABLEFUNC => Entry::TableFunction,
+                pg_sys::RTEKind::RTE_RESULT => Entry::Result,
+                _ => Entry::Other,
+            }
+        }
+    }
+
+    /// # Safety
+    /// `rte` is an RTE_RELATION of this query.
+    unsafe fn relation_entry(&self, rte: *mut pg_sys::RangeTblEntry) -> RelationEntry {
+        // SAFETY: as the caller says; the permission entry of 16 and newer belongs to the same query.
+        unsafe {
+            let (check_as, selected) = self.permissions(rte);
+            RelationEntry {
+                relid: (*rte).relid,
+                relkind: (*rte).relkind as u8 as char,
+                inherits: (*rte).inh,
+                tablesample: !(*rte).tablesample.is_null(),
+                guarded: !(*rte).securityQuals.is_null(),
+                check_as: (check_as != pg_sys::InvalidOid).then_some(check_as),
+                selected: attribute_numbers(selected),
+            }
+        }
+    }
+
+    #[cfg(feature = "pg15")]
+    unsafe fn permissions(&self, rte: *mut pg_sys::RangeTblEntry) -> (pg_sys::Oid, *mut pg_sys::Bitmapset) {
+        // SAFETY: the caller passes a live entry.
+        unsafe { ((*rte).checkAsUser, (*rte).selectedCols) }
+    }
+
+    #[cfg(not(feature = "pg15"))]
+    unsafe fn permissions(&self, rte: *mut pg_sys::RangeTblEntry) -> (pg_sys::Oid, *mut pg_sys::Bitmapset) {
+        // SAFETY: perminfoindex is 0 or an index into this query's rteperminfos.
+        unsafe {
+            if (*rte).perminfoindex == 0 {
+                return (pg_sys::InvalidOid, std::ptr::null_mut());
+            }
+            let info = pg_sys::getRTEPermissionInfo(self.get().rteperminfos, rte);
+            ((*info).checkAsUser, (*info).selectedCols)
+        }
+    }
+
+    /// A query of this level's WITH.
+    pub fn cte(&self, name: &str) -> Option<Cte<'q>> {
+        // SAFETY: cteList holds CommonTableExpr nodes whose query has been analysed.
+        unsafe {
+            pointers::<pg_sys::CommonTableExpr>(self.get().cteList).find(|cte| text((**cte).ctename) == name).map(|cte| {
+                Cte { query: Query::new((*cte).ctequery.cast()), recursive: (*cte).cterecursive }
+            })
+        }
+    }
+
+    /// Whether it refers to columns of the query around it.
+    pub fn is_correlated(&self) -> bool {
+        // SAFETY: walks the tree only.
+        unsafe { pg_sys::contain_vars_of_level(self.as_node(), 1) }
+    }
+
+    /// All relations of this query and of those inside it (views that the rewriter has expanded excepted).
+    pub fn relations(&self) -> Vec<RelationEntry> {
+        let mut found = Vec::new();
+        for query in self.descendants() {
+            for number in 1..=query.entries() {
+                if let Entry::Relation(entry) = query.entry(number)
+                    && entry.relkind != 'v'
+                {
+                    found.push(entry);
+                }
+            }
+        }
+        found
+    }
+
+    /// This query and all queries in it: subqueries, CTEs, sublinks.
+    pub fn descendants(&self) -> Vec<Query<'q>> {
+        let mut all = Vec::new();
+        // SAFETY: walks the tree only; every Query node met lives as long as this one.
+        unsafe {
+            walk(self.as_node(), &mut |node| {
+                if (*node).type_ == pg_sys::NodeTag::T_Query {
+                    all.push(Query::new(node.cast()));
+                }
+                Walk::Into
+            });
+        }
+        all
+    }
+
+    fn flatten_opt(&self, node: *mut pg_sys::Node) -> Option<Expr<'q>> {
+        // SAFETY: callers pass expressions of this query.
+        (!node.is_null()).then(|| unsafe { self.flatten(node) })
+    }
+
+    /// The expression over the columns of base entries: PostgreSQL 18's group columns and join aliases replaced.
+    ///
+    /// # Safety
+    /// `node` is an expression of this query.
+    unsafe fn flatten(&self, node: *mut pg_sys::Node) -> Expr<'q> {
+        // SAFETY: both functions copy what they change.
+        unsafe { Expr::new(flatten_joins(self.raw, flatten_groups(self.raw, node))) }
+    }
+}
+
+/// Raises PostgreSQL's error before a deeply nested query exhausts the stack.
+pub fn check_depth() {
+    // SAFETY: compares the stack pointer with the limit.
+    unsafe { pg_sys::check_stack_depth() }
+}
+
+/// A named query of WITH.
+#[derive(Clone, Copy)]
+pub struct Cte<'q> {
+    pub query: Query<'q>,
+    pub recursive: bool,
+}
+
+/// # Safety
+/// `node` is part of a query's setOperations.
+unsafe fn set_tree(node: *mut pg_sys::Node) -> SetTree {
+    // SAFETY: the tag decides the struct.
+    unsafe {
+        if (*node).type_ == pg_sys::NodeTag::T_RangeTblRef {
+            return SetTree::Leaf((*node.cast::<pg_sys::RangeTblRef>()).rtindex as usize);
+        }
+        let stmt = node.cast::<pg_sys::SetOperationStmt>();
+        SetTree::Node {
+            op: match (*stmt).op {
+                pg_sys::SetOperation::SETOP_INTERSECT => SetOp::Intersect,
+                pg_sys::SetOperation::SETOP_EXCEPT => SetOp::Except,
+                _ => SetOp::Union,
+            },
+            all: (*stmt).all,
+            left: Box::new(set_tree((*stmt).larg)),
+            right: Box::new(set_tree((*stmt).rarg)),
+            types: type_lists((*stmt).colTypes, (*stmt).colTypmods, (*stmt).colCollations),
+        }
+    }
+}
+
+/// # Safety
+/// Three lists of equal length: OIDs, integers, OIDs.
+unsafe fn type_lists(
+    types: *mut pg_sys::List,
+    typmods: *mut pg_sys::List,
+    collations: *mut pg_sys::List,
+) -> Vec<TypeRef> {
+    // SAFETY: as the caller says.
+    unsafe {
+        (0..length(types))
+            .map(|i| TypeRef {
+                oid: (*(*types).elements.add(i)).oid_value,
+                typmod: (*(*typmods).elements.add(i)).int_value,
+                collation: (*(*collations).elements.add(i)).oid_value,
+            })
+            .collect()
+    }
+}
+
+#[cfg(feature = "pg18")]
+unsafe fn flatten_groups(query: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
+    // SAFETY: without a planner root the function only replaces Vars of the group entry, in a copy.
+    unsafe {
+        if (*query).hasGroupRTE { pg_sys::flatten_group_exprs(std::ptr::null_mut(), query, node) } else { node }
+    }
+}
+
+#[cfg(not(feature = "pg18"))]
+unsafe fn flatten_groups(_: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
+    node
+}
+
+#[cfg(feature = "pg15")]
+unsafe fn flatten_joins(query: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
+    // SAFETY: replaces Vars of join entries in a copy.
+    unsafe { pg_sys::flatten_join_alias_vars(query, node) }
+}
+
+#[cfg(not(feature = "pg15"))]
+unsafe fn flatten_joins(query: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
+    // SAFETY: replaces Vars of join entries in a copy; a null root is what the parser itself passes.
+    unsafe { pg_sys::flatten_join_alias_vars(std::ptr::null_mut(), query, node) }
+}
+
+/// # Safety
+/// `set` is a live bitmap set of attribute numbers shifted by the lowest system column, or null.
+unsafe fn attribute_numbers(set: *mut pg_sys::Bitmapset) -> Vec<i16> {
+    let mut found = Vec::new();
+    let mut member = -1;
+    loop {
+        // SAFETY: as the caller says.
+        member = unsafe { pg_sys::bms_next_member(set, member) };
+        if member < 0 {
+            return found;
+        }
+        found.push((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16);
+    }
+}
+
+/// # Safety
+/// `node` is a node of type `T` or null.
+unsafe fn copy<T>(node: *mut T) -> *mut T {
+    // SAFETY: as the caller says.
+    unsafe { pg_sys::copyObjectImpl(node.cast()).cast() }
+}
+
+/// # Safety
+/// `list` is a list or null.
+pub(crate) unsafe fn length(list: *mut pg_sys::List) -> usize {
+    // SAFETY: as the caller says.
+    if list.is_null() { 0 } else { unsafe { (*list).length as usize } }
+}
+
+/// The pointers in a list.
+///
+/// # Safety
+/// `list` is null or a list of pointers to `T` that is not changed while the iterator is in use.
+pub(crate) unsafe fn pointers<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
+    // SAFETY: as the caller says; the index stays below the length.
+    unsafe { (0..length(list)).map(move |i| (*(*list).elements.add(i)).ptr_value.cast()) }
+}
+
+/// # Safety
+/// `string` is a C string or null (read as empty).
+pub(crate) unsafe fn text(string: *const std::ffi::c_char) -> String {
+    // SAFETY: as the caller says.
+    if string.is_null() { String::new() } else { unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned() }
+}

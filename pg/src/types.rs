@@ -1,1 +1,197 @@
-//! (being written)
+//! What types are like: their names, their equality, and the properties of functions and operators.
+
+use crate::deparse::Printing;
+use crate::query::text;
+use pgrx::pg_sys;
+
+/// The btree support function that says whether equal values have equal bytes (BTEQUALIMAGE_PROC).
+const BTREE_EQUALIMAGE: i16 = 4;
+
+/// A type with its modifier and collation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TypeRef {
+    pub oid: pg_sys::Oid,
+    pub typmod: i32,
+    /// Invalid if the type has none, or if the expression's could not be derived.
+    pub collation: pg_sys::Oid,
+}
+
+/// How values of a type are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TypeEquality {
+    /// There is no equality operator.
+    None,
+    /// Equal values may look different: 1.0 and 1.00.
+    Semantic,
+    /// Values are equal exactly if their bytes are.
+    Image,
+}
+
+/// What the engine wants to know of a type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeFacts {
+    /// Its name with modifier, qualified unless in pg_catalog.
+    pub sql: String,
+    pub equality: TypeEquality,
+    /// Has a default hash operator class (of the elements too).
+    pub hashable: bool,
+    /// Has a default ordering.
+    pub sortable: bool,
+    /// `OPERATOR(schema.=)` if its equality lives outside pg_catalog.
+    pub equality_operator: Option<String>,
+    /// The qualified collation, if it is not the type's own.
+    pub collation: Option<String>,
+    /// smallint, integer, bigint or numeric, or a domain over one.
+    pub exact_number: bool,
+    /// record, unknown, anyarray...: no column can have it.
+    pub pseudo: bool,
+}
+
+/// Looks a type up.
+pub fn facts(printing: &Printing, ty: TypeRef) -> TypeFacts {
+    // SAFETY: catalog look-ups by OID; the cache entry is read at once.
+    unsafe {
+        let base = base_type(ty);
+        let wanted = pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_HASH_PROC;
+        let cache = pg_sys::lookup_type_cache(base.oid, wanted as i32);
+        let eq_opr = (*cache).eq_opr;
+        TypeFacts {
+            sql: type_name(printing, ty),
+            equality: equality(base, eq_opr),
+            hashable: (*cache).hash_proc != pg_sys::InvalidOid,
+            sortable: (*cache).lt_opr != pg_sys::InvalidOid,
+            equality_operator: outside_catalog(eq_opr),
+            collation: collation_name(ty),
+            exact_number: [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID, pg_sys::NUMERICOID].contains(&base.oid),
+            pseudo: pg_sys::get_typtype(base.oid) as u8 == pg_sys::TYPTYPE_PSEUDO,
+        }
+    }
+}
+
+/// The type's name as SQL that means it under `search_path = pg_catalog`.
+pub fn type_name(_: &Printing, ty: TypeRef) -> String {
+    // SAFETY: reads the catalog; the result is a fresh C string.
+    unsafe { text(pg_sys::format_type_extended(ty.oid, ty.typmod, pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN as _)) }
+}
+
+/// The type beneath all domains.
+pub fn base_type(ty: TypeRef) -> TypeRef {
+    let mut typmod = ty.typmod;
+    // SAFETY: reads the catalog.
+    let oid = unsafe { pg_sys::getBaseTypeAndTypmod(ty.oid, &mut typmod) };
+    TypeRef { oid, typmod, collation: ty.collation }
+}
+
+/// `base` is no domain, `eq_opr` its equality or invalid.
+unsafe fn equality(base: TypeRef, eq_opr: pg_sys::Oid) -> TypeEquality {
+    if eq_opr == pg_sys::InvalidOid {
+        return TypeEquality::None;
+    }
+    // Trailing blanks do not count in char(n) but are there; with a length all values are padded alike.
+    if base.oid == pg_sys::BPCHAROID && base.typmod < 0 {
+        return TypeEquality::Semantic;
+    }
+    // SAFETY: catalog look-ups; the support function takes the operator class's input type and uses the collation.
+    unsafe {
+        let class = pg_sys::GetDefaultOpClass(base.oid, pg_sys::BTREE_AM_OID);
+        if class == pg_sys::InvalidOid {
+            return TypeEquality::Semantic;
+        }
+        let (family, input) = (pg_sys::get_opclass_family(class), pg_sys::get_opclass_input_type(class));
+        let support = pg_sys::get_opfamily_proc(family, input, input, BTREE_EQUALIMAGE);
+        if support == pg_sys::InvalidOid {
+            return TypeEquality::Semantic;
+        }
+        if pg_sys::get_typcollation(base.oid) != pg_sys::InvalidOid && base.collation == pg_sys::InvalidOid {
+            return TypeEquality::Semantic;
+        }
+        let arg = pg_sys::Datum::from(input);
+        if pg_sys::OidFunctionCall1Coll(support, base.collation, arg).value() != 0 {
+            TypeEquality::Image
+        } else {
+            TypeEquality::Semantic
+        }
+    }
+}
+
+/// `OPERATOR(schema.name)` of an operator that `=` would not find under `search_path = pg_catalog`.
+fn outside_catalog(operator: pg_sys::Oid) -> Option<String> {
+    if operator == pg_sys::InvalidOid {
+        return None;
+    }
+    // SAFETY: reads the catalog; names are fresh C strings.
+    unsafe {
+        let function_namespace = pg_sys::get_func_namespace(pg_sys::get_opcode(operator));
+        if function_namespace == pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE) {
+            return None;
+        }
+        let schema = text(pg_sys::quote_identifier(pg_sys::get_namespace_name(function_namespace)));
+        Some(format!("OPERATOR({schema}.{})", text(pg_sys::get_opname(operator))))
+    }
+}
+
+/// The collation's qualified name, if it is not what a plain column of the type would have.
+fn collation_name(ty: TypeRef) -> Option<String> {
+    // SAFETY: reads the catalog.
+    unsafe {
+        if ty.collation == pg_sys::InvalidOid || ty.collation == pg_sys::get_typcollation(ty.oid) {
+            return None;
+        }
+        Some(text(pg_sys::generate_collation_name(ty.collation)))
+    }
+}
+
+/// How a function may change its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Volatility {
+    Immutable,
+    Stable,
+    Volatile,
+}
+
+/// A function's declared volatility.
+pub fn volatility(function: pg_sys::Oid) -> Volatility {
+    // SAFETY: reads the catalog.
+    match unsafe { pg_sys::func_volatile(function) } as u8 {
+        pg_sys::PROVOLATILE_IMMUTABLE => Volatility::Immutable,
+        pg_sys::PROVOLATILE_STABLE => Volatility::Stable,
+        _ => Volatility::Volatile,
+    }
+}
+
+/// `name(argument types)` of a function, for people.
+pub fn function_signature(function: pg_sys::Oid) -> String {
+    // SAFETY: reads the catalog.
+    unsafe { text(pg_sys::format_procedure(function)) }
+}
+
+/// The bare name of a function of pg_catalog.
+pub fn builtin_name(function: pg_sys::Oid) -> Option<String> {
+    // SAFETY: reads the catalog.
+    unsafe {
+        (pg_sys::get_func_namespace(function) == pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE))
+            .then(|| text(pg_sys::get_func_name(function)))
+    }
+}
+
+/// Whether an operator is the equality of the default btree operator class of its left input type: then `=` of the
+/// engine's keys means the same.
+pub fn is_default_equality(operator: pg_sys::Oid, ty: TypeRef) -> bool {
+    // SAFETY: reads the type cache.
+    unsafe {
+        let cache = pg_sys::lookup_type_cache(base_type(ty).oid, pg_sys::TYPECACHE_EQ_OPR as i32);
+        (*cache).eq_opr == operator
+    }
+}
+
+/// Whether an operator is usable in hash or merge joins, that is, is an equality.
+pub fn is_join_equality(operator: pg_sys::Oid, left: pg_sys::Oid) -> bool {
+    // SAFETY: reads the catalog.
+    unsafe { pg_sys::op_mergejoinable(operator, left) || pg_sys::op_hashjoinable(operator, left) }
+}
+
+/// Whether a function returns NULL as soon as an argument is.
+pub fn is_strict(function: pg_sys::Oid) -> bool {
+    // SAFETY: reads the catalog.
+    unsafe { pg_sys::func_strict(function) }
+}

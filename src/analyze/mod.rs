@@ -1,1 +1,204 @@
-//! Query text to relational algebra.
+//! Query text to relational algebra: PostgreSQL's analysed and rewritten query becomes the engine's [`Rel`].
+//!
+//! Each SQL construct is one function in a small file. What has no mapping makes the whole query *opaque*, with a
+//! sentence that says why; what no stream table can be made of is *refused* with an error.
+//!
+//! | file | construct |
+//! |---|---|
+//! | `from` | FROM, joins, WHERE |
+//! | `target` | one SELECT: its clauses in the order in which SQL evaluates them |
+//! | `aggregate` | GROUP BY, aggregates, HAVING |
+//! | `setop` | UNION, INTERSECT, EXCEPT |
+//! | `scalar` | expressions and types |
+//! | `sources` | tables that are read |
+//! | `refuse` | what is not allowed |
+//! | `tree` | the result, for people |
+
+mod aggregate;
+mod from;
+mod refuse;
+mod scalar;
+mod setop;
+mod sources;
+mod target;
+pub mod tree;
+
+pub use refuse::Refusal;
+pub use sources::{Capture, Source};
+
+use pgrx::pg_sys;
+use pgtrickle_engine::ir::{Malformed, Rel, Ty};
+use pgtrickle_engine::program::Definition;
+use pgtrickle_engine::sql::Ident;
+use pgtrickle_pg::deparse::Printing;
+use pgtrickle_pg::query::{Query, Scratch, with_scratch};
+use scalar::Types;
+use sources::Sources;
+use std::fmt;
+
+/// A query to analyse.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// As a user wrote it; names are resolved under the current search_path.
+    Text(&'a str),
+    /// A view.
+    View(pg_sys::Oid),
+}
+
+/// What is known of a query.
+#[derive(Debug, Clone)]
+pub struct Analysis {
+    /// How it can be maintained.
+    pub plan: Analyzed,
+    /// Names and types of its columns.
+    pub columns: Vec<(Ident, Ty)>,
+    /// All tables that it reads, through views too.
+    pub sources: Vec<Source>,
+}
+
+/// How a query can be maintained.
+#[derive(Debug, Clone)]
+pub enum Analyzed {
+    /// By the engine's delta rules.
+    Differential(Definition),
+    /// By computing it anew and applying the difference.
+    Opaque {
+        /// Why, in one sentence.
+        reason: String,
+    },
+}
+
+/// Why there is no analysis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// No stream table can be made of the query.
+    Refused(Refusal),
+    /// A mistake of ours: the mapping made a relation that the engine rejects.
+    Malformed(Malformed),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Refused(refusal) => refusal.fmt(f),
+            Error::Malformed(malformed) => malformed.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Why the walk ended early.
+enum Stop {
+    /// There is no mapping.
+    Opaque(String),
+    /// There shall be none.
+    Refused(Refusal),
+    /// There is a wrong one.
+    Malformed(Malformed),
+}
+
+impl From<Malformed> for Stop {
+    fn from(malformed: Malformed) -> Stop {
+        Stop::Malformed(malformed)
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Stop {
+        Stop::Refused(refusal)
+    }
+}
+
+type Mapped<T> = Result<T, Stop>;
+
+fn opaque<T>(reason: impl Into<String>) -> Mapped<T> {
+    Err(Stop::Opaque(reason.into()))
+}
+
+/// Analyses a query. Errors that PostgreSQL itself finds in it are raised as they are.
+pub fn analyze(input: Input<'_>) -> Result<Analysis, Error> {
+    with_scratch(|scratch| {
+        let query = match input {
+            Input::Text(text) => {
+                scratch.parse(text).map_err(|e| Error::Refused(Refusal::NotAQuery(e)))?
+            }
+            Input::View(view) => scratch.view(view),
+        };
+        let printing = Printing::new();
+        Analyzer::new(scratch, &printing).run(query)
+    })
+}
+
+/// Everything that mapping one query needs to look at or to note down.
+struct Analyzer<'q> {
+    scratch: &'q Scratch,
+    types: Types<'q>,
+    sources: Sources,
+}
+
+impl<'q> Analyzer<'q> {
+    fn new(scratch: &'q Scratch, printing: &'q Printing) -> Self {
+        Analyzer { scratch, types: Types::new(printing), sources: Sources::default() }
+    }
+
+    fn run(&self, query: Query<'q>) -> Result<Analysis, Error> {
+        let columns = refuse::check(query, &self.types).map_err(Error::Refused)?;
+        let mapped = match refuse::opaque_reason(query) {
+            Some(reason) => Err(Stop::Opaque(reason)),
+            None => self.definition(query, &columns),
+        };
+        let (plan, sources) = match mapped {
+            Ok(definition) => {
+                let sources = self.sources.scanned();
+                (Analyzed::Differential(definition), sources)
+            }
+            Err(Stop::Opaque(reason)) => (Analyzed::Opaque { reason }, sources::of_query(query)),
+            Err(Stop::Refused(refusal)) => return Err(Error::Refused(refusal)),
+            Err(Stop::Malformed(malformed)) => return Err(Error::Malformed(malformed)),
+        };
+        Ok(Analysis { plan, columns, sources })
+    }
+
+    fn definition(&self, query: Query<'q>, columns: &[(Ident, Ty)]) -> Mapped<Definition> {
+        let wanted: Vec<usize> = (1..=columns.len()).collect();
+        let root = self.query(&Frame { query, around: None }, &wanted)?;
+        Ok(Definition { sources: self.sources.infos(&root), root, columns: columns.to_vec() })
+    }
+}
+
+/// A query among those around it, where names of WITH and columns of outer levels are found.
+#[derive(Clone, Copy)]
+struct Frame<'a, 'q> {
+    query: Query<'q>,
+    around: Option<&'a Frame<'a, 'q>>,
+}
+
+impl<'a, 'q> Frame<'a, 'q> {
+    fn inside(&'a self, query: Query<'q>) -> Frame<'a, 'q> {
+        Frame { query, around: Some(self) }
+    }
+
+    fn up(&self, levels: u32) -> Option<&Frame<'a, 'q>> {
+        (0..levels).try_fold(self, |frame, _| frame.around)
+    }
+}
+
+/// Leaves a relation out of account that only repeats its input.
+fn map(rel: Rel, exprs: Vec<pgtrickle_engine::ir::Scalar>) -> Mapped<Rel> {
+    let same = exprs.len() == rel.arity() && exprs.iter().enumerate().all(|(i, e)| e.column == Some(i));
+    Ok(if same { rel } else { rel.map(exprs)? })
+}
+
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> Self {
+        let Error::Refused(refusal) = error else {
+            return crate::error::Error::new(pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, error.to_string());
+        };
+        let plain = crate::error::Error::new(refusal.code(), refusal.to_string()).hint(refusal.hint());
+        match refusal.detail() {
+            Some(detail) => plain.detail(detail),
+            None => plain,
+        }
+    }
+}

@@ -1,1 +1,3 @@
 //! The SQL functions, one file per verb.
+
+mod preview;

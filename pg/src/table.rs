@@ -1,0 +1,185 @@
+//! What relations are like.
+
+use crate::query::text;
+use crate::types::TypeRef;
+use pgrx::pg_sys;
+
+/// A relation, as its catalog entries describe it.
+#[derive(Debug, Clone)]
+pub struct Relation {
+    pub relid: pg_sys::Oid,
+    pub schema: String,
+    pub name: String,
+    pub namespace: pg_sys::Oid,
+    pub relkind: char,
+    /// `p`ermanent, `u`nlogged or `t`emporary.
+    pub persistence: char,
+    /// A partition of another table.
+    pub is_partition: bool,
+    /// May have inheritance children.
+    pub has_children: bool,
+    /// By position in the row, dropped columns left out.
+    pub columns: Vec<Column>,
+    /// The columns of a primary key, by attribute number.
+    pub primary_key: Option<Vec<i16>>,
+}
+
+/// A column of a relation.
+#[derive(Debug, Clone)]
+pub struct Column {
+    pub number: i16,
+    pub name: String,
+    pub ty: TypeRef,
+    /// Has a NOT NULL constraint that all rows have been checked against.
+    pub not_null: bool,
+    /// Computed when read (PostgreSQL 18), so never stored nor logged.
+    pub generated_virtual: bool,
+}
+
+impl Relation {
+    /// Describes a relation, which the caller has locked.
+    pub fn describe(relid: pg_sys::Oid) -> Relation {
+        // SAFETY: the relation is open while it is read; an error in between closes it with the transaction.
+        unsafe {
+            let relation = pg_sys::relation_open(relid, pg_sys::AccessShareLock as _);
+            let class = &*(*relation).rd_rel;
+            let described = Relation {
+                relid,
+                schema: text(pg_sys::get_namespace_name(class.relnamespace)),
+                name: text(class.relname.data.as_ptr()),
+                namespace: class.relnamespace,
+                relkind: class.relkind as u8 as char,
+                persistence: class.relpersistence as u8 as char,
+                is_partition: class.relispartition,
+                has_children: class.relhassubclass,
+                columns: columns((*relation).rd_att),
+                primary_key: primary_key(relation),
+            };
+            pg_sys::relation_close(relation, pg_sys::NoLock as _);
+            described
+        }
+    }
+
+    /// A column by attribute number.
+    pub fn column(&self, number: i16) -> Option<&Column> {
+        self.columns.iter().find(|column| column.number == number)
+    }
+
+    /// Lives in pg_catalog, information_schema or a toast schema.
+    pub fn is_system(&self) -> bool {
+        ["pg_catalog", "information_schema", "pg_toast"].contains(&self.schema.as_str())
+    }
+}
+
+/// # Safety
+/// `descriptor` belongs to an open relation.
+unsafe fn columns(descriptor: pg_sys::TupleDesc) -> Vec<Column> {
+    // SAFETY: as the caller says; positions stay below natts.
+    unsafe {
+        (0..(*descriptor).natts as usize)
+            .filter_map(|i| {
+                let attribute = &*attribute(descriptor, i);
+                (!attribute.attisdropped).then(|| Column {
+                    number: attribute.attnum,
+                    name: text(attribute.attname.data.as_ptr()),
+                    ty: TypeRef {
+                        oid: attribute.atttypid,
+                        typmod: attribute.atttypmod,
+                        collation: attribute.attcollation,
+                    },
+                    not_null: attribute.attnotnull && !null_unchecked(descriptor, i),
+                    generated_virtual: attribute.attgenerated as u8 == b'v',
+                })
+            })
+            .collect()
+    }
+}
+
+#[cfg(feature = "pg18")]
+unsafe fn attribute(descriptor: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: the full attributes follow the compact ones, as TupleDescAttr computes it.
+    unsafe {
+        let compact = (*descriptor).compact_attrs.as_ptr();
+        compact.add((*descriptor).natts as usize).cast::<pg_sys::FormData_pg_attribute>().add(i)
+    }
+}
+
+#[cfg(not(feature = "pg18"))]
+unsafe fn attribute(descriptor: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: attrs has natts entries.
+    unsafe { (*descriptor).attrs.as_ptr().add(i) }
+}
+
+/// PostgreSQL 18 has NOT NULL constraints that were added NOT VALID: old rows may break them.
+#[cfg(feature = "pg18")]
+unsafe fn null_unchecked(descriptor: pg_sys::TupleDesc, i: usize) -> bool {
+    // SAFETY: compact_attrs has natts entries.
+    unsafe { (*(*descriptor).compact_attrs.as_ptr().add(i)).attnullability as u8 != b'v' }
+}
+
+#[cfg(not(feature = "pg18"))]
+unsafe fn null_unchecked(_: pg_sys::TupleDesc, _: usize) -> bool {
+    false
+}
+
+/// # Safety
+/// `relation` is open.
+unsafe fn primary_key(relation: pg_sys::Relation) -> Option<Vec<i16>> {
+    // SAFETY: the index stays open while its columns are copied.
+    unsafe {
+        // Fills in rd_pkindex.
+        pg_sys::list_free(pg_sys::RelationGetIndexList(relation));
+        if (*relation).rd_pkindex == pg_sys::InvalidOid {
+            return None;
+        }
+        let index = pg_sys::index_open((*relation).rd_pkindex, pg_sys::AccessShareLock as _);
+        let form = &*(*index).rd_index;
+        // WITHOUT OVERLAPS is enforced by an exclusion: its columns need not be unique.
+        let usable = form.indisvalid && !form.indisexclusion;
+        let columns = form.indkey.values.as_slice(form.indnkeyatts as usize).to_vec();
+        pg_sys::index_close(index, pg_sys::NoLock as _);
+        usable.then_some(columns)
+    }
+}
+
+/// The topmost table of which this is a partition; itself if it is none.
+pub fn partition_root(relid: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: reads the catalog.
+    unsafe {
+        if !pg_sys::get_rel_relispartition(relid) {
+            return relid;
+        }
+        pgrx::direct_function_call::<pg_sys::Oid>(pg_sys::pg_partition_root, &[Some(pg_sys::Datum::from(relid))])
+            .unwrap_or(relid)
+    }
+}
+
+/// Whether the current user may read these columns (all, if none are named).
+pub fn may_read(relid: pg_sys::Oid, columns: &[i16]) -> bool {
+    // SAFETY: reads the catalog.
+    unsafe {
+        let user = pg_sys::GetUserId();
+        let ok = pg_sys::AclResult::ACLCHECK_OK;
+        let select = pg_sys::ACL_SELECT as pg_sys::AclMode;
+        pg_sys::pg_class_aclcheck(relid, user, select) == ok
+            || (!columns.is_empty()
+                && columns.iter().all(|&c| pg_sys::pg_attribute_aclcheck(relid, c, user, select) == ok))
+    }
+}
+
+/// The user whose rights count now.
+pub fn current_user() -> pg_sys::Oid {
+    // SAFETY: reads a variable.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// A qualified, quoted name.
+pub fn qualified_name(relid: pg_sys::Oid) -> String {
+    let relation = Relation::describe(relid);
+    quoted(&relation.schema, &relation.name)
+}
+
+/// `schema.name`, each quoted where SQL asks for it.
+pub fn quoted(schema: &str, name: &str) -> String {
+    pgrx::spi::quote_qualified_identifier(schema, name)
+}

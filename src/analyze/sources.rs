@@ -1,0 +1,161 @@
+//! The tables that a query reads.
+
+use super::{Analyzer, Mapped, opaque};
+use pgrx::pg_sys;
+use pgtrickle_engine::ir::{Col, Rel, SourceId};
+use pgtrickle_engine::program::SourceInfo;
+use pgtrickle_engine::sql::{Ident, QualifiedName};
+use pgtrickle_pg::query::{Query, RelationEntry};
+use pgtrickle_pg::table::{self, Relation};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A table that a query reads, as dependencies record it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its OID; of a partition, the OID of the whole partitioned table.
+    pub relid: pg_sys::Oid,
+    /// Its name.
+    pub name: QualifiedName,
+    /// `r`, `p`, `f`, `m`…
+    pub relkind: char,
+    /// The columns that matter, ascending.
+    pub columns: Vec<i16>,
+    /// Whether its changes can be read from the WAL.
+    pub capture: Capture,
+}
+
+/// Whether changes of a table can be read from the WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capture {
+    /// They can.
+    Wal,
+    /// They cannot: what the table is.
+    Never(&'static str),
+}
+
+/// What has been scanned: the tables, and which of their columns.
+#[derive(Default)]
+pub(super) struct Sources {
+    scanned: RefCell<BTreeMap<u32, (Relation, BTreeSet<i16>)>>,
+}
+
+impl Sources {
+    /// What the engine wants to know of the sources of a relation.
+    pub(super) fn infos(&self, root: &Rel) -> Vec<SourceInfo> {
+        let scanned = self.scanned.borrow();
+        root.sources().iter().map(|id| info(*id, &scanned[&id.0].0)).collect()
+    }
+
+    pub(super) fn scanned(&self) -> Vec<Source> {
+        self.scanned.borrow().values().map(|(relation, columns)| source(relation, columns)).collect()
+    }
+
+    fn note(&self, relation: &Relation, columns: &[i16]) {
+        let mut scanned = self.scanned.borrow_mut();
+        let (_, known) =
+            scanned.entry(relation.relid.to_u32()).or_insert_with(|| (relation.clone(), BTreeSet::new()));
+        known.extend(columns);
+    }
+}
+
+fn info(id: SourceId, relation: &Relation) -> SourceInfo {
+    SourceInfo {
+        id,
+        table: QualifiedName::new(&relation.schema, &relation.name),
+        columns: relation.columns.iter().map(|c| (c.number, Ident::new(&c.name))).collect(),
+        primary_key: relation.primary_key.clone(),
+    }
+}
+
+fn source(relation: &Relation, columns: &BTreeSet<i16>) -> Source {
+    Source {
+        relid: relation.relid,
+        name: QualifiedName::new(&relation.schema, &relation.name),
+        relkind: relation.relkind,
+        columns: columns.iter().copied().collect(),
+        capture: capture(relation),
+    }
+}
+
+fn capture(relation: &Relation) -> Capture {
+    match (relation.relkind, relation.persistence) {
+        ('f', _) => Capture::Never("a foreign table"),
+        ('m', _) => Capture::Never("a materialized view"),
+        ('S', _) => Capture::Never("a sequence"),
+        (_, 'u') => Capture::Never("an unlogged table"),
+        _ => Capture::Wal,
+    }
+}
+
+impl<'q> Analyzer<'q> {
+    /// The wanted columns of a table, by attribute number.
+    pub(super) fn scan(&self, entry: &RelationEntry, wanted: &[i16]) -> Mapped<Rel> {
+        let relation = Relation::describe(entry.relid);
+        if let Some(reason) = no_delta(entry, &relation, wanted) {
+            return opaque(reason);
+        }
+        self.sources.note(&relation, wanted);
+        let cols = wanted
+            .iter()
+            .filter_map(|&number| relation.column(number))
+            .map(|column| Col { ty: self.types.ty(column.ty), not_null: column.not_null })
+            .collect();
+        Ok(Rel::scan(SourceId(entry.relid.to_u32()), wanted.to_vec(), cols)?)
+    }
+}
+
+/// Why changes of a table cannot be followed one by one, if they cannot.
+fn no_delta(entry: &RelationEntry, relation: &Relation, wanted: &[i16]) -> Option<String> {
+    let name = table::quoted(&relation.schema, &relation.name);
+    if let Capture::Never(what) = capture(relation) {
+        return Some(format!("{name} is {what}, whose changes are not in the WAL"));
+    }
+    if entry.guarded {
+        return Some(format!("row security policies apply to {name}"));
+    }
+    if entry.tablesample {
+        return Some(format!("it reads a sample of {name} (TABLESAMPLE)"));
+    }
+    if relation.is_partition {
+        return Some(format!("{name} is a partition, whose changes are captured as those of the whole table"));
+    }
+    match relation.relkind {
+        'r' if relation.has_children => return Some(format!("{name} has inheritance children")),
+        'p' if !entry.inherits => return Some(format!("it reads ONLY {name}, which has no rows of its own")),
+        'r' | 'p' => {}
+        kind => return Some(format!("{name} is a relation of kind \"{kind}\"")),
+    }
+    if let Some(column) = wanted.iter().filter_map(|&n| relation.column(n)).find(|c| c.generated_virtual) {
+        return Some(format!("column {} of {name} is a virtual generated column", column.name));
+    }
+    if entry.check_as.is_some_and(|user| user != table::current_user()) && !table::may_read(entry.relid, wanted) {
+        return Some(format!("{name} is read through a view with the rights of the view's owner"));
+    }
+    None
+}
+
+/// The tables of a query that is not mapped, with all columns that its text names.
+pub(super) fn of_query(query: Query<'_>) -> Vec<Source> {
+    let mut found: BTreeMap<u32, (Relation, BTreeSet<i16>)> = BTreeMap::new();
+    for entry in query.relations() {
+        let read = Relation::describe(entry.relid);
+        let root = table::partition_root(entry.relid);
+        let captured = if root == entry.relid { read.clone() } else { Relation::describe(root) };
+        let columns = named_columns(&entry, &read, &captured);
+        found.entry(root.to_u32()).or_insert_with(|| (captured, BTreeSet::new())).1.extend(columns);
+    }
+    found.values().map(|(relation, columns)| source(relation, columns)).collect()
+}
+
+/// A partition's columns have the names, not always the numbers, of the whole table's.
+fn named_columns(entry: &RelationEntry, read: &Relation, captured: &Relation) -> Vec<i16> {
+    if entry.selected.iter().any(|&number| number <= 0) {
+        return captured.columns.iter().map(|column| column.number).collect();
+    }
+    let names = entry.selected.iter().filter_map(|&number| read.column(number)).map(|column| &column.name);
+    names
+        .filter_map(|name| captured.columns.iter().find(|column| &column.name == name))
+        .map(|column| column.number)
+        .collect()
+}

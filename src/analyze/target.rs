@@ -1,0 +1,83 @@
+//! One SELECT: FROM and WHERE, GROUP BY and HAVING, the select list, DISTINCT.
+
+use super::from::Needed;
+use super::scalar::Row;
+use super::{Analyzer, Frame, Mapped, map, opaque};
+use pgtrickle_engine::ir::Rel;
+use pgtrickle_pg::expr::Expr;
+use pgtrickle_pg::query::Target;
+
+impl<'q> Analyzer<'q> {
+    /// A query as a relation of the wanted columns (by number from 1), in that order.
+    pub(super) fn query(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
+        pgtrickle_pg::query::check_depth();
+        let features = frame.query.features();
+        if !frame.query.is_select() {
+            return opaque("it has a data-modifying statement in WITH");
+        }
+        if features.limited {
+            return opaque("it has LIMIT, OFFSET or FETCH");
+        }
+        if let Some(tree) = frame.query.set_operations() {
+            return self.set_operations(frame, &tree, wanted);
+        }
+        for (present, what) in [
+            (features.windows, "it has a window function"),
+            (features.target_srfs, "it has a set-returning function in the select list"),
+            (features.grouping_sets, "it has GROUPING SETS, ROLLUP or CUBE"),
+            (features.distinct_on, "it has DISTINCT ON"),
+        ] {
+            if present {
+                return opaque(what);
+            }
+        }
+        if features.distinct {
+            return self.distinct(frame, wanted);
+        }
+        self.select(frame, wanted)
+    }
+
+    /// DISTINCT compares all columns, wanted or not.
+    fn distinct(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
+        let all: Vec<usize> = frame.query.targets().iter().filter(|t| !t.junk).map(|t| t.number).collect();
+        let distinct = self.select(frame, &all)?.distinct()?;
+        pick(distinct, wanted)
+    }
+
+    fn select(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
+        let targets = frame.query.targets();
+        let exprs: Vec<Expr<'q>> = wanted.iter().map(|&number| expr_of(&targets, number)).collect();
+        if frame.query.features().grouped {
+            return self.grouped(frame, &targets, &exprs);
+        }
+        let mut needed = needed_by(&exprs);
+        needed.extend(needed_below(frame));
+        let from = self.from_where(frame, &needed)?;
+        let row = Row { cols: &from.cols, find: &|expr| from.find(expr) };
+        let exprs = self.scalars(&exprs, &row)?;
+        map(from.rel, exprs)
+    }
+}
+
+fn expr_of<'q>(targets: &[Target<'q>], number: usize) -> Expr<'q> {
+    targets.iter().find(|target| target.number == number).expect("a column of the select list").expr
+}
+
+/// The columns that expressions read.
+pub(super) fn needed_by(exprs: &[Expr<'_>]) -> Needed {
+    exprs.iter().flat_map(|expr| expr.columns()).collect()
+}
+
+/// The columns that WHERE and the conditions of joins read.
+pub(super) fn needed_below(frame: &Frame<'_, '_>) -> Needed {
+    let mut exprs: Vec<Expr<'_>> = frame.query.filter().into_iter().collect();
+    exprs.extend(frame.query.join_conditions());
+    needed_by(&exprs)
+}
+
+/// The columns with these numbers (from 1).
+pub(super) fn pick(rel: Rel, wanted: &[usize]) -> Mapped<Rel> {
+    let cols = rel.cols();
+    let exprs = wanted.iter().map(|&n| pgtrickle_engine::ir::Scalar::column(n - 1, &cols[n - 1])).collect();
+    map(rel, exprs)
+}
