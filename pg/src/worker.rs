@@ -137,3 +137,19 @@ pub fn now_us() -> i64 {
     // SAFETY: reads the clock.
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
+
+/// Version of the running server, as in `server_version_num`.
+pub fn server_version() -> u32 {
+    config(c"server_version_num").and_then(|text| text.parse().ok()).unwrap_or(pg_sys::PG_VERSION_NUM)
+}
+
+/// Version of the system catalogs for which this was built.
+pub fn catalog_version() -> u32 {
+    pg_sys::CATALOG_VERSION_NO
+}
+
+/// The cluster's system identifier.
+pub fn system_identifier() -> u64 {
+    // SAFETY: reads the control data, which every process has.
+    unsafe { pg_sys::GetSystemIdentifier() }
+}
