@@ -129,6 +129,7 @@ impl Script {
 
     fn set_up(&mut self, definition: &Definition) {
         self.line("SET client_min_messages = error");
+        self.line("BEGIN");
         self.line("DROP SCHEMA IF EXISTS pgtrickle, pgtrickle_changes, public CASCADE");
         self.line("CREATE SCHEMA pgtrickle_changes; CREATE SCHEMA public");
         TABLES
@@ -190,23 +191,25 @@ impl Script {
                 continue;
             }
             let changes = contents.change(table, size, r);
-            for (w, row) in &changes {
-                self.line(format!(
-                    "INSERT INTO pgt_delta_{table} VALUES ({w},{})",
-                    tables::literal(row)
-                ));
-            }
+            let changes = changes
+                .iter()
+                .map(|(w, row)| format!("({w},{})", tables::literal(row)));
+            self.insert(&format!("pgt_delta_{table}"), changes.collect());
             self.line(format!("TRUNCATE public.t{}", table - 1000));
-            for row in &contents.rows {
-                self.line(format!(
-                    "INSERT INTO public.t{} VALUES ({})",
-                    table - 1000,
-                    tables::literal(row)
-                ));
-            }
+            let rows = contents
+                .rows
+                .iter()
+                .map(|row| format!("({})", tables::literal(row)));
+            self.insert(&format!("public.t{}", table - 1000), rows.collect());
             changed.push(SourceId(table));
         }
         changed
+    }
+
+    fn insert(&mut self, table: &str, rows: Vec<String>) {
+        if !rows.is_empty() {
+            self.line(format!("INSERT INTO {table} VALUES {}", rows.join(", ")));
+        }
     }
 
     fn steps(&mut self, steps: Vec<Step>) {

@@ -123,12 +123,20 @@ fn call<P: Piece>(function: &'static str, values: &[P]) -> Sql {
 
 /// Whether two rows differ in any byte.
 pub(crate) fn images_differ<P: Piece>(a: &[P], b: &[P]) -> Sql {
-    sql!("ROW({}) *<> ROW({})", Sql::list(a), Sql::list(b))
+    sql!(
+        "record_image_ne(ROW({}), ROW({}))",
+        Sql::list(a),
+        Sql::list(b)
+    )
 }
 
 /// Whether two rows are identical.
 pub(crate) fn images_agree<P: Piece>(a: &[P], b: &[P]) -> Sql {
-    sql!("ROW({}) *= ROW({})", Sql::list(a), Sql::list(b))
+    sql!(
+        "record_image_eq(ROW({}), ROW({}))",
+        Sql::list(a),
+        Sql::list(b)
+    )
 }
 
 /// `alias.name` for each name.

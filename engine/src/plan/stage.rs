@@ -347,6 +347,21 @@ impl StagePlan {
     }
 
     fn recompute_dirty(&self, catalog: &Catalog) -> Step {
+        let query = if self.is_grand() {
+            self.recompute_grand(catalog)
+        } else {
+            self.recompute_keyed(catalog)
+        };
+        let reads = vec![self.dirty()];
+        Step::Stage {
+            name: self.recomputed(),
+            query: query.sql(),
+            skip_if_empty: reads.clone(),
+            reads,
+        }
+    }
+
+    fn recompute_keyed(&self, catalog: &Catalog) -> Select {
         let dirty = of("x", &self.keys());
         let input = catalog.from_rel(&self.stage.input);
         let on = Sql::all(same_key_unhashed(
@@ -355,14 +370,15 @@ impl StagePlan {
             &dirty,
         ));
         let input = input.join(JoinType::Inner, From::enr(&self.dirty(), "x"), on);
-        let query = self.grouped(input, dirty.into_iter()).sql();
-        let reads = vec![self.dirty()];
-        Step::Stage {
-            name: self.recomputed(),
-            query,
-            skip_if_empty: reads.clone(),
-            reads,
-        }
+        self.grouped(input, dirty.into_iter())
+    }
+
+    /// The one group if it is dirty: WHERE saves reading the input otherwise, HAVING the row that would come all the same.
+    fn recompute_grand(&self, catalog: &Catalog) -> Select {
+        let dirty = sql!("EXISTS (SELECT FROM {})", self.dirty());
+        let mut select = self.groups(catalog).filter(dirty.clone());
+        select.having = vec![dirty];
+        select
     }
 
     fn touch(&self) -> Step {
