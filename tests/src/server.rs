@@ -171,6 +171,11 @@ impl Server {
         Ok(Some(pid))
     }
 
+    /// How to connect, for threads that do so by themselves.
+    pub fn connector(&self) -> Connector {
+        Connector { dir: self.dir.clone(), port: self.port }
+    }
+
     pub fn version(&self) -> PgVersion {
         self.version
     }
@@ -227,6 +232,19 @@ impl Drop for Server {
         if std::env::var_os("PGTEST_KEEP").is_none() {
             let _ = std::fs::remove_dir_all(&self.dir);
         }
+    }
+}
+
+/// What is needed to connect to a server.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    dir: PathBuf,
+    port: u16,
+}
+
+impl Connector {
+    pub fn session(&self) -> Outcome<Session> {
+        Session::connect(&self.dir, self.port, "postgres")
     }
 }
 
