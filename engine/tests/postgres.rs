@@ -8,6 +8,7 @@
 mod common;
 
 use common::generate::{Grammar, rel};
+use common::oracle::closing;
 use common::random::Random;
 use common::tables::{self, Contents, TABLES};
 use pgtrickle_engine::ir::{JoinKind, Rel, SourceId};
@@ -284,18 +285,4 @@ fn stand_in(sql: &str) -> String {
         }
     }
     sql
-}
-
-/// Where the parenthesis that was opened before the text ends.
-fn closing(text: &str) -> usize {
-    let mut depth = 0;
-    for (i, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' if depth == 0 => return i,
-            ')' => depth -= 1,
-            _ => {}
-        }
-    }
-    text.len()
 }

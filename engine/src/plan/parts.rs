@@ -342,9 +342,8 @@ impl Part {
             Part::Sum { x, filter } => {
                 let ty = &self.types()[0].sql;
                 vec![sql!(
-                    "coalesce(sum(({})::{} * w){}, 0)::{}",
-                    x.sql,
-                    ty,
+                    "coalesce(sum({}){}, 0)::{}",
+                    weighted(x, ty),
                     only(filter),
                     ty
                 )]
@@ -457,6 +456,20 @@ impl Most {
             Most::Min => "<=",
             Most::Max => ">=",
         }
+    }
+}
+
+/// x·w, without a multiplication for the usual weights where those are slow.
+fn weighted(x: &Scalar, ty: &Sql) -> Sql {
+    let value = sql!("({})::{}", x.sql, ty);
+    match x.ty.number {
+        Number::Small => sql!("{} * w", value),
+        _ => sql!(
+            "CASE w WHEN 1 THEN {} WHEN -1 THEN -{} ELSE {} * w END",
+            value,
+            value,
+            value
+        ),
     }
 }
 

@@ -9,7 +9,7 @@ use pgtrickle_engine::ir::{
 /// What may appear.
 #[derive(Clone, Copy, Debug)]
 pub struct Grammar {
-    /// numeric columns, which the evaluator does not know.
+    /// Numeric columns, fractions and arrays, which the evaluator does not know.
     pub decimals: bool,
     /// Aggregates of any kind.
     pub aggregates: bool,
@@ -43,7 +43,7 @@ pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
             Rel::union_all(inputs).unwrap()
         }
         7 | 8 => keys_only(rel(below, g, r), r).distinct().unwrap(),
-        _ => aggregate(rel(below, g, r), r),
+        _ => aggregate(rel(below, g, r), g, r),
     }
 }
 
@@ -268,15 +268,15 @@ fn join(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
     left.join(kind, right, on).unwrap()
 }
 
-fn aggregate(input: Rel, r: &mut Random) -> Rel {
+fn aggregate(input: Rel, g: &Grammar, r: &mut Random) -> Rel {
     let cols = input.cols();
     let keys = (0..r.below(3)).map(|_| key(&cols, r)).collect::<Vec<_>>();
     let least = usize::from(keys.is_empty());
-    let aggs = (0..least + r.below(4)).map(|_| agg(&cols, r)).collect();
+    let aggs = (0..least + r.below(4)).map(|_| agg(&cols, g, r)).collect();
     input.aggregate(keys, aggs).unwrap()
 }
 
-fn agg(cols: &[Col], r: &mut Random) -> Agg {
+fn agg(cols: &[Col], g: &Grammar, r: &mut Random) -> Agg {
     let filter = r.chance(25).then(|| predicate(cols, r));
     let suffix = filter
         .as_ref()
@@ -317,7 +317,7 @@ fn agg(cols: &[Col], r: &mut Random) -> Agg {
             };
             make(format!("sum({})", x.sql), Some(x), ty, false, AggKind::Sum)
         }
-        4 => {
+        4 if g.decimals => {
             let x = number(r);
             make(
                 format!("avg({})", x.sql),
@@ -340,7 +340,7 @@ fn agg(cols: &[Col], r: &mut Random) -> Agg {
                 kind,
             )
         }
-        7 => {
+        7 | 4 => {
             let x = key(cols, r);
             make(
                 format!("count(DISTINCT {})", x.sql),
@@ -350,6 +350,7 @@ fn agg(cols: &[Col], r: &mut Random) -> Agg {
                 |_| AggKind::Recompute,
             )
         }
+        _ if !g.decimals => make("count(*)".into(), None, bigint(), true, AggKind::Count),
         _ => {
             let x = int(cols, r);
             let ty = other(&format!("{}[]", x.ty.sql), Equality::Image);

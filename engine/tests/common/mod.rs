@@ -3,5 +3,7 @@
 #![allow(dead_code)]
 
 pub mod generate;
+pub mod oracle;
 pub mod random;
+pub mod scalars;
 pub mod tables;

@@ -1,0 +1,253 @@
+//! Relations and Z-sets evaluated in memory, by their definitions and without any cleverness.
+
+use super::scalars::evaluate;
+use super::tables::{ATTNUMS, Row, Value};
+use pgtrickle_engine::ir::{Agg, AggKind, Conjunct, JoinKind, Rel, Scalar, SourceId};
+use pgtrickle_engine::zset::Zset;
+use std::collections::BTreeMap;
+
+/// Rows with their weights, none of which is 0.
+pub type Weighted = BTreeMap<Row, i64>;
+
+/// What sources and stages hold, and how that has changed.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub sources: BTreeMap<SourceId, Weighted>,
+    pub source_changes: BTreeMap<SourceId, Weighted>,
+    pub stages: Vec<Weighted>,
+    pub stage_changes: Vec<Weighted>,
+}
+
+/// Adds weights.
+pub fn add(to: &mut Weighted, row: Row, w: i64) {
+    let sum = to.entry(row.clone()).or_default();
+    *sum += w;
+    if *sum == 0 {
+        to.remove(&row);
+    }
+}
+
+/// a + sign · b
+pub fn plus(a: &Weighted, b: &Weighted, sign: i64) -> Weighted {
+    let mut sum = a.clone();
+    b.iter()
+        .for_each(|(row, w)| add(&mut sum, row.clone(), sign * w));
+    sum
+}
+
+fn collect(rows: impl IntoIterator<Item = (Row, i64)>) -> Weighted {
+    let mut sum = Weighted::new();
+    rows.into_iter().for_each(|(row, w)| add(&mut sum, row, w));
+    sum
+}
+
+fn is_true(condition: &Scalar, row: &Row) -> bool {
+    evaluate(condition.sql.as_str(), row) == Value::Bool(true)
+}
+
+fn mapped(rows: &Weighted, exprs: &[Scalar]) -> Weighted {
+    let value = |row: &Row| {
+        exprs
+            .iter()
+            .map(|e| evaluate(e.sql.as_str(), row))
+            .collect()
+    };
+    collect(rows.iter().map(|(row, w)| (value(row), *w)))
+}
+
+fn filtered(rows: &Weighted, predicates: &[Scalar]) -> Weighted {
+    let kept = |row: &Row| predicates.iter().all(|p| is_true(p, row));
+    rows.iter()
+        .filter(|(row, _)| kept(row))
+        .map(|(row, w)| (row.clone(), *w))
+        .collect()
+}
+
+fn picked(rows: &Weighted, attnums: &[i16]) -> Weighted {
+    let at = |attnum: &i16| {
+        ATTNUMS
+            .iter()
+            .position(|a| a == attnum)
+            .expect("a column of the table")
+    };
+    let pick = |row: &Row| {
+        attnums
+            .iter()
+            .map(|attnum| row[at(attnum)].clone())
+            .collect()
+    };
+    collect(rows.iter().map(|(row, w)| (pick(row), *w)))
+}
+
+fn pairs(l: &Weighted, r: &Weighted, on: &[Conjunct]) -> Weighted {
+    let mut found = Weighted::new();
+    for (left, lw) in l {
+        for (right, rw) in r {
+            let row = [left.clone(), right.clone()].concat();
+            if on.iter().all(|c| is_true(&c.condition, &row)) {
+                add(&mut found, row, lw * rw);
+            }
+        }
+    }
+    found
+}
+
+fn joined(
+    kind: JoinKind,
+    l: &Weighted,
+    r: &Weighted,
+    on: &[Conjunct],
+    right_arity: usize,
+) -> Weighted {
+    let partners = |row: &Row| pairs(&Weighted::from([(row.clone(), 1)]), r, on);
+    match kind {
+        JoinKind::Inner => pairs(l, r, on),
+        JoinKind::Left => {
+            let lonely = l.iter().filter(|(row, _)| partners(row).is_empty());
+            let padded =
+                lonely.map(|(row, w)| ([row.clone(), vec![Value::Null; right_arity]].concat(), *w));
+            plus(&pairs(l, r, on), &collect(padded), 1)
+        }
+        JoinKind::Semi | JoinKind::Anti => {
+            let wanted = kind == JoinKind::Anti;
+            l.iter()
+                .filter(|(row, _)| partners(row).is_empty() == wanted)
+                .map(|(row, w)| (row.clone(), *w))
+                .collect()
+        }
+    }
+}
+
+impl State {
+    /// The rows of a relation.
+    pub fn rel(&self, rel: &Rel) -> Weighted {
+        match rel {
+            Rel::Scan {
+                source, columns, ..
+            } => picked(&self.sources[source], columns),
+            Rel::State { stage, .. } => self.stages[*stage].clone(),
+            Rel::Values { rows, .. } => {
+                let row = |row: &Vec<Scalar>| {
+                    row.iter()
+                        .map(|v| evaluate(v.sql.as_str(), &vec![]))
+                        .collect()
+                };
+                collect(rows.iter().map(|r| (row(r), 1)))
+            }
+            Rel::Map { input, exprs } => mapped(&self.rel(input), exprs),
+            Rel::Filter { input, predicates } => filtered(&self.rel(input), predicates),
+            Rel::Join {
+                kind,
+                left,
+                right,
+                on,
+            } => joined(*kind, &self.rel(left), &self.rel(right), on, right.arity()),
+            Rel::UnionAll { inputs } => inputs.iter().fold(Weighted::new(), |sum, input| {
+                plus(&sum, &self.rel(input), 1)
+            }),
+            Rel::Aggregate { input, keys, aggs } => grouped(&self.rel(input), keys, aggs),
+        }
+    }
+
+    /// The rows of a Z-set.
+    pub fn zset(&self, zset: &Zset) -> Weighted {
+        match zset {
+            Zset::Bag(rel) => self.rel(rel),
+            Zset::SourceChange {
+                source, columns, ..
+            } => picked(&self.source_changes[source], columns),
+            Zset::StageChange { stage, .. } => self.stage_changes[*stage].clone(),
+            Zset::Map { input, exprs } => mapped(&self.zset(input), exprs),
+            Zset::Filter { input, predicates } => filtered(&self.zset(input), predicates),
+            Zset::Join { left, right, on } => pairs(&self.zset(left), &self.zset(right), on),
+            Zset::UnionAll(inputs) => inputs.iter().fold(Weighted::new(), |sum, input| {
+                plus(&sum, &self.zset(input), 1)
+            }),
+            Zset::Negate(input) => plus(&Weighted::new(), &self.zset(input), -1),
+        }
+    }
+}
+
+/// Groups of a bag.
+pub fn grouped(rows: &Weighted, keys: &[Scalar], aggs: &[Agg]) -> Weighted {
+    let mut groups: BTreeMap<Row, Vec<&Row>> = BTreeMap::new();
+    if keys.is_empty() {
+        groups.insert(vec![], vec![]);
+    }
+    for (row, w) in rows {
+        assert!(*w > 0, "a bag has no negative weights");
+        let key = keys.iter().map(|k| evaluate(k.sql.as_str(), row)).collect();
+        groups
+            .entry(key)
+            .or_default()
+            .extend(std::iter::repeat_n(row, *w as usize));
+    }
+    let results = |rows: &[&Row]| {
+        aggs.iter()
+            .map(|agg| aggregate(agg, rows))
+            .collect::<Vec<_>>()
+    };
+    groups
+        .iter()
+        .map(|(key, rows)| ([key.clone(), results(rows)].concat(), 1))
+        .collect()
+}
+
+fn aggregate(agg: &Agg, rows: &[&Row]) -> Value {
+    let kept: Vec<&Row> = rows
+        .iter()
+        .copied()
+        .filter(|row| agg.filter.as_ref().is_none_or(|f| is_true(f, row)))
+        .collect();
+    let values = |text: &str| -> Vec<Value> {
+        kept.iter()
+            .map(|row| evaluate(text, row))
+            .filter(|v| *v != Value::Null)
+            .collect()
+    };
+    let of = |x: &Scalar| values(x.sql.as_str());
+    match &agg.kind {
+        AggKind::CountStar => Value::Int(kept.len() as i64),
+        AggKind::Count(x) => Value::Int(of(x).len() as i64),
+        AggKind::Sum(x) => {
+            let sum = |sum, value: Value| match value {
+                Value::Int(i) => i.wrapping_add(sum),
+                other => panic!("sum of {other:?}"),
+            };
+            let values = of(x);
+            if values.is_empty() {
+                Value::Null
+            } else {
+                Value::Int(values.into_iter().fold(0, sum))
+            }
+        }
+        AggKind::Min(x) => of(x).into_iter().min().unwrap_or(Value::Null),
+        AggKind::Max(x) => of(x).into_iter().max().unwrap_or(Value::Null),
+        AggKind::Avg(_) => panic!("the evaluator has no fractions"),
+        AggKind::Recompute => {
+            let call = agg.call.sql.as_str();
+            let distinct = call
+                .strip_prefix("count(DISTINCT ")
+                .expect("an aggregate that the evaluator knows");
+            let argument = &distinct[..closing(distinct)];
+            let mut values = values(argument);
+            values.sort();
+            values.dedup();
+            Value::Int(values.len() as i64)
+        }
+    }
+}
+
+/// Where the parenthesis that was opened before the text ends.
+pub fn closing(text: &str) -> usize {
+    let mut depth = 0;
+    for (i, c) in text.char_indices() {
+        match c {
+            '(' => depth += 1,
+            ')' if depth == 0 => return i,
+            ')' => depth -= 1,
+            _ => {}
+        }
+    }
+    text.len()
+}

@@ -1,0 +1,51 @@
+CREATE TABLE pgtrickle_changes.state_1_1 (k1 integer, n bigint NOT NULL) WITH (fillfactor = 80);
+CREATE UNIQUE INDEX ON pgtrickle_changes.state_1_1 (k1);
+CREATE TABLE pgtrickle_changes.state_1_2 (n bigint NOT NULL, p1 bigint) WITH (fillfactor = 80);
+
+-- fill
+-- modify unless empty: 
+INSERT INTO pgtrickle_changes.state_1_1 (k1, n) SELECT c2 AS k1, count(*) AS n FROM (SELECT "id" AS c1, "region" AS c2, "name" AS c3 FROM "public"."customers") AS d(c1, c2, c3) GROUP BY 1;
+-- modify unless empty: 
+INSERT INTO pgtrickle_changes.state_1_2 (n, p1) SELECT count(*) AS n, max(c2) AS p1 FROM (SELECT k1 AS c1, n AS c2 FROM pgtrickle_changes.state_1_1) AS d(c1, c2);
+-- modify unless empty: 
+INSERT INTO "public"."st" ("Region") SELECT c1 FROM (SELECT p1 AS c1 FROM pgtrickle_changes.state_1_2) AS d(c1);
+
+-- refresh
+-- stage pgt_g1 unless empty: pgt_delta_200
+SELECT c2 AS k1, coalesce(sum(w), 0)::bigint AS n FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_200 WHERE w <> 0) AS d(c1, c2, c3, w) GROUP BY 1;
+-- stage pgt_t1 unless empty: pgt_g1
+SELECT g.k1 AS k1, (coalesce(s.n, 0) + g.n) AS n, s.n AS m, NULL::bigint AS r FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1);
+-- check unless empty: pgt_t1
+SELECT 'the stored state of a group contradicts its changes'::text AS "wrong" FROM pgt_t1 WHERE n < 0 OR r <> n;
+-- modify unless empty: pgt_t1
+MERGE INTO ONLY pgtrickle_changes.state_1_1 AS s USING (SELECT k1, n FROM pgt_t1 WHERE (m IS NULL OR n <> m)) AS t(k1, n) ON s.k1 = t.k1 WHEN MATCHED AND t.n = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = t.n WHEN NOT MATCHED AND t.n > 0 THEN INSERT (k1, n) VALUES (t.k1, t.n);
+-- stage pgt_g2 unless empty: pgt_t1
+SELECT coalesce(sum(w), 0)::bigint AS n FROM (SELECT k1 AS c1, n AS c2, 1::bigint AS w FROM pgt_t1 WHERE (m IS NULL OR n = 0 OR record_image_ne(ROW(n), ROW(m))) AND n > 0 UNION ALL SELECT k1 AS c1, m AS c2, (-1)::bigint AS w FROM pgt_t1 WHERE (m IS NULL OR n = 0 OR record_image_ne(ROW(n), ROW(m))) AND m IS NOT NULL) AS d(c1, c2, w);
+-- stage pgt_d2 unless empty: pgt_g2
+SELECT FROM pgt_g2 AS g LEFT JOIN pgtrickle_changes.state_1_2 AS s ON (true);
+-- stage pgt_r2 unless empty: pgt_d2
+SELECT count(*) AS n, max(c2) AS p1 FROM (SELECT k1 AS c1, n AS c2 FROM pgtrickle_changes.state_1_1) AS d(c1, c2) WHERE EXISTS (SELECT FROM pgt_d2) HAVING EXISTS (SELECT FROM pgt_d2);
+-- stage pgt_t2 unless empty: pgt_g2
+SELECT (coalesce(s.n, 0) + g.n) AS n, CASE WHEN r.n IS NOT NULL THEN r.p1 ELSE NULL::bigint END AS p1, s.n AS m, s.p1 AS q1, r.n AS r FROM pgt_g2 AS g LEFT JOIN pgtrickle_changes.state_1_2 AS s ON (true) LEFT JOIN pgt_r2 AS r ON (true);
+-- check unless empty: pgt_t2
+SELECT 'the stored state of a group contradicts its changes'::text AS "wrong" FROM pgt_t2 WHERE n < 0 OR r <> n OR m IS NULL;
+-- modify unless empty: pgt_t2
+MERGE INTO ONLY pgtrickle_changes.state_1_2 AS s USING (SELECT n, p1 FROM pgt_t2 WHERE (m IS NULL OR n <> m OR record_image_ne(ROW(p1), ROW(q1)))) AS t(n, p1) ON true WHEN MATCHED THEN UPDATE SET n = t.n, p1 = t.p1 WHEN NOT MATCHED THEN INSERT (n, p1) VALUES (t.n, t.p1);
+-- stage pgt_root unless empty: pgt_t2
+SELECT p1 AS c1, 1::bigint AS w FROM pgt_t2 WHERE record_image_ne(ROW(p1), ROW(q1)) UNION ALL SELECT q1 AS c1, (-1)::bigint AS w FROM pgt_t2 WHERE record_image_ne(ROW(p1), ROW(q1));
+-- modify unless empty: pgt_root
+MERGE INTO ONLY "public"."st" AS t USING (SELECT c1, w FROM pgt_root AS a WHERE w > 0 UNION ALL SELECT c1, w FROM pgt_root AS b WHERE w < 0 AND NOT EXISTS (SELECT FROM pgt_root AS a WHERE a.w > 0)) AS d(c1, w) ON true WHEN MATCHED AND d.w < 0 THEN DELETE WHEN MATCHED THEN UPDATE SET "Region" = d.c1 WHEN NOT MATCHED AND d.w > 0 THEN INSERT ("Region") VALUES (d.c1);
+
+-- recompute
+-- stage pgt_t1 unless empty: 
+SELECT CASE WHEN s.n IS NOT NULL THEN s.k1 ELSE g.k1 END AS k1, coalesce(g.n, 0) AS n, s.n AS m FROM (SELECT c2 AS k1, count(*) AS n FROM (SELECT "id" AS c1, "region" AS c2, "name" AS c3 FROM "public"."customers") AS d(c1, c2, c3) GROUP BY 1) AS g(k1, n) FULL JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1);
+-- modify unless empty: pgt_t1
+MERGE INTO ONLY pgtrickle_changes.state_1_1 AS s USING (SELECT k1, n FROM pgt_t1 WHERE (m IS NULL OR n <> m)) AS t(k1, n) ON s.k1 = t.k1 WHEN MATCHED AND t.n = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = t.n WHEN NOT MATCHED AND t.n > 0 THEN INSERT (k1, n) VALUES (t.k1, t.n);
+-- stage pgt_t2 unless empty: 
+SELECT coalesce(g.n, 0) AS n, g.p1 AS p1, s.n AS m, s.p1 AS q1 FROM (SELECT count(*) AS n, max(c2) AS p1 FROM (SELECT k1 AS c1, n AS c2 FROM pgtrickle_changes.state_1_1) AS d(c1, c2)) AS g(n, p1) LEFT JOIN pgtrickle_changes.state_1_2 AS s ON (true);
+-- modify unless empty: pgt_t2
+MERGE INTO ONLY pgtrickle_changes.state_1_2 AS s USING (SELECT n, p1 FROM pgt_t2 WHERE (m IS NULL OR n <> m OR record_image_ne(ROW(p1), ROW(q1)))) AS t(n, p1) ON true WHEN MATCHED THEN UPDATE SET n = t.n, p1 = t.p1 WHEN NOT MATCHED THEN INSERT (n, p1) VALUES (t.n, t.p1);
+-- stage pgt_root unless empty: 
+SELECT c1, sum(w)::bigint AS w FROM (SELECT c1, 1::bigint AS w FROM (SELECT p1 AS c1 FROM pgtrickle_changes.state_1_2) AS d(c1) UNION ALL SELECT "Region" AS c1, (-1)::bigint AS w FROM ONLY "public"."st") AS d(c1, w) GROUP BY 1 HAVING sum(w) <> 0;
+-- modify unless empty: pgt_root
+MERGE INTO ONLY "public"."st" AS t USING (SELECT c1, w FROM pgt_root AS a WHERE w > 0 UNION ALL SELECT c1, w FROM pgt_root AS b WHERE w < 0 AND NOT EXISTS (SELECT FROM pgt_root AS a WHERE a.w > 0)) AS d(c1, w) ON true WHEN MATCHED AND d.w < 0 THEN DELETE WHEN MATCHED THEN UPDATE SET "Region" = d.c1 WHEN NOT MATCHED AND d.w > 0 THEN INSERT ("Region") VALUES (d.c1);

@@ -1,0 +1,186 @@
+//! The delta rules against an evaluator in memory: what they say has changed is what recomputing shows to have changed,
+//! over random relations, random contents and random changes, in small steps and in one big step.
+
+mod common;
+
+use common::generate::{Grammar, rel};
+use common::oracle::{State, Weighted, add, grouped, plus};
+use common::random::Random;
+use common::tables::{Contents, TABLES};
+use pgtrickle_engine::cut::{Stages, cut};
+use pgtrickle_engine::delta::{Changed, delta};
+use pgtrickle_engine::ir::{JoinKind, Rel, SourceId};
+use std::collections::BTreeSet;
+
+const GRAMMAR: Grammar = Grammar {
+    decimals: false,
+    aggregates: true,
+    joins: &[JoinKind::Inner],
+};
+
+/// What a program keeps between refreshes: the input of each stage stands for its state.
+struct Kept {
+    stages: Stages,
+    inputs: Vec<Weighted>,
+    state: State,
+    root: Weighted,
+}
+
+impl Kept {
+    fn fill(query: &Rel, sources: &State) -> Kept {
+        let stages = cut(query).expect("a query of supported operators");
+        let mut state = sources.clone();
+        let mut inputs = Vec::new();
+        for stage in &stages.stages {
+            let input = state.rel(&stage.input);
+            state.stages.push(grouped(&input, &stage.keys, &stage.aggs));
+            inputs.push(input);
+        }
+        let root = state.rel(&stages.root);
+        Kept {
+            stages,
+            inputs,
+            state,
+            root,
+        }
+    }
+
+    /// The sources are at their new state; only what the rules say about changes is added to what is kept.
+    fn refresh(&mut self, sources: &State) {
+        self.state.sources = sources.sources.clone();
+        self.state.source_changes = sources.source_changes.clone();
+        self.state.stage_changes = vec![Weighted::new(); self.stages.stages.len()];
+        let changes = self.state.source_changes.iter();
+        let sources: BTreeSet<SourceId> = changes
+            .filter(|(_, change)| !change.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
+        let mut changed = Changed {
+            sources,
+            stages: BTreeSet::new(),
+        };
+        for (i, stage) in self.stages.stages.iter().enumerate() {
+            let Some(change) = delta(&stage.input, &changed) else {
+                continue;
+            };
+            self.inputs[i] = plus(&self.inputs[i], &self.state.zset(&change), 1);
+            let new = grouped(&self.inputs[i], &stage.keys, &stage.aggs);
+            self.state.stage_changes[i] = plus(&new, &self.state.stages[i], -1);
+            self.state.stages[i] = new;
+            changed.stages.insert(i);
+        }
+        if let Some(change) = delta(&self.stages.root, &changed) {
+            self.root = plus(&self.root, &self.state.zset(&change), 1);
+        }
+    }
+}
+
+/// Three tables that change.
+struct Tables {
+    contents: Vec<Contents>,
+    state: State,
+}
+
+impl Tables {
+    fn new(r: &mut Random) -> Tables {
+        let mut tables = Tables {
+            contents: vec![Contents::default(); TABLES.len()],
+            state: State::default(),
+        };
+        for table in TABLES {
+            tables
+                .state
+                .sources
+                .insert(SourceId(table), Weighted::new());
+        }
+        tables.change(6, r);
+        tables
+    }
+
+    fn change(&mut self, size: usize, r: &mut Random) {
+        for (table, contents) in TABLES.into_iter().zip(&mut self.contents) {
+            let mut change = Weighted::new();
+            if r.chance(60) {
+                contents
+                    .change(table, size, r)
+                    .into_iter()
+                    .for_each(|(w, row)| add(&mut change, row, w));
+            }
+            let source = self
+                .state
+                .sources
+                .get_mut(&SourceId(table))
+                .expect("made above");
+            *source = plus(source, &change, 1);
+            self.state.source_changes.insert(SourceId(table), change);
+        }
+    }
+}
+
+fn cases() -> u64 {
+    std::env::var("PGTRICKLE_RULE_CASES")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(1500)
+}
+
+#[test]
+fn oracle_cutting_keeps_the_result() {
+    for seed in 0..cases() {
+        let mut r = Random::new(seed);
+        let query = rel(3, &GRAMMAR, &mut r);
+        let tables = Tables::new(&mut r);
+        assert_eq!(
+            Kept::fill(&query, &tables.state).root,
+            tables.state.rel(&query),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn differential_small_steps_equal_recomputing() {
+    for seed in 0..cases() {
+        let mut r = Random::new(seed);
+        let depth = 1 + r.below(3);
+        let query = rel(depth, &GRAMMAR, &mut r);
+        let mut tables = Tables::new(&mut r);
+        let mut kept = Kept::fill(&query, &tables.state);
+        for step in 0..4 {
+            let size = 1 + r.below(4);
+            tables.change(size, &mut r);
+            kept.refresh(&tables.state);
+            assert_eq!(
+                kept.root,
+                tables.state.rel(&query),
+                "seed {seed} step {step}\n{query:#?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn differential_one_big_step_equals_small_steps() {
+    for seed in 0..cases() {
+        let mut r = Random::new(seed);
+        let query = rel(2, &GRAMMAR, &mut r);
+        let mut tables = Tables::new(&mut r);
+        let (mut small, mut big) = (
+            Kept::fill(&query, &tables.state),
+            Kept::fill(&query, &tables.state),
+        );
+        let before = tables.state.sources.clone();
+        for _ in 0..3 {
+            tables.change(2, &mut r);
+            small.refresh(&tables.state);
+        }
+        for (source, rows) in &tables.state.sources {
+            tables
+                .state
+                .source_changes
+                .insert(*source, plus(rows, &before[source], -1));
+        }
+        big.refresh(&tables.state);
+        assert_eq!(big.root, small.root, "seed {seed}\n{query:#?}");
+    }
+}
