@@ -7,6 +7,7 @@ pub mod case;
 pub mod fault;
 pub mod install;
 pub mod load;
+pub mod metrics;
 pub mod oracle;
 pub mod random;
 pub mod server;

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The measurements of tests/bench/RESULTS.md.   BENCH_QUICK=1: a tenth of the rows, printed only.   scripts/bench.sh capture
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+cd "$here"
+scripts/setup.sh
+scripts/build.sh "${PG:-15}"
+cargo build --quiet --package pgtrickle-tests --bin bench
+exec target/debug/bench "$@"
