@@ -1,1 +1,83 @@
-//! (being written)
+//! Replication slots, as far as they can be seen and changed by SQL.
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+/// Name of our output plugin.
+const PLUGIN: &str = "pg_trickle";
+
+/// What there is under a slot's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SlotState {
+    /// Nothing.
+    Missing,
+    /// A slot that can be decoded.
+    Usable {
+        /// What was confirmed: the WAL before it may be gone.
+        confirmed_lsn: u64,
+    },
+    /// A slot that cannot be decoded (any more), and why.
+    Unusable(String),
+}
+
+#[cfg(feature = "pg15")]
+const STATE: &str = "SELECT plugin::text, datoid, wal_status, NULL::text, \
+    (confirmed_flush_lsn - '0/0')::numeric FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+#[cfg(feature = "pg16")]
+const STATE: &str = "SELECT plugin::text, datoid, wal_status, CASE WHEN conflicting THEN 'conflict' END, \
+    (confirmed_flush_lsn - '0/0')::numeric FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+#[cfg(not(any(feature = "pg15", feature = "pg16")))]
+const STATE: &str = "SELECT plugin::text, datoid, wal_status, invalidation_reason, \
+    (confirmed_flush_lsn - '0/0')::numeric FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+
+/// What there is under this name, in this database. In a transaction with a snapshot.
+pub fn state(name: &str) -> SlotState {
+    let found = Spi::connect(|client| -> spi::Result<Option<SlotState>> {
+        let rows = client.select(STATE, Some(1), &[name.into()])?;
+        let Some(row) = rows.into_iter().next() else { return Ok(None) };
+        let plugin: Option<String> = row.get(1)?;
+        let database: Option<pg_sys::Oid> = row.get(2)?;
+        let wal_status: Option<String> = row.get(3)?;
+        let invalid: Option<String> = row.get(4)?;
+        let confirmed: Option<AnyNumeric> = row.get(5)?;
+        let confirmed_lsn = confirmed.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        Ok(Some(if plugin.as_deref() != Some(PLUGIN) {
+            SlotState::Unusable("it belongs to another output plugin".into())
+        } else if database.map(pg_sys::Oid::to_u32) != Some(crate::spi::my_database_id()) {
+            SlotState::Unusable("it belongs to another database".into())
+        } else if let Some(reason) = invalid {
+            SlotState::Unusable(format!("it was invalidated: {reason}"))
+        } else if wal_status.as_deref() == Some("lost") || confirmed_lsn == 0 {
+            SlotState::Unusable("the WAL that it needs was removed".into())
+        } else {
+            SlotState::Usable { confirmed_lsn }
+        }))
+    });
+    found.unwrap_or_else(|e| error!("could not look at replication slot {name}: {e}")).unwrap_or(SlotState::Missing)
+}
+
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+const CREATE: &str =
+    "SELECT (lsn - '0/0')::numeric FROM pg_catalog.pg_create_logical_replication_slot($1, $2, false, false)";
+/// With failover, so that a promoted standby that synchronises slots goes on where this server stopped.
+#[cfg(not(any(feature = "pg15", feature = "pg16")))]
+const CREATE: &str =
+    "SELECT (lsn - '0/0')::numeric FROM pg_catalog.pg_create_logical_replication_slot($1, $2, false, false, true)";
+
+/// Makes the slot and says from where on it sees changes. Waits for the transactions that are running. In a
+/// transaction with a snapshot that has not written anything.
+pub fn create(name: &str) -> u64 {
+    lsn(name, CREATE, &[name.into(), PLUGIN.into()]).unwrap_or(0)
+}
+
+/// Removes the slot. In a transaction with a snapshot.
+pub fn drop(name: &str) {
+    lsn(name, "SELECT 0::numeric FROM pg_catalog.pg_drop_replication_slot($1)", &[name.into()]);
+}
+
+// Only reading, so far as SPI knows: a slot cannot be made in a transaction that has an xid.
+fn lsn(name: &str, sql: &str, arguments: &[pgrx::datum::DatumWithOid<'_>]) -> Option<u64> {
+    let result = Spi::connect(|client| client.select(sql, Some(1), arguments)?.first().get_one::<AnyNumeric>());
+    let lsn = result.unwrap_or_else(|e| error!("replication slot {name}: {e}"));
+    lsn.and_then(|n| u64::try_from(n).ok())
+}
