@@ -4,10 +4,12 @@
 use pgrx::pg_sys::ffi;
 
 pub mod bindings;
+pub mod class;
 pub mod decoding;
 pub mod deparse;
 pub mod expr;
 pub mod heap;
+pub mod inval;
 pub mod lock;
 pub mod memory;
 pub mod origin;
@@ -22,4 +24,5 @@ pub mod table;
 pub mod tuple;
 pub mod types;
 pub mod wait;
+pub mod wal;
 pub mod worker;

@@ -1,0 +1,65 @@
+//! Relations by name and OID, through the system caches.
+
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString};
+
+/// OID of the relation `schema.name`, if there is one.
+pub fn named(schema: &CStr, name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: catalog lookups by NUL-terminated names.
+    unsafe {
+        let namespace = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        if namespace == pg_sys::InvalidOid {
+            return None;
+        }
+        let relid = pg_sys::get_relname_relid(name.as_ptr(), namespace).to_u32();
+        (relid != 0).then_some(relid)
+    }
+}
+
+/// The role that owns a relation, if the relation exists.
+pub fn owner(relid: u32) -> Option<u32> {
+    // SAFETY: the tuple stays valid until it is released; pg_class tuples begin with the fixed struct.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::RELOID as i32,
+            pg_sys::Datum::from(pg_sys::Oid::from(relid)),
+        );
+        if tuple.is_null() {
+            return None;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let owner = (*form).relowner.to_u32();
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
+
+/// Blocks of a relation's main fork. The caller holds a lock on it.
+pub fn blocks(relid: u32) -> u32 {
+    // SAFETY: opened and closed here, under a lock that the caller keeps.
+    unsafe {
+        let rel = pg_sys::relation_open(pg_sys::Oid::from(relid), pg_sys::AccessShareLock as i32);
+        let blocks = pg_sys::RelationGetNumberOfBlocksInFork(rel, pg_sys::ForkNumber::MAIN_FORKNUM);
+        pg_sys::relation_close(rel, pg_sys::NoLock as i32);
+        blocks
+    }
+}
+
+/// The planner's estimate of a relation's rows; -1 when it was never analysed.
+pub fn estimated_rows(relid: u32) -> f64 {
+    // SAFETY: as in `owner`.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::RELOID as i32,
+            pg_sys::Datum::from(pg_sys::Oid::from(relid)),
+        );
+        if tuple.is_null() {
+            return -1.0;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let rows = f64::from((*form).reltuples);
+        pg_sys::ReleaseSysCache(tuple);
+        rows
+    }
+}

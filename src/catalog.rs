@@ -1,0 +1,261 @@
+//! The catalog of stream tables: reading and writing `pgtrickle.pgt_*`.
+
+use crate::error::{Error, Result};
+use pgrx::prelude::*;
+use pgrx::{PgSqlErrorCode as Code, datum::DatumWithOid, spi};
+use pgtrickle_pg::class;
+use pgtrickle_pg::snapshot::{Snapshot, XidSet};
+
+/// The snapshot that a stream table's contents correspond to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frontier {
+    /// Transactions whose changes are in the contents.
+    pub visible: XidSet,
+    /// End of WAL just after the snapshot was taken.
+    pub lsn: u64,
+    /// The transaction that stored the frontier; changes of parent stream tables made by it are in the contents.
+    pub xid: u64,
+}
+
+impl Frontier {
+    /// That of a stream table that has not been filled: nothing is known to be in it.
+    pub const EMPTY: Frontier = Frontier { visible: XidSet::EMPTY, lsn: 0, xid: 0 };
+}
+
+/// What a source is, as `pgt_dependencies.source_type` says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SourceType {
+    /// An ordinary or partitioned table: changes are captured from the WAL.
+    Table,
+    /// Another stream table: its refreshes write its changes.
+    StreamTable,
+    /// Anything that leaves no changes behind; compared at each refresh.
+    Other,
+}
+
+/// A relation that a stream table reads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dependency {
+    pub relid: u32,
+    pub kind: SourceType,
+}
+
+/// A stream table as the catalog has it.
+#[derive(Clone, Debug)]
+pub struct StreamTable {
+    pub pgt_id: i64,
+    pub relid: u32,
+    pub schema: String,
+    pub name: String,
+    pub query_hash: i64,
+    pub schedule: String,
+    pub refresh_mode: String,
+    pub differential: bool,
+    pub full_reason: Option<String>,
+    pub status: String,
+    pub is_populated: bool,
+    pub frontier: Option<Frontier>,
+    pub generation: i64,
+    pub fingerprint: i64,
+    pub consecutive_errors: i32,
+    pub needs_reinit: bool,
+    pub owner: u32,
+    pub sources: Vec<Dependency>,
+}
+
+impl StreamTable {
+    /// `schema.name` for messages.
+    pub fn label(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+}
+
+const SELECT_STREAM_TABLE: &str = "
+    SELECT s.pgt_id, s.pgt_relid, n.nspname::text, c.relname::text, s.defining_query_hash, s.schedule, s.refresh_mode,
+           s.effective_refresh_mode = 'DIFFERENTIAL', s.full_reason, s.status, s.is_populated, s.frontier::text,
+           (s.frontier_lsn - '0/0'::pg_lsn)::bigint, s.frontier_xid::text::bigint, s.generation, s.program_fingerprint,
+           s.consecutive_errors, s.needs_reinit, c.relowner,
+           array(SELECT d.source_relid FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY 1),
+           array(SELECT d.source_type FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid)
+      FROM pgtrickle.pgt_stream_tables s
+      JOIN pg_catalog.pg_class c ON c.oid = s.pgt_relid
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+
+fn read_row(row: &spi::SpiHeapTupleData<'_>) -> std::result::Result<StreamTable, spi::Error> {
+    let text = |i| row.get::<String>(i).map(Option::unwrap_or_default);
+    let number = |i| row.get::<i64>(i).map(Option::unwrap_or_default);
+    let flag = |i| row.get::<bool>(i).map(Option::unwrap_or_default);
+    let oid = |i| row.get::<pg_sys::Oid>(i).map(|o| o.map_or(0, |o| o.to_u32()));
+    let frontier = match row.get::<String>(12)? {
+        Some(snapshot) => Some(Frontier {
+            visible: snapshot.parse().unwrap_or(XidSet::EMPTY),
+            lsn: number(13)? as u64,
+            xid: number(14)? as u64,
+        }),
+        None => None,
+    };
+    let relids = row.get::<Vec<pg_sys::Oid>>(20)?.unwrap_or_default();
+    let kinds = row.get::<Vec<String>>(21)?.unwrap_or_default();
+    let sources = relids
+        .into_iter()
+        .zip(kinds)
+        .map(|(relid, kind)| Dependency {
+            relid: relid.to_u32(),
+            kind: match kind.as_str() {
+                "TABLE" => SourceType::Table,
+                "STREAM_TABLE" => SourceType::StreamTable,
+                _ => SourceType::Other,
+            },
+        })
+        .collect();
+    Ok(StreamTable {
+        pgt_id: number(1)?,
+        relid: oid(2)?,
+        schema: text(3)?,
+        name: text(4)?,
+        query_hash: number(5)?,
+        schedule: text(6)?,
+        refresh_mode: text(7)?,
+        differential: flag(8)?,
+        full_reason: row.get::<String>(9)?,
+        status: text(10)?,
+        is_populated: flag(11)?,
+        frontier,
+        generation: number(15)?,
+        fingerprint: number(16)?,
+        consecutive_errors: row.get::<i32>(17)?.unwrap_or_default(),
+        needs_reinit: flag(18)?,
+        owner: oid(19)?,
+        sources,
+    })
+}
+
+fn select(condition: &'static str, args: &[DatumWithOid<'_>]) -> Vec<StreamTable> {
+    let sql = format!("{SELECT_STREAM_TABLE} {condition}");
+    // The newest snapshot, as the statement that called us may have begun before the last refresh ended.
+    Snapshot::latest().active(|| {
+        Spi::connect(|client| {
+            let rows = client.select(&sql, None, args).unwrap_or_report();
+            rows.map(|row| read_row(&row).unwrap_or_report()).collect()
+        })
+    })
+}
+
+/// Every stream table of this database, by id.
+pub fn all() -> Vec<StreamTable> {
+    select("ORDER BY s.pgt_id", &[])
+}
+
+/// The stream table with this id.
+pub fn by_id(pgt_id: i64) -> Option<StreamTable> {
+    select("WHERE s.pgt_id = $1", &[pgt_id.into()]).pop()
+}
+
+/// The stream table stored in this relation.
+pub fn by_relid(relid: u32) -> Option<StreamTable> {
+    select("WHERE s.pgt_relid = $1", &[pg_sys::Oid::from(relid).into()]).pop()
+}
+
+/// The stream table that a user names, by the search path.
+pub fn by_name(name: &str) -> Result<StreamTable> {
+    let relid = Spi::connect(|client| {
+        client
+            .select("SELECT pg_catalog.to_regclass($1)::oid", Some(1), &[name.into()])
+            .unwrap_or_report()
+            .first()
+            .get_one::<pg_sys::Oid>()
+            .unwrap_or_report()
+    });
+    relid.and_then(|relid| by_relid(relid.to_u32())).ok_or_else(|| Error::no_such_stream_table(name))
+}
+
+/// The stream table that a user names, which the user must own.
+pub fn by_name_owned(name: &str) -> Result<StreamTable> {
+    let st = by_name(name)?;
+    if pgtrickle_pg::spi::owns_relation(st.relid, pgtrickle_pg::spi::current_role()) {
+        Ok(st)
+    } else {
+        Err(Error::not_owner(&st.label()))
+    }
+}
+
+/// How capture of one source stands.
+#[derive(Clone, Debug)]
+pub struct Tracking {
+    pub relid: u32,
+    pub columns: Vec<i16>,
+    pub degraded: Option<String>,
+}
+
+/// The tracking rows of these sources, as committed now.
+pub fn tracking(relids: &[u32]) -> Vec<Tracking> {
+    let oids: Vec<pg_sys::Oid> = relids.iter().map(|&r| pg_sys::Oid::from(r)).collect();
+    Snapshot::latest().active(|| {
+        Spi::connect(|client| {
+            client
+                .select(
+                    "SELECT source_relid, columns, CASE state WHEN 'DEGRADED' THEN coalesce(detail, '') END
+                       FROM pgtrickle.pgt_change_tracking WHERE source_relid = ANY ($1)",
+                    None,
+                    &[oids.into()],
+                )
+                .unwrap_or_report()
+                .map(|row| Tracking {
+                    relid: row.get::<pg_sys::Oid>(1).unwrap_or_report().map_or(0, |o| o.to_u32()),
+                    columns: row.get::<Vec<i16>>(2).unwrap_or_report().unwrap_or_default(),
+                    degraded: row.get::<String>(3).unwrap_or_report(),
+                })
+                .collect()
+        })
+    })
+}
+
+/// The generation of capture as committed now; 0 while there is no slot.
+pub fn generation() -> i64 {
+    Snapshot::latest().active(|| {
+        Spi::connect(|client| {
+            client
+                .select("SELECT coalesce(max(generation), 0) FROM pgtrickle.pgt_capture", Some(1), &[])
+                .unwrap_or_report()
+                .first()
+                .get_one::<i64>()
+                .unwrap_or_report()
+                .unwrap_or_default()
+        })
+    })
+}
+
+/// Runs statements that write the catalog, as the owner of the extension.
+pub fn write<T>(work: impl FnOnce(&mut spi::SpiClient<'_>) -> T) -> T {
+    let _owner = pgtrickle_pg::spi::RunAs::role(extension_owner());
+    Spi::connect_mut(work)
+}
+
+/// One statement that writes the catalog; returns the number of rows.
+pub fn execute(sql: &'static str, args: &[DatumWithOid<'_>]) -> usize {
+    write(|client| client.update(sql, None, args).unwrap_or_report().len())
+}
+
+/// OID of `pgtrickle.pgt_stream_tables`, the class of refresh locks.
+pub fn relid() -> u32 {
+    class::named(c"pgtrickle", "pgt_stream_tables").unwrap_or_else(|| {
+        Error::new(Code::ERRCODE_UNDEFINED_OBJECT, "extension pg_trickle is not installed in this database")
+            .hint("CREATE EXTENSION pg_trickle;")
+            .raise()
+    })
+}
+
+/// The role that owns the extension's catalog, and with it the buffers.
+pub fn extension_owner() -> u32 {
+    class::owner(relid()).unwrap_or_default()
+}
+
+/// Whether the extension is installed in this database.
+pub fn installed() -> bool {
+    class::named(c"pgtrickle", "pgt_stream_tables").is_some()
+}
+
+/// Makes the scheduler read the catalog again once this transaction commits.
+pub fn changed() {
+    crate::workers::on_commit_reread_catalog();
+}
