@@ -57,6 +57,8 @@ CREATE TABLE pgtrickle.pgt_refresh_history (
     duration        interval GENERATED ALWAYS AS (end_time - start_time) STORED,
     action          text NOT NULL CHECK (action IN ('NO_DATA', 'FULL', 'DIFFERENTIAL', 'REINITIALIZE', 'SKIP')),
     status          text NOT NULL CHECK (status IN ('COMPLETED', 'FAILED')),
+    -- Differential refreshes that this row sums up; a busy stream table gets one row a second.
+    refreshes       integer NOT NULL DEFAULT 1,
     rows_inserted   bigint NOT NULL DEFAULT 0,
     rows_deleted    bigint NOT NULL DEFAULT 0,
     delta_row_count bigint NOT NULL DEFAULT 0,

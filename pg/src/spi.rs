@@ -81,6 +81,28 @@ impl Plan {
         }
     }
 
+    /// Runs a query under `snapshot`; the text of the first column of its first row, None if there is no row or it is
+    /// NULL there.
+    pub fn first_text(&self, snapshot: &Snapshot) -> Option<String> {
+        snapshot.active(|| {
+            // SAFETY: the row table is ours until the next SPI call; the text is copied out of it.
+            unsafe {
+                let code = pg_sys::SPI_execute_plan(self.0, std::ptr::null_mut(), std::ptr::null(), true, 1);
+                if code != pg_sys::SPI_OK_SELECT as i32 {
+                    pgrx::error!("a query failed with SPI code {code}");
+                }
+                let table = pg_sys::SPI_tuptable;
+                if pg_sys::SPI_processed == 0 {
+                    return None;
+                }
+                let text = pg_sys::SPI_getvalue(*(*table).vals, (*table).tupdesc, 1);
+                let copy = (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned());
+                pg_sys::SPI_freetuptable(table);
+                copy
+            }
+        })
+    }
+
     /// Runs a query under the active snapshot and sends its rows to `receiver`.
     pub(crate) fn execute_into(&self, receiver: *mut pg_sys::DestReceiver) {
         // SAFETY: the options are read during the call only; the receiver is the caller's.

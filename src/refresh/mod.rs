@@ -1,0 +1,237 @@
+//! Refresh by the snapshot frontier: take a snapshot S, wait until the change buffers hold everything visible in S,
+//! apply to each stream table the changes between its frontier and S, store S as the new frontier. One transaction.
+//!
+//! Invariant: a stream table is its query's result at its stored frontier, always.
+
+pub mod barrier;
+pub mod fill;
+pub mod program;
+pub mod prune;
+mod run;
+pub mod sources;
+mod store;
+
+use crate::catalog::{self, Frontier, SourceType, StreamTable};
+use crate::error::{Error, Result};
+use crate::{settings, shmem};
+use pgtrickle_pg::snapshot::{Snapshot, XidSet};
+use pgtrickle_pg::spi::{Connection, LocalSettings, RunAs};
+use pgtrickle_pg::{lock, relation, snapshot, worker};
+use program::{Loaded, Task};
+use run::Relations;
+use sources::Changes;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Who asked for a refresh, as the history tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Initiator {
+    Scheduler,
+    Manual,
+}
+
+/// What a refresh did, as the history tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    NoData,
+    Differential,
+    Full,
+    Reinitialize,
+}
+
+impl Action {
+    fn name(self) -> &'static str {
+        match self {
+            Action::NoData => "NO_DATA",
+            Action::Differential => "DIFFERENTIAL",
+            Action::Full => "FULL",
+            Action::Reinitialize => "REINITIALIZE",
+        }
+    }
+}
+
+/// The result of one stream table's refresh.
+pub struct Outcome {
+    pub st: StreamTable,
+    pub action: Action,
+    /// Rows of the stream table's delta.
+    pub delta_rows: u64,
+    pub changes: Changes,
+    pub started: Instant,
+    pub duration: Duration,
+    /// When the snapshot was taken, µs since 2000-01-01.
+    pub snapshot_at: i64,
+}
+
+/// What all stream tables of one refresh share.
+struct Round {
+    snapshot: Snapshot,
+    visible: XidSet,
+    lsn: u64,
+    snapshot_at: i64,
+    generation: i64,
+    degraded: Vec<u32>,
+    barrier: Duration,
+    initiator: Initiator,
+}
+
+/// Settings under which the statements run: names resolve to nothing but PostgreSQL's own, and plans suit small deltas.
+const SETTINGS: &[(&std::ffi::CStr, &std::ffi::CStr)] =
+    &[(c"search_path", c"pg_catalog"), (c"jit", c"off"), (c"random_page_cost", c"1.1")];
+
+/// Refreshes stream tables, parents before their children, in the current transaction. The caller reports the outcomes
+/// with [`Outcome::committed`] once the transaction has committed.
+pub fn refresh(pgt_ids: &[i64], initiator: Initiator) -> Result<Vec<Outcome>> {
+    let mut stream_tables = Vec::new();
+    for &pgt_id in pgt_ids {
+        lock::stream_table(catalog::relid(), pgt_id, true);
+        // Read only now: the refresh that held the lock before us may have moved the frontier.
+        stream_tables.extend(catalog::by_id(pgt_id));
+    }
+    if stream_tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    lock_sources(&stream_tables)?;
+    let round = Round::begin(&stream_tables, initiator)?;
+    stream_tables.into_iter().map(|st| one(st, &round)).collect()
+}
+
+/// TRUNCATE and rewriting ALTER are not MVCC-safe, so they must not come between the snapshot and our commit.
+fn lock_sources(stream_tables: &[StreamTable]) -> Result<()> {
+    for st in stream_tables {
+        for source in &st.sources {
+            if !lock::access_share(source.relid) {
+                return Err(Error::new(
+                    pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                    format!("a source of stream table {} no longer exists", st.label()),
+                )
+                .hint("Drop the stream table, or create its source again and replace the stream table."));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Round {
+    fn begin(stream_tables: &[StreamTable], initiator: Initiator) -> Result<Round> {
+        let snapshot = Snapshot::latest();
+        let visible = snapshot.xids();
+        let lsn = snapshot::insert_lsn();
+        let snapshot_at = worker::now_us();
+        let mut bases: Vec<u32> = stream_tables
+            .iter()
+            .flat_map(|st| &st.sources)
+            .filter(|s| s.kind == SourceType::Table)
+            .map(|s| s.relid)
+            .collect();
+        bases.sort_unstable();
+        bases.dedup();
+        let mut round = Round {
+            snapshot,
+            visible,
+            lsn,
+            snapshot_at,
+            generation: 0,
+            degraded: Vec::new(),
+            barrier: Duration::ZERO,
+            initiator,
+        };
+        if !bases.is_empty() {
+            round.barrier = barrier::wait_for_capture()?;
+            round.generation = catalog::generation();
+            let tracked = catalog::tracking(&bases);
+            // A source without a tracking row has no captured changes either.
+            round.degraded = bases
+                .into_iter()
+                .filter(|&relid| tracked.iter().all(|t| t.relid != relid || t.degraded.is_some()))
+                .collect();
+        }
+        Ok(round)
+    }
+}
+
+fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
+    let started = Instant::now();
+    let loaded = program::load(&st)?;
+    let _connection = Connection::open();
+    let mut relations = Relations::default();
+    let frontier = st.frontier.as_ref().unwrap_or(&Frontier::EMPTY);
+    // Under a newer snapshot than S: it sees what earlier stream tables of this round wrote, too.
+    let newest = Snapshot::latest();
+    let changes = sources::stage(&st, frontier, &round.visible, &newest, &mut relations);
+    let (task, action) = choose(&st, &loaded, round, &changes);
+    let mut delta_rows = 0;
+    if action != Action::NoData {
+        let begun_at = worker::now_us();
+        {
+            let _settings = LocalSettings::new(SETTINGS);
+            let _owner = RunAs::restricted(st.owner);
+            if action == Action::Reinitialize && loaded.fingerprint != st.fingerprint {
+                fill::rebuild_state(&st, &loaded)?;
+            }
+            let statements = program::statements(&st, &loaded, &task);
+            run::run(&st, &statements, &mut relations, &round.snapshot)?;
+        }
+        delta_rows = relations.rows(&pgtrickle_engine::program::Program::root_delta());
+        store::feed_children(&st, &loaded, &relations);
+        store::store_frontier(&st, round, &loaded, action, delta_rows, begun_at);
+    }
+    drop(relations);
+    let duration = started.elapsed() + round.barrier;
+    Ok(Outcome { st, action, delta_rows, changes, started, duration, snapshot_at: round.snapshot_at })
+}
+
+fn choose(st: &StreamTable, loaded: &Loaded, round: &Round, changes: &Changes) -> (Task, Action) {
+    let rebuilt = st.frontier.is_none()
+        || st.needs_reinit
+        || changes.reinitialise
+        || loaded.fingerprint != st.fingerprint
+        || (st.generation != round.generation && st.sources.iter().any(|s| s.kind == SourceType::Table));
+    let blind = st.sources.iter().any(|s| s.kind == SourceType::Other || round.degraded.contains(&s.relid));
+    if rebuilt {
+        (Task::Recompute, Action::Reinitialize)
+    } else if blind {
+        (Task::Recompute, Action::Full)
+    } else if changes.changed.is_empty() {
+        (Task::Recompute, Action::NoData)
+    } else if !loaded.program.is_differential() || too_many(st, changes) {
+        (Task::Recompute, Action::Full)
+    } else {
+        (Task::Apply(changes.changed.clone()), Action::Differential)
+    }
+}
+
+/// Whether recomputing is likely to be cheaper: more than the set fraction of the sources' rows has changed.
+fn too_many(st: &StreamTable, changes: &Changes) -> bool {
+    if st.refresh_mode != "AUTO" || changes.rows < 10_000 {
+        return false;
+    }
+    let known: f64 = st.sources.iter().map(|s| relation::estimated_rows(s.relid).max(0.0)).sum();
+    known > 0.0 && changes.rows as f64 > known * settings::DIFFERENTIAL_MAX_CHANGE_RATIO.get()
+}
+
+impl Outcome {
+    /// Counts the refresh, once its transaction has committed.
+    pub fn committed(&self) {
+        self.changes.committed();
+        let Some(db) = shmem::my_db() else { return };
+        let now = worker::now_us();
+        if let Some(changed_at) = db.commit_time_before(self.changes.newest_lsn).filter(|_| self.changes.rows > 0) {
+            db.note_lag((now - changed_at).max(0) as u64, now);
+        }
+        let dboid = pgtrickle_pg::spi::my_database_id();
+        let Some(counters) = shmem::stream_table(dboid, self.st.pgt_id, &self.st.schema, &self.st.name) else { return };
+        counters.fresh_until.store(self.snapshot_at, Ordering::Relaxed);
+        counters.active.store(true, Ordering::Relaxed);
+        counters.consecutive_errors.store(0, Ordering::Relaxed);
+        match self.action {
+            Action::NoData => return,
+            Action::Differential => counters.differential_refreshes.fetch_add(1, Ordering::Relaxed),
+            Action::Full | Action::Reinitialize => counters.full_refreshes.fetch_add(1, Ordering::Relaxed),
+        };
+        counters.rows_changed.fetch_add(self.delta_rows, Ordering::Relaxed);
+        counters.duration_sum_us.fetch_add(self.duration.as_micros() as u64, Ordering::Relaxed);
+        let bucket = shmem::DURATION_BOUNDS_S.iter().position(|&bound| self.duration.as_secs_f64() <= bound);
+        counters.duration_counts[bucket.unwrap_or(shmem::DURATION_BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
+    }
+}

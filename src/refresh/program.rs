@@ -1,0 +1,197 @@
+//! Refresh programs: from the definition view to statements with kept plans, cached per process.
+//!
+//! Two caches: what a stream table's query was analysed to (dropped when a relation that it reads changes), and the
+//! statements for each set of changed sources, with a plan per size class of what they read.
+
+use crate::analyze::{self, Analyzed};
+use crate::catalog::StreamTable;
+use crate::error::Result;
+use crate::{settings, shmem};
+use lru::LruCache;
+use pgrx::pg_sys;
+use pgtrickle_engine::ir::SourceId;
+use pgtrickle_engine::program::{Program, Step, Target};
+use pgtrickle_engine::sql::{Ident, QualifiedName};
+use pgtrickle_pg::inval::{self, Invalidated};
+use pgtrickle_pg::spi::Plan;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+/// A stream table's program, and what it was made from.
+pub struct Loaded {
+    pub program: Program,
+    /// Changes when the state tables or the index of the stream table must be made anew.
+    pub fingerprint: i64,
+    /// Why the query is recomputed instead of maintained.
+    pub full_reason: Option<String>,
+    /// Number of the stream table's columns.
+    pub width: usize,
+    query_hash: i64,
+    reads: Vec<u32>,
+}
+
+/// What a refresh has to do.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Task {
+    /// Apply the changes of these sources.
+    Apply(BTreeSet<SourceId>),
+    /// Recompute everything and apply the differences.
+    Recompute,
+}
+
+/// The statements of one task, with their plans.
+pub struct Statements {
+    pub steps: Vec<Step>,
+    plans: RefCell<HashMap<PlanKey, Rc<Plan>>>,
+}
+
+/// Which statement, and the size classes of the relations that it reads: a plan made for ten rows is wrong for a
+/// hundred thousand.
+type PlanKey = (usize, Vec<u8>);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    pgt_id: i64,
+    fingerprint: i64,
+    task: Task,
+}
+
+#[derive(Default)]
+struct Caches {
+    loaded: HashMap<i64, Rc<Loaded>>,
+    statements: Option<LruCache<Key, Rc<Statements>>>,
+}
+
+thread_local! {
+    static CACHES: RefCell<Caches> = RefCell::default();
+}
+
+/// Forgets what depends on relations that changed since the last call.
+fn forget_changed() {
+    inval::listen();
+    let changed = inval::take();
+    CACHES.with_borrow_mut(|caches| match changed {
+        Invalidated::All => {
+            caches.loaded.clear();
+            caches.statements = None;
+        }
+        Invalidated::Relations(relids) if relids.is_empty() => {}
+        Invalidated::Relations(relids) => {
+            let stale = |l: &Loaded| l.reads.iter().any(|r| relids.contains(r));
+            caches.loaded.retain(|_, loaded| !stale(loaded));
+        }
+    });
+}
+
+/// The program of a stream table.
+pub fn load(st: &StreamTable) -> Result<Rc<Loaded>> {
+    forget_changed();
+    let known = CACHES.with_borrow(|c| c.loaded.get(&st.pgt_id).cloned());
+    if let Some(loaded) = known.filter(|l| l.query_hash == st.query_hash) {
+        return Ok(loaded);
+    }
+    let analyzed = analyze::definition(st.pgt_id)?;
+    let loaded = Rc::new(build(st, analyzed));
+    CACHES.with_borrow_mut(|c| {
+        let before = c.loaded.insert(st.pgt_id, loaded.clone());
+        // The same text may mean other relations now (after a rename, say), so plans of another program must not serve.
+        if before.is_none() {
+            if let Some(statements) = &mut c.statements {
+                let gone: Vec<Key> = statements.iter().map(|(k, _)| k.clone()).filter(|k| k.pgt_id == st.pgt_id).collect();
+                gone.iter().for_each(|key| drop(statements.pop(key)));
+            }
+        }
+    });
+    Ok(loaded)
+}
+
+/// Makes the program of an analysed query, as `st.refresh_mode` allows.
+pub fn build(st: &StreamTable, analyzed: Analyzed) -> Loaded {
+    let target = Target { table: QualifiedName::new(&st.schema, &st.name), pgt_id: st.pgt_id };
+    let view = definition_view(st.pgt_id);
+    let columns = analyzed.columns();
+    let reads = analyzed.reads();
+    let opaque = |reason: String| (Program::opaque(&view, &columns, &target), Some(reason));
+    let (program, full_reason) = match analyzed {
+        _ if st.refresh_mode == "FULL" => opaque("refresh_mode is FULL".into()),
+        Analyzed::Opaque { reason, .. } => opaque(reason),
+        Analyzed::Differential(definition) => match Program::new(&definition, &target) {
+            Ok(program) => (program, None),
+            Err(unsupported) => opaque(unsupported.reason),
+        },
+    };
+    Loaded { fingerprint: fingerprint(&program), program, full_reason, width: columns.len(), query_hash: st.query_hash, reads }
+}
+
+/// The view that holds a stream table's query.
+pub fn definition_view(pgt_id: i64) -> QualifiedName {
+    QualifiedName { schema: Ident::new("pgtrickle"), name: Ident::new(format!("def_{pgt_id}")) }
+}
+
+fn fingerprint(program: &Program) -> i64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{:?} {:?} {:?}", program.state_tables(), program.identity_index(), program.explain()).hash(&mut hasher);
+    hasher.finish() as i64
+}
+
+/// The statements for a task, from the cache if they were needed before.
+pub fn statements(st: &StreamTable, loaded: &Loaded, task: &Task) -> Rc<Statements> {
+    let key = Key { pgt_id: st.pgt_id, fingerprint: loaded.fingerprint, task: task.clone() };
+    let most = NonZeroUsize::new(settings::TEMPLATE_CACHE_MAX_ENTRIES.get() as usize).unwrap_or(NonZeroUsize::MIN);
+    let shared = shmem::my_db();
+    CACHES.with_borrow_mut(|caches| {
+        let cache = caches.statements.get_or_insert_with(|| LruCache::new(most));
+        if cache.cap() != most {
+            cache.resize(most);
+        }
+        if let Some(found) = cache.get(&key) {
+            shared.inspect(|s| drop(s.cache_hits.fetch_add(1, Ordering::Relaxed)));
+            return found.clone();
+        }
+        shared.inspect(|s| drop(s.cache_misses.fetch_add(1, Ordering::Relaxed)));
+        let steps = match task {
+            Task::Apply(changed) => loaded.program.refresh(changed),
+            Task::Recompute => loaded.program.recompute(),
+        };
+        let made = Rc::new(Statements { steps, plans: RefCell::default() });
+        if let Some((evicted, _)) = cache.push(key.clone(), made.clone())
+            && evicted != key
+        {
+            shared.inspect(|s| drop(s.cache_evictions.fetch_add(1, Ordering::Relaxed)));
+        }
+        made
+    })
+}
+
+impl Statements {
+    /// Statements that are run once and not cached.
+    pub fn once(steps: Vec<Step>) -> Statements {
+        Statements { steps, plans: RefCell::default() }
+    }
+
+    /// The plan of statement `number`, made now if there is none for these size classes.
+    pub fn plan(&self, number: usize, sql: &str, types: &[pg_sys::Oid], classes: Vec<u8>) -> Rc<Plan> {
+        let key = (number, classes);
+        let known = self.plans.borrow().get(&key).cloned();
+        known.unwrap_or_else(|| {
+            let plan = Rc::new(Plan::prepare(sql, types));
+            self.plans.borrow_mut().insert(key, plan.clone());
+            plan
+        })
+    }
+}
+
+/// The class of a number of rows, and the number that the planner is told for it: low, as an underestimate costs less
+/// for few rows than an overestimate.
+pub fn size_class(rows: u64) -> (u8, f64) {
+    match rows {
+        0..=100 => (0, 10.0),
+        101..=2_000 => (1, 1_000.0),
+        2_001..=20_000 => (2, 10_000.0),
+        _ => (3, 100_000.0),
+    }
+}

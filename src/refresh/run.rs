@@ -1,0 +1,93 @@
+//! Running the steps of a program, all under one snapshot.
+
+use super::program::{Statements, size_class};
+use crate::catalog::StreamTable;
+use crate::error::{Error, Result};
+use crate::settings;
+use pgtrickle_engine::program::Step;
+use pgtrickle_engine::sql::{Ident, Sql};
+use pgtrickle_pg::snapshot::Snapshot;
+use pgtrickle_pg::staging::{Staged, stage_query};
+use std::collections::HashMap;
+
+/// The ephemeral relations of one refresh, by name. They end with the SPI connection.
+#[derive(Default)]
+pub struct Relations {
+    staged: HashMap<Ident, Staged>,
+}
+
+impl Relations {
+    pub fn insert(&mut self, name: Ident, staged: Staged) {
+        self.staged.insert(name, staged);
+    }
+
+    /// Rows of a relation, 0 if it was not staged.
+    pub fn rows(&self, name: &Ident) -> u64 {
+        self.staged.get(name).map_or(0, |s| s.rows)
+    }
+
+    /// Size classes of relations, as key of the plans that read them.
+    pub fn classes(&self, names: &[Ident]) -> Vec<u8> {
+        names.iter().map(|name| size_class(self.rows(name)).0).collect()
+    }
+
+    fn all_empty(&self, names: &[Ident]) -> bool {
+        !names.is_empty() && names.iter().all(|name| self.rows(name) == 0)
+    }
+}
+
+/// Runs the steps under `snapshot`. An error of ours means that stored state contradicts the changes.
+pub fn run(st: &StreamTable, statements: &Statements, relations: &mut Relations, snapshot: &Snapshot) -> Result<()> {
+    for (number, step) in statements.steps.iter().enumerate() {
+        pgrx::check_for_interrupts!();
+        let skip = relations.all_empty(step.skip_if_empty());
+        match step {
+            Step::Stage { name, query, reads, .. } => {
+                let query = if skip { &nothing_of(query) } else { query };
+                let mut classes = relations.classes(reads);
+                // A skipped query has plans of its own, for a relation without rows.
+                classes.push(u8::from(skip));
+                log(st, query);
+                let plan = statements.plan(number, query.as_str(), &[], classes);
+                let staged = stage_query(&plan, snapshot, name.as_str(), |rows| size_class(rows).1);
+                relations.insert(name.clone(), staged);
+            }
+            _ if skip => {}
+            Step::Modify { sql, reads, expect, .. } => {
+                log(st, sql);
+                let plan = statements.plan(number, sql.as_str(), &[], relations.classes(reads));
+                let expected = expect.as_ref().map(|sql| number_of(statements, number, sql, relations.classes(reads), snapshot));
+                let done = plan.execute(snapshot, &[]);
+                if let Some(expected) = expected.filter(|&expected| expected != done as i64) {
+                    let what = format!("{done} rows were found where the changes call for {expected}.");
+                    return Err(Error::corrupt_state(&st.label(), &what));
+                }
+            }
+            Step::Check { query, reads, .. } => {
+                let plan = statements.plan(number, query.as_str(), &[], relations.classes(reads));
+                if let Some(what) = plan.first_text(snapshot) {
+                    return Err(Error::corrupt_state(&st.label(), &what));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The same columns, no rows.
+fn nothing_of(query: &Sql) -> Sql {
+    pgtrickle_engine::sql!("SELECT * FROM ({}) AS skipped WHERE false", query)
+}
+
+fn number_of(statements: &Statements, number: usize, sql: &Sql, mut classes: Vec<u8>, snapshot: &Snapshot) -> i64 {
+    // Apart from the plans of the statement itself.
+    classes.push(u8::MAX);
+    let plan = statements.plan(number, sql.as_str(), &[], classes);
+    plan.first_text(snapshot).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+fn log(st: &StreamTable, sql: &Sql) {
+    if settings::LOG_DELTA_SQL.get() {
+        pgrx::log!("pg_trickle: {}: {sql}", st.label());
+    }
+}

@@ -1,0 +1,107 @@
+//! Staging the changes of sources: which rows of the change buffers a refresh makes visible.
+
+use super::program::size_class;
+use super::run::Relations;
+use crate::catalog::{Frontier, SourceType, StreamTable};
+use pgtrickle_engine::ir::SourceId;
+use pgtrickle_engine::program::Program;
+use pgtrickle_pg::relation;
+use pgtrickle_pg::snapshot::{Snapshot, XidSet, current_xid};
+use pgtrickle_pg::staging::{Filling, Position, Reach};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+
+/// Segments of a change buffer.
+pub const SEGMENTS: u32 = 2;
+
+/// The change buffer of a source, and its segments.
+pub struct Buffer {
+    pub relid: u32,
+    pub segments: Vec<u32>,
+}
+
+/// The change buffer of a source, if it has one.
+pub fn buffer_of(source: u32) -> Option<Buffer> {
+    let relid = relation::named(c"pgtrickle_changes", &format!("changes_{source}"))?;
+    let segments = (0..SEGMENTS)
+        .filter_map(|n| relation::named(c"pgtrickle_changes", &format!("changes_{source}_{n}")))
+        .collect();
+    Some(Buffer { relid, segments })
+}
+
+/// What staging found.
+#[derive(Default)]
+pub struct Changes {
+    /// Sources with changes.
+    pub changed: BTreeSet<SourceId>,
+    /// Change rows staged.
+    pub rows: u64,
+    /// Deltas cannot express what happened to a source; recompute.
+    pub reinitialise: bool,
+    /// Changes are in the buffers that are not visible yet.
+    pub leftover: bool,
+    /// Commit LSN of the newest change staged, 0 if none.
+    pub newest_lsn: u64,
+    positions: Vec<((i64, u32), Position)>,
+}
+
+thread_local! {
+    /// Where the next refresh of a stream table may start reading a segment. Only of refreshes that committed.
+    static POSITIONS: RefCell<HashMap<(i64, u32), Position>> = RefCell::default();
+}
+
+impl Changes {
+    /// Once the refresh has committed, the next one may start where this one ended.
+    pub fn committed(&self) {
+        POSITIONS.with_borrow_mut(|known| known.extend(self.positions.iter().copied()));
+    }
+}
+
+/// Forgets the positions of a stream table whose frontier may have moved back.
+pub fn forget_positions(pgt_id: i64) {
+    POSITIONS.with_borrow_mut(|known| known.retain(|&(id, _), _| id != pgt_id));
+}
+
+/// Stages the changes of every source of `st` that are visible in `visible` and not in its frontier. Buffer rows are
+/// read under `newest`, as rows written after `visible` was taken describe transactions visible in it.
+pub fn stage(st: &StreamTable, frontier: &Frontier, visible: &XidSet, newest: &Snapshot, into: &mut Relations) -> Changes {
+    let mut found = Changes::default();
+    let own = current_xid();
+    for source in st.sources.iter().filter(|s| s.kind != SourceType::Other) {
+        let Some(buffer) = buffer_of(source.relid) else {
+            found.reinitialise = true;
+            continue;
+        };
+        let from_parent = source.kind == SourceType::StreamTable;
+        let reach = |xid: u64| {
+            if frontier.visible.contains(xid) || (from_parent && xid == frontier.xid) {
+                Reach::Known
+            } else if visible.contains(xid) || (from_parent && Some(xid) == own) {
+                Reach::New
+            } else {
+                Reach::Later
+            }
+        };
+        let mut filling = Filling::like(buffer.relid);
+        let mut rows = 0;
+        for segment in buffer.segments {
+            let key = (st.pgt_id, segment);
+            // A parent's refreshes append wherever there is room, so the order of its rows says nothing.
+            let from = POSITIONS.with_borrow(|known| known.get(&key).copied()).filter(|_| !from_parent);
+            let scan = filling.add(segment, newest, from, reach);
+            rows += scan.new_rows;
+            found.reinitialise |= scan.reinitialise;
+            found.leftover |= scan.later_rows > 0;
+            found.newest_lsn = found.newest_lsn.max(scan.newest_lsn);
+            found.positions.push((key, scan.next));
+        }
+        let id = SourceId(source.relid);
+        let name = Program::source_delta(id);
+        into.insert(name.clone(), filling.register(name.as_str(), size_class(rows).1));
+        if rows > 0 {
+            found.changed.insert(id);
+            found.rows += rows;
+        }
+    }
+    found
+}

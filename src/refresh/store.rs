@@ -1,0 +1,161 @@
+//! What a refresh leaves behind besides the stream table's rows: changes for its children, the frontier, the history.
+
+use super::program::Loaded;
+use super::run::Relations;
+use super::sources::buffer_of;
+use super::{Action, Initiator, Round};
+use crate::catalog::{self, StreamTable};
+use pgrx::{IntoDatum, pg_sys};
+use pgtrickle_engine::program::Program;
+use pgtrickle_engine::sql;
+use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
+use pgtrickle_pg::snapshot::{Snapshot, assign_xid};
+use pgtrickle_pg::spi::{Plan, RunAs};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Differential refreshes of one stream table by the scheduler are told in the history at most this often; a row sums
+/// up those since the row before.
+const HISTORY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Refreshes that are not yet in the history.
+#[derive(Default)]
+struct Untold {
+    refreshes: i32,
+    rows: i64,
+    last_row: Option<Instant>,
+}
+
+thread_local! {
+    static UNTOLD: RefCell<HashMap<i64, Untold>> = RefCell::default();
+    static PLANS: RefCell<HashMap<String, Plan>> = RefCell::default();
+}
+
+/// Runs a statement of fixed text with a plan that is kept for the life of the process.
+fn execute_kept(statement: &str, types: &[pg_sys::Oid], values: &[Option<pg_sys::Datum>]) {
+    let plan = PLANS.with_borrow_mut(|plans| plans.remove(statement));
+    let plan = plan.unwrap_or_else(|| Plan::prepare(statement, types));
+    plan.execute(&Snapshot::latest(), values);
+    // Put back only when it worked: after an error the plan is freed with everything else.
+    PLANS.with_borrow_mut(|plans| plans.insert(statement.to_owned(), plan));
+}
+
+/// Writes the delta of a stream table to its change buffer, if other stream tables read it. Its rows carry this
+/// transaction's id, so the same visibility rule as for base tables tells when a child has seen them.
+pub fn feed_children(st: &StreamTable, loaded: &Loaded, relations: &Relations) {
+    let root = Program::root_delta();
+    if relations.rows(&root) == 0 || buffer_of(st.relid).is_none() {
+        return;
+    }
+    let buffer = QualifiedName {
+        schema: Ident::new("pgtrickle_changes"),
+        name: Ident::new(format!("changes_{}_0", st.relid)),
+    };
+    let width = loaded.width;
+    let statement = sql!(
+        "INSERT INTO {} (xid, lsn, seq, w, {}) SELECT $1::text::xid8, '0/0', 0, w, {} FROM {}",
+        buffer,
+        Sql::list((1..=width).map(|i| Ident::new(format!("c{i}")))),
+        Sql::list((0..width).map(Sql::column)),
+        root
+    );
+    let _owner = RunAs::role(catalog::extension_owner());
+    let plan = Plan::prepare(statement.as_str(), &[pg_sys::TEXTOID]);
+    plan.execute(&Snapshot::latest(), &[assign_xid().to_string().into_datum()]);
+}
+
+const STORE_FRONTIER: &str = "
+    UPDATE pgtrickle.pgt_stream_tables
+       SET frontier = $2::pg_snapshot, frontier_lsn = '0/0'::pg_lsn + $3::numeric, frontier_xid = $4::xid8,
+           generation = $5, data_timestamp = $6, last_refresh_at = pg_catalog.clock_timestamp(),
+           program_fingerprint = $7, effective_refresh_mode = $8, full_reason = $9, is_populated = true,
+           needs_reinit = false, consecutive_errors = 0,
+           status = CASE WHEN status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE status END
+     WHERE pgt_id = $1";
+
+const TELL: &str = "
+    INSERT INTO pgtrickle.pgt_refresh_history
+           (pgt_id, start_time, end_time, action, status, refreshes, rows_inserted, rows_deleted, delta_row_count,
+            barrier_wait, initiated_by)
+    SELECT $1, $2, pg_catalog.clock_timestamp(), $3, 'COMPLETED', $4,
+           coalesce(sum(w) FILTER (WHERE w > 0), 0), coalesce(-sum(w) FILTER (WHERE w < 0), 0), $5,
+           pg_catalog.make_interval(secs => $6), $7
+      FROM pgt_root";
+
+/// Stores the frontier and, when it is time, tells the history.
+pub(super) fn store_frontier(
+    st: &StreamTable,
+    round: &Round,
+    loaded: &Loaded,
+    action: Action,
+    delta_rows: u64,
+    begun_at: i64,
+) {
+    let _owner = RunAs::role(catalog::extension_owner());
+    let mode = if loaded.program.is_differential() { "DIFFERENTIAL" } else { "FULL" };
+    execute_kept(
+        STORE_FRONTIER,
+        &[
+            pg_sys::INT8OID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::TIMESTAMPTZOID,
+            pg_sys::INT8OID,
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+        ],
+        &[
+            st.pgt_id.into_datum(),
+            round.visible.to_string().into_datum(),
+            (round.lsn as i64).into_datum(),
+            assign_xid().to_string().into_datum(),
+            round.generation.into_datum(),
+            Some(pg_sys::Datum::from(round.snapshot_at)),
+            loaded.fingerprint.into_datum(),
+            mode.into_datum(),
+            loaded.full_reason.clone().into_datum(),
+        ],
+    );
+    if let Some(told) = due_for_history(st.pgt_id, round.initiator, action, delta_rows) {
+        let initiator = if round.initiator == Initiator::Manual { "MANUAL" } else { "SCHEDULER" };
+        let plan = Plan::prepare(
+            TELL,
+            &[
+                pg_sys::INT8OID,
+                pg_sys::TIMESTAMPTZOID,
+                pg_sys::TEXTOID,
+                pg_sys::INT4OID,
+                pg_sys::INT8OID,
+                pg_sys::FLOAT8OID,
+                pg_sys::TEXTOID,
+            ],
+        );
+        plan.execute(
+            &Snapshot::latest(),
+            &[
+                st.pgt_id.into_datum(),
+                Some(pg_sys::Datum::from(begun_at)),
+                action.name().into_datum(),
+                told.refreshes.into_datum(),
+                told.rows.into_datum(),
+                round.barrier.as_secs_f64().into_datum(),
+                initiator.into_datum(),
+            ],
+        );
+    }
+}
+
+fn due_for_history(pgt_id: i64, initiator: Initiator, action: Action, delta_rows: u64) -> Option<Untold> {
+    UNTOLD.with_borrow_mut(|untold| {
+        let entry = untold.entry(pgt_id).or_default();
+        entry.refreshes += 1;
+        entry.rows += delta_rows as i64;
+        let due = initiator == Initiator::Manual
+            || action != Action::Differential
+            || entry.last_row.is_none_or(|at| at.elapsed() >= HISTORY_INTERVAL);
+        due.then(|| std::mem::replace(entry, Untold { last_row: Some(Instant::now()), ..Untold::default() }))
+    })
+}
