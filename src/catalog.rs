@@ -49,6 +49,8 @@ pub struct StreamTable {
     pub name: String,
     pub query_hash: i64,
     pub schedule: String,
+    /// The schedule's interval; None for 'calculated'.
+    pub schedule_seconds: Option<f64>,
     pub refresh_mode: String,
     pub differential: bool,
     pub full_reason: Option<String>,
@@ -76,7 +78,8 @@ const SELECT_STREAM_TABLE: &str = "
            (s.frontier_lsn - '0/0'::pg_lsn)::bigint, s.frontier_xid::text::bigint, s.generation, s.program_fingerprint,
            s.consecutive_errors, s.needs_reinit, c.relowner,
            array(SELECT d.source_relid FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY 1),
-           array(SELECT d.source_type FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid)
+           array(SELECT d.source_type FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid),
+           CASE WHEN s.schedule <> 'calculated' THEN extract(epoch FROM s.schedule::interval)::float8 END
       FROM pgtrickle.pgt_stream_tables s
       JOIN pg_catalog.pg_class c ON c.oid = s.pgt_relid
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
@@ -115,6 +118,7 @@ fn read_row(row: &spi::SpiHeapTupleData<'_>) -> std::result::Result<StreamTable,
         name: text(4)?,
         query_hash: number(5)?,
         schedule: text(6)?,
+        schedule_seconds: row.get::<f64>(22)?,
         refresh_mode: text(7)?,
         differential: flag(8)?,
         full_reason: row.get::<String>(9)?,

@@ -11,6 +11,8 @@ pub const MAX_DATABASES: usize = 64;
 pub const MAX_STREAM_TABLES: usize = 1024;
 /// Samples of the lag ring; FOUNDING names 256.
 pub const LAG_SAMPLES: usize = 256;
+/// Places for change counts of sources.
+pub const SOURCE_PLACES: usize = 1024;
 /// Apply transactions whose commit times are remembered, to tell the age of what a refresh made visible.
 pub const COMMIT_TIMES: usize = 1024;
 
@@ -46,10 +48,15 @@ shared_struct! {
         pub capture_state: AtomicU32,
         /// Counts commits that wrote change rows; the scheduler compares it to see whether there is anything to do.
         pub change_count: AtomicU64,
+        /// Set when the extension is gone from the database: capture is to stop and the slot to be dropped.
+        pub retired: AtomicBool,
         /// Set when the catalog of stream tables changed and the scheduler must read it again.
         pub catalog_dirty: AtomicBool,
         /// Stream tables whose schedule is "as soon as changes arrive"; while 0 the apply worker does not wake the scheduler.
         pub immediate_tables: AtomicU32,
+        /// Counts per source what was written to its change buffer; sources share a place by OID modulo the size, so a
+        /// moved count may be another's, never the reverse.
+        pub source_changes: [AtomicU64; SOURCE_PLACES],
         /// Next places in the rings below.
         pub lag_next: AtomicU64,
         pub commit_next: AtomicU64,
@@ -235,6 +242,16 @@ impl DbShared {
         if self.immediate_tables.load(Ordering::Relaxed) > 0 {
             self.scheduler_latch.wake();
         }
+    }
+
+    /// Counts a change of a source's buffer, once it is committed and before [`DbShared::note_commit`].
+    pub fn note_source_change(&self, relid: u32) {
+        self.source_changes[relid as usize % SOURCE_PLACES].fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The count of changes of a source's buffer: as long as it is the same, there are no new ones.
+    pub fn source_change_count(&self, relid: u32) -> u64 {
+        self.source_changes[relid as usize % SOURCE_PLACES].load(Ordering::Acquire)
     }
 
     /// Commit time of the newest remembered change at or before `lsn`.

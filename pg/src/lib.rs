@@ -5,6 +5,7 @@ use pgrx::pg_sys::ffi;
 
 pub mod bindings;
 pub mod class;
+pub mod databases;
 pub mod decoding;
 pub mod deparse;
 pub mod expr;
@@ -26,3 +27,4 @@ pub mod types;
 pub mod wait;
 pub mod wal;
 pub mod worker;
+pub mod xact;

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::{settings, shmem};
 use pgtrickle_pg::snapshot::{Snapshot, XidSet};
 use pgtrickle_pg::spi::{Connection, LocalSettings, RunAs};
-use pgtrickle_pg::{lock, relation, snapshot, worker};
+use pgtrickle_pg::{class, lock, snapshot, worker};
 use program::{Loaded, Task};
 use run::Relations;
 use sources::Changes;
@@ -206,7 +206,7 @@ fn too_many(st: &StreamTable, changes: &Changes) -> bool {
     if st.refresh_mode != "AUTO" || changes.rows < 10_000 {
         return false;
     }
-    let known: f64 = st.sources.iter().map(|s| relation::estimated_rows(s.relid).max(0.0)).sum();
+    let known: f64 = st.sources.iter().map(|s| class::estimated_rows(s.relid).max(0.0)).sum();
     known > 0.0 && changes.rows as f64 > known * settings::DIFFERENTIAL_MAX_CHANGE_RATIO.get()
 }
 

@@ -6,7 +6,7 @@ use pgrx::Spi;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::spi::RunAs;
-use pgtrickle_pg::{lock, relation};
+use pgtrickle_pg::{class, lock};
 
 /// Segments below this size are left alone: reading them costs less than emptying them.
 const MIN_BLOCKS: u32 = 128;
@@ -16,7 +16,7 @@ const MIN_BLOCKS: u32 = 128;
 pub fn prune(source: u32, min_blocks: u32) {
     let Some(buffer) = buffer_of(source) else { return };
     for (number, segment) in buffer.segments.into_iter().enumerate() {
-        if relation::blocks(segment) >= min_blocks.max(1) && lock::try_access_exclusive(segment) {
+        if class::blocks(segment) >= min_blocks.max(1) && lock::try_access_exclusive(segment) {
             let name = QualifiedName {
                 schema: Ident::new("pgtrickle_changes"),
                 name: Ident::new(format!("changes_{source}_{number}")),

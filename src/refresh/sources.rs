@@ -5,7 +5,7 @@ use super::run::Relations;
 use crate::catalog::{Frontier, SourceType, StreamTable};
 use pgtrickle_engine::ir::SourceId;
 use pgtrickle_engine::program::Program;
-use pgtrickle_pg::relation;
+use pgtrickle_pg::class;
 use pgtrickle_pg::snapshot::{Snapshot, XidSet, current_xid};
 use pgtrickle_pg::staging::{Filling, Position, Reach};
 use std::cell::RefCell;
@@ -22,9 +22,9 @@ pub struct Buffer {
 
 /// The change buffer of a source, if it has one.
 pub fn buffer_of(source: u32) -> Option<Buffer> {
-    let relid = relation::named(c"pgtrickle_changes", &format!("changes_{source}"))?;
+    let relid = class::named(c"pgtrickle_changes", &format!("changes_{source}"))?;
     let segments = (0..SEGMENTS)
-        .filter_map(|n| relation::named(c"pgtrickle_changes", &format!("changes_{source}_{n}")))
+        .filter_map(|n| class::named(c"pgtrickle_changes", &format!("changes_{source}_{n}")))
         .collect();
     Some(Buffer { relid, segments })
 }

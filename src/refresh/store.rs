@@ -63,6 +63,7 @@ pub fn feed_children(st: &StreamTable, loaded: &Loaded, relations: &Relations) {
     let _owner = RunAs::role(catalog::extension_owner());
     let plan = Plan::prepare(statement.as_str(), &[pg_sys::TEXTOID]);
     plan.execute(&Snapshot::latest(), &[assign_xid().to_string().into_datum()]);
+    crate::workers::on_commit_note_parent_change(st.relid);
 }
 
 const STORE_FRONTIER: &str = "

@@ -1,4 +1,92 @@
-//! The background workers.
+//! The background workers: the launcher keeps those of each database alive.
+//!
+//! | worker | per | does |
+//! |---|---|---|
+//! | `pg_trickle_launcher` | cluster | finds databases with the extension, starts and restarts their workers, serves metrics |
+//! | `pg_trickle_wal_decoder` | database | reads the WAL and sends change records |
+//! | `pg_trickle_apply` | database | writes change records to change buffers |
+//! | `pg_trickle_scheduler` | database | refreshes stream tables when they are due |
+//! | `pg_trickle_tracker` | creation | starts capture of a source in a transaction of its own |
 
-/// Registers what the postmaster starts by itself.
-pub fn register() {}
+mod apply;
+mod launcher;
+mod scheduler;
+pub mod tracker;
+mod wal_decoder;
+
+use crate::shmem::{self, DbShared};
+use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+use pgtrickle_pg::{wal, worker, xact};
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+thread_local! {
+    static MY_DB: Cell<Option<&'static DbShared>> = const { Cell::new(None) };
+    static LAST_COMMIT: Cell<u64> = const { Cell::new(0) };
+    static CATALOG_CHANGED: Cell<bool> = const { Cell::new(false) };
+    static DATABASES_CHANGED: Cell<bool> = const { Cell::new(false) };
+    static PARENTS_CHANGED: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Registers what the postmaster starts by itself, and the hook that wakes the decoder after commits.
+pub fn register() {
+    xact::after_commit(committed);
+    BackgroundWorkerBuilder::new("pg_trickle_launcher")
+        .set_type("pg_trickle_launcher")
+        .set_library("pg_trickle")
+        .set_function("pgtrickle_launcher_main")
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(Some(Duration::from_secs(1)))
+        .load();
+}
+
+/// Makes the scheduler of this database read the catalog again once this transaction commits.
+pub fn on_commit_reread_catalog() {
+    CATALOG_CHANGED.set(true);
+}
+
+/// Makes the launcher look for databases with the extension once this transaction commits.
+pub fn on_commit_look_for_databases() {
+    DATABASES_CHANGED.set(true);
+}
+
+/// Tells the scheduler that a stream table's change buffer has new rows, once this transaction commits.
+pub fn on_commit_note_parent_change(relid: u32) {
+    PARENTS_CHANGED.with_borrow_mut(|relids| relids.push(relid));
+}
+
+/// Runs in every backend after each of its commits, so it must cost next to nothing.
+fn committed() {
+    let end = wal::last_commit_end();
+    let wrote = LAST_COMMIT.replace(end) != end;
+    if DATABASES_CHANGED.take() {
+        shmem::shared().databases_dirty.store(true, Ordering::SeqCst);
+        shmem::shared().launcher_latch.wake();
+    }
+    let db = MY_DB.get().or_else(|| {
+        let found = shmem::my_db();
+        MY_DB.set(found);
+        found
+    });
+    let Some(db) = db.filter(|db| db.dboid.load(Ordering::Relaxed) == pgtrickle_pg::spi::my_database_id()) else {
+        MY_DB.set(None);
+        return;
+    };
+    if wrote && db.apply_pid.load(Ordering::Relaxed) != worker::pid() {
+        db.want_flush_lsn.fetch_max(end, Ordering::SeqCst);
+        if db.decoder_sleeping.load(Ordering::SeqCst) {
+            db.decoder_latch.wake();
+        }
+    }
+    let parents = PARENTS_CHANGED.take();
+    if !parents.is_empty() {
+        parents.iter().for_each(|&relid| db.note_source_change(relid));
+        db.scheduler_latch.wake();
+    }
+    if CATALOG_CHANGED.take() {
+        db.catalog_dirty.store(true, Ordering::SeqCst);
+        db.scheduler_latch.wake();
+    }
+}

@@ -1,0 +1,72 @@
+//! Transactions: hooks on their end, and running work in one whose failure is an ordinary value.
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_guard, pg_sys};
+use std::ffi::c_void;
+use std::panic::AssertUnwindSafe;
+
+/// Calls `callback` after every commit of this backend and of those forked from it. It must be quick and must not raise.
+pub fn after_commit(callback: fn()) {
+    // SAFETY: a fn pointer is as wide as a data pointer and valid for ever.
+    unsafe { pg_sys::RegisterXactCallback(Some(run_after_commit), callback as *mut c_void) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn run_after_commit(event: pg_sys::XactEvent::Type, callback: *mut c_void) {
+    if event == pg_sys::XactEvent::XACT_EVENT_COMMIT {
+        // SAFETY: made from a fn() by after_commit.
+        let callback: fn() = unsafe { std::mem::transmute(callback) };
+        callback();
+    }
+}
+
+/// Why a transaction was rolled back.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub code: PgSqlErrorCode,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    fn from_caught(error: CaughtError) -> Failure {
+        let (CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic { ereport: report, .. }) = error;
+        Failure {
+            code: report.sql_error_code(),
+            message: report.message().to_owned(),
+            detail: report.detail().map(str::to_owned),
+            hint: report.hint().map(str::to_owned),
+        }
+    }
+}
+
+/// Runs `work` in a transaction of its own, with a snapshot; any error, PostgreSQL's or the work's own, rolls it back.
+/// For worker processes, outside of any transaction.
+pub fn attempt<T, E: Into<Failure>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
+    let result = PgTryBuilder::new(AssertUnwindSafe(|| {
+        // SAFETY: the calls pair up, or the abort below makes up for them.
+        unsafe {
+            pg_sys::SetCurrentStatementStartTimestamp();
+            pg_sys::StartTransactionCommand();
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        }
+        let value = work().map_err(Into::into)?;
+        // SAFETY: as above.
+        unsafe {
+            pg_sys::PopActiveSnapshot();
+            pg_sys::CommitTransactionCommand();
+        }
+        Ok(value)
+    }))
+    .catch_others(|error| Err(Failure::from_caught(error)))
+    .catch_rust_panic(|error| Err(Failure::from_caught(error)))
+    .execute();
+    if result.is_err() {
+        // SAFETY: harmless when no transaction is open.
+        unsafe { pg_sys::AbortCurrentTransaction() };
+    }
+    result
+}

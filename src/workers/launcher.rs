@@ -1,0 +1,168 @@
+//! The launcher: one per cluster. It looks for databases that have the extension and keeps their workers alive.
+//!
+//! Whether a database has the extension can only be seen from inside it, so its scheduler is started to look; it claims
+//! the database's place in shared memory when it finds the extension, and ends when it does not.
+
+use crate::shmem::{self, CaptureState};
+use pgrx::bgworkers::{BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker};
+use pgrx::prelude::*;
+use pgtrickle_pg::{databases, wait, worker};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Longest time between two looks at databases and workers.
+const LOOK: Duration = Duration::from_secs(5);
+/// New databases are looked for this often even when nobody said that there are any.
+const LOOK_FOR_DATABASES: Duration = Duration::from_secs(60);
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+/// A worker that has run for this long starts with the first backoff again.
+const STABLE: Duration = Duration::from_secs(60);
+/// Failures in a row after which capture counts as failing.
+const FAILING_AFTER: u32 = 3;
+
+/// A worker that a database needs.
+struct Role {
+    name: &'static str,
+    function: &'static str,
+}
+
+const SCHEDULER: Role = Role { name: "pg_trickle_scheduler", function: "pgtrickle_scheduler_main" };
+const APPLY: Role = Role { name: "pg_trickle_apply", function: "pgtrickle_apply_main" };
+const WAL_DECODER: Role = Role { name: "pg_trickle_wal_decoder", function: "pgtrickle_wal_decoder_main" };
+
+/// One role in one database, and how it fared.
+struct Seat {
+    role: &'static Role,
+    running: Option<DynamicBackgroundWorker>,
+    started: Instant,
+    failures: u32,
+    next_start: Instant,
+}
+
+impl Seat {
+    fn new(role: &'static Role) -> Seat {
+        let now = Instant::now();
+        Seat { role, running: None, started: now, failures: 0, next_start: now }
+    }
+
+    /// Notices that the worker has ended.
+    fn look(&mut self) {
+        let ended = self.running.as_ref().is_some_and(|w| matches!(w.pid(), Err(BackgroundWorkerStatus::Stopped)));
+        if ended {
+            self.running = None;
+            self.failures = if self.started.elapsed() > STABLE { 1 } else { self.failures + 1 };
+            let backoff = FIRST_BACKOFF * 2u32.saturating_pow(self.failures.min(16) - 1);
+            self.next_start = Instant::now() + backoff.min(LONGEST_BACKOFF);
+        }
+    }
+
+    /// Starts the worker if it is not there and its backoff is over.
+    fn fill(&mut self, dboid: u32) {
+        if self.running.is_some() || Instant::now() < self.next_start {
+            return;
+        }
+        self.started = Instant::now();
+        let worker = BackgroundWorkerBuilder::new(self.role.name)
+            .set_type(self.role.name)
+            .set_library("pg_trickle")
+            .set_function(self.role.function)
+            .set_argument(pg_sys::Oid::from(dboid).into_datum())
+            .set_notify_pid(worker::pid())
+            .enable_spi_access()
+            .set_start_time(BgWorkerStartTime::RecoveryFinished)
+            .set_restart_time(None)
+            .load_dynamic();
+        match worker {
+            Ok(worker) => self.running = Some(worker),
+            Err(_) => {
+                self.failures += 1;
+                self.next_start = Instant::now() + LONGEST_BACKOFF;
+                ereport!(
+                    PgLogLevel::WARNING,
+                    PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                    format!("could not start {} for database {dboid}: no free worker slot", self.role.name),
+                    "Raise max_worker_processes: pg_trickle needs one, three more per database, and some for creations."
+                );
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some(worker) = self.running.take() {
+            drop(worker.terminate());
+        }
+    }
+}
+
+/// The workers of one database.
+struct Database {
+    scheduler: Seat,
+    capture: [Seat; 2],
+    /// Whether its scheduler has been sent to look for the extension.
+    probed: bool,
+}
+
+impl Database {
+    fn new() -> Database {
+        Database { scheduler: Seat::new(&SCHEDULER), capture: [Seat::new(&APPLY), Seat::new(&WAL_DECODER)], probed: false }
+    }
+
+    fn tend(&mut self, dboid: u32) {
+        self.scheduler.look();
+        self.capture.iter_mut().for_each(Seat::look);
+        match shmem::db(dboid) {
+            Some(db) if db.retired.load(Ordering::SeqCst) => self.capture.iter_mut().for_each(Seat::stop),
+            Some(db) => {
+                self.scheduler.fill(dboid);
+                self.capture.iter_mut().for_each(|seat| seat.fill(dboid));
+                let failing = self.capture.iter().any(|seat| seat.failures >= FAILING_AFTER && seat.started.elapsed() < STABLE);
+                if failing {
+                    db.set_capture_state(CaptureState::Failing);
+                }
+            }
+            None if !self.probed => {
+                self.probed = true;
+                self.scheduler.next_start = Instant::now();
+                self.scheduler.fill(dboid);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Main function of the launcher.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pgtrickle_launcher_main(_arg: pg_sys::Datum) {
+    worker::handle_signals();
+    worker::connect(0);
+    worker::set_config(c"application_name", c"pg_trickle_launcher");
+    let shared = shmem::shared();
+    shared.launcher_latch.publish();
+    worker::before_exit(|| shmem::shared().launcher_latch.clear());
+    let mut known: HashMap<u32, Database> = HashMap::new();
+    let mut looked: Option<Instant> = None;
+    loop {
+        worker::attend();
+        let told = shared.databases_dirty.swap(false, Ordering::SeqCst);
+        if told || looked.is_none_or(|at| at.elapsed() > LOOK_FOR_DATABASES) {
+            looked = Some(Instant::now());
+            let present = databases::connectable();
+            known.retain(|dboid, _| present.contains(dboid));
+            for dboid in present {
+                let database = known.entry(dboid).or_insert_with(Database::new);
+                database.probed &= !told;
+            }
+        }
+        known.iter_mut().for_each(|(&dboid, database)| database.tend(dboid));
+        let next = known
+            .values()
+            .flat_map(|d| d.capture.iter().chain([&d.scheduler]))
+            .filter(|seat| seat.running.is_none() && seat.failures > 0)
+            .map(|seat| seat.next_start.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+            .min();
+        wait::sleep(next.unwrap_or(LOOK).min(LOOK));
+    }
+}
