@@ -109,6 +109,21 @@ pub const DURATION_BOUNDS_S: [f64; DURATION_BUCKETS - 1] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 shared_struct! {
+    /// A request to start capture of a table, from a creating backend to the worker that it starts for this.
+    pub struct TrackRequest {
+        /// 0 free, 1 asked, 2 done, 3 failed.
+        pub state: AtomicU32,
+        pub dboid: AtomicU32,
+        pub relid: AtomicU32,
+        /// One bit per attribute number.
+        pub columns: [AtomicU64; 26],
+        /// Why it failed: the packed SQLSTATE, and the message as NUL-padded UTF-8.
+        pub code: AtomicI32,
+        pub message: [AtomicU8; 256],
+    }
+}
+
+shared_struct! {
     /// All shared memory of pg_trickle.
     pub struct Shared {
         pub launcher_latch: LatchSlot,
@@ -116,6 +131,7 @@ shared_struct! {
         pub databases_dirty: AtomicBool,
         pub parallel_queue_depth: AtomicU64,
         pub worker_idle_ms_total: AtomicU64,
+        pub track_requests: [TrackRequest; 16],
         pub databases: [DbShared; MAX_DATABASES],
         pub stream_tables: [StreamTableShared; MAX_STREAM_TABLES],
     }
@@ -211,15 +227,16 @@ pub fn release_stream_table(dboid: u32, pgt_id: i64) {
     }
 }
 
-fn store_text(to: &[AtomicU8; 64], text: &str) {
-    let bytes = text.bytes().take(63).chain(std::iter::repeat(0));
+/// Stores a text, cut where the place ends.
+pub fn store_text(to: &[AtomicU8], text: &str) {
+    let bytes = text.bytes().take(to.len() - 1).chain(std::iter::repeat(0));
     for (slot, byte) in to.iter().zip(bytes) {
         slot.store(byte, Ordering::Relaxed);
     }
 }
 
 /// Reads back what [`stream_table`] stored.
-pub fn load_text(from: &[AtomicU8; 64]) -> String {
+pub fn load_text(from: &[AtomicU8]) -> String {
     let bytes: Vec<u8> = from.iter().map(|b| b.load(Ordering::Relaxed)).take_while(|&b| b != 0).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -1,0 +1,32 @@
+//! Dependencies between objects, and effects of definition changes that SQL cannot ask for.
+
+use pgrx::pg_sys;
+
+fn relation(relid: u32) -> pg_sys::ObjectAddress {
+    pg_sys::ObjectAddress {
+        classId: pg_sys::RelationRelationId,
+        objectId: pg_sys::Oid::from(relid),
+        objectSubId: 0,
+    }
+}
+
+/// `dependent` cannot outlive `on`: dropping `on` needs CASCADE and drops it, too.
+pub fn needs(dependent: u32, on: u32) {
+    record(dependent, on, pg_sys::DependencyType::DEPENDENCY_NORMAL);
+}
+
+/// `part` goes silently with `whole`.
+pub fn goes_with(part: u32, whole: u32) {
+    record(part, whole, pg_sys::DependencyType::DEPENDENCY_AUTO);
+}
+
+fn record(dependent: u32, on: u32, kind: pg_sys::DependencyType::Type) {
+    // SAFETY: both addresses are copied into the catalog row.
+    unsafe { pg_sys::recordDependencyOn(&relation(dependent), &relation(on), kind) }
+}
+
+/// Makes every process, and logical decoding at this point of the WAL, look at the relation's definition again.
+pub fn invalidate(relid: u32) {
+    // SAFETY: queues a message that is sent when the transaction commits.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(pg_sys::Oid::from(relid)) }
+}

@@ -1,0 +1,212 @@
+//! Starting, widening and ending the capture of a source table.
+
+use crate::error::{Error, Result};
+use crate::refresh::fill::ddl;
+use crate::{catalog, settings};
+use pgrx::prelude::*;
+use pgtrickle_engine::sql;
+use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
+use pgtrickle_pg::depend;
+use pgtrickle_pg::spi::RunAs;
+
+/// What the catalog says of a table that is to be captured.
+struct Source {
+    name: QualifiedName,
+    kind: String,
+    /// Attribute number and type (that of a domain's base type) of each live column.
+    columns: Vec<(i16, Sql)>,
+    /// Tables whose replica identity matters and is not FULL: itself, or its leaf partitions.
+    not_full: Vec<QualifiedName>,
+    identity: i8,
+}
+
+fn buffer(relid: u32) -> QualifiedName {
+    QualifiedName { schema: Ident::new("pgtrickle_changes"), name: Ident::new(format!("changes_{relid}")) }
+}
+
+fn segment(relid: u32, number: u32) -> QualifiedName {
+    QualifiedName { schema: Ident::new("pgtrickle_changes"), name: Ident::new(format!("changes_{relid}_{number}")) }
+}
+
+/// Starts the capture of columns of a table, or adds columns to it. The effect begins with the commit.
+pub fn track(relid: u32, columns: &[i16]) -> Result<()> {
+    let source = Source::read(relid)?;
+    let known = catalog::tracking(&[relid]).pop();
+    let mut captured = known.as_ref().map(|t| t.columns.clone()).unwrap_or_default();
+    let new: Vec<i16> = columns.iter().copied().filter(|c| !captured.contains(c)).collect();
+    captured.extend(&new);
+    let _owner = RunAs::role(catalog::extension_owner());
+    source.set_identity_full()?;
+    match &known {
+        None => {
+            create_buffer(relid, &source.definitions(&captured));
+            catalog::execute(
+                "INSERT INTO pgtrickle.pgt_change_tracking (source_relid, slot_name, columns, replica_identity)
+                 SELECT $1, 'pg_trickle_' || oid, $2, $3 FROM pg_catalog.pg_database WHERE datname = current_database()",
+                &[pg_sys::Oid::from(relid).into(), captured.into(), source.identity.into()],
+            );
+        }
+        Some(_) => {
+            for (name, definition) in source.definitions(&new) {
+                ddl(&sql!("ALTER TABLE {} ADD COLUMN {} {}", buffer(relid), name, definition));
+            }
+            catalog::execute(
+                "UPDATE pgtrickle.pgt_change_tracking SET columns = $2, state = 'ACTIVE', detail = NULL
+                  WHERE source_relid = $1",
+                &[pg_sys::Oid::from(relid).into(), captured.into()],
+            );
+        }
+    }
+    depend::invalidate(relid);
+    Ok(())
+}
+
+/// Makes the buffer into which refreshes of a stream table write its changes for its readers.
+pub fn create_parent_buffer(relid: u32) -> Result<()> {
+    if crate::refresh::sources::buffer_of(relid).is_none() {
+        let source = Source::read(relid)?;
+        let all: Vec<i16> = source.columns.iter().map(|&(attnum, _)| attnum).collect();
+        let _owner = RunAs::role(catalog::extension_owner());
+        create_buffer(relid, &source.definitions(&all));
+    }
+    Ok(())
+}
+
+fn create_buffer(relid: u32, columns: &[(Ident, Sql)]) {
+    let definitions = columns.iter().map(|(name, definition)| sql!(", {} {}", name, definition));
+    ddl(&sql!(
+        "CREATE TABLE {} (xid xid8 NOT NULL, lsn pg_lsn NOT NULL, seq bigint NOT NULL, w bigint NOT NULL{})",
+        buffer(relid),
+        Sql::join("", definitions)
+    ));
+    for number in 0..crate::refresh::sources::SEGMENTS {
+        // Rows are appended once, read a few times and truncated, so vacuum has nothing to do here.
+        ddl(&sql!(
+            "CREATE TABLE {} () INHERITS ({}) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off)",
+            segment(relid, number),
+            buffer(relid)
+        ));
+    }
+}
+
+/// Ends the capture of a source that no stream table reads any more, and puts its replica identity back.
+pub fn untrack(relid: u32) {
+    let identity: Option<String> = catalog::write(|client| {
+        client
+            .update(
+                "DELETE FROM pgtrickle.pgt_change_tracking WHERE source_relid = $1 RETURNING replica_identity::text",
+                Some(1),
+                &[pg_sys::Oid::from(relid).into()],
+            )
+            .unwrap_or_report()
+            .first()
+            .get_one::<String>()
+            .unwrap_or(None)
+    });
+    let _owner = RunAs::role(catalog::extension_owner());
+    if crate::refresh::sources::buffer_of(relid).is_some() {
+        ddl(&sql!("DROP TABLE {} CASCADE", buffer(relid)));
+    }
+    if let (Some(identity), Ok(source)) = (identity, Source::read(relid)) {
+        match identity.as_str() {
+            "d" => ddl(&sql!("ALTER TABLE {} REPLICA IDENTITY DEFAULT", source.name)),
+            "n" => ddl(&sql!("ALTER TABLE {} REPLICA IDENTITY NOTHING", source.name)),
+            // FULL it was, or by an index, which PostgreSQL remembers no longer.
+            _ => {}
+        }
+        depend::invalidate(relid);
+    }
+}
+
+impl Source {
+    fn read(relid: u32) -> Result<Source> {
+        let oid = pg_sys::Oid::from(relid);
+        Spi::connect(|client| {
+            let class = client
+                .select(
+                    "SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relreplident
+                       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                      WHERE c.oid = $1",
+                    Some(1),
+                    &[oid.into()],
+                )
+                .unwrap_or_report()
+                .first();
+            if class.is_empty() {
+                return Err(Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, format!("there is no table with OID {relid}")));
+            }
+            let text = |i| class.get::<String>(i).unwrap_or_report().unwrap_or_default();
+            let columns = client
+                .select(
+                    "SELECT a.attnum,
+                            pg_catalog.format_type(coalesce(nullif(t.typbasetype, 0), a.atttypid),
+                                CASE WHEN t.typbasetype <> 0 THEN t.typtypmod ELSE a.atttypmod END)
+                            || CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
+                                    THEN pg_catalog.format(' COLLATE %I.%I', cn.nspname, co.collname) ELSE '' END
+                       FROM pg_catalog.pg_attribute a
+                       JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+                       LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
+                       LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
+                      WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+                    None,
+                    &[oid.into()],
+                )
+                .unwrap_or_report()
+                .map(|row| {
+                    let attnum = row.get::<i16>(1).unwrap_or_report().unwrap_or_default();
+                    (attnum, Sql::deparsed(row.get::<String>(2).unwrap_or_report().unwrap_or_default()))
+                })
+                .collect();
+            let not_full = client
+                .select(
+                    "SELECT n.nspname::text, c.relname::text
+                       FROM (SELECT $1::oid AS relid WHERE $2 <> 'p'
+                             UNION ALL SELECT relid FROM pg_catalog.pg_partition_tree($1::regclass) WHERE $2 = 'p') t
+                       JOIN pg_catalog.pg_class c ON c.oid = t.relid
+                       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                      WHERE c.relreplident <> 'f' AND c.relkind IN ('r', 'p')",
+                    None,
+                    &[oid.into(), text(3).into()],
+                )
+                .unwrap_or_report()
+                .map(|row| {
+                    let part = |i| row.get::<String>(i).unwrap_or_report().unwrap_or_default();
+                    QualifiedName { schema: Ident::new(part(1)), name: Ident::new(part(2)) }
+                })
+                .collect();
+            Ok(Source {
+                name: QualifiedName { schema: Ident::new(text(1)), name: Ident::new(text(2)) },
+                kind: text(3),
+                columns,
+                not_full,
+                identity: class.get::<i8>(4).unwrap_or_report().unwrap_or_default(),
+            })
+        })
+    }
+
+    /// Names and types of buffer columns.
+    fn definitions(&self, attnums: &[i16]) -> Vec<(Ident, Sql)> {
+        let of = |attnum| self.columns.iter().find(|(a, _)| *a == attnum).map(|(_, ty)| ty.clone());
+        attnums.iter().filter_map(|&a| Some((Ident::new(format!("c{a}")), of(a)?))).collect()
+    }
+
+    /// Deletes must carry the old row.
+    fn set_identity_full(&self) -> Result<()> {
+        if self.not_full.is_empty() {
+            return Ok(());
+        }
+        let table = format!("{}", sql!("{}", self.name));
+        if !settings::MANAGE_REPLICA_IDENTITY.get() {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("table {table} needs REPLICA IDENTITY FULL to be the source of a stream table"),
+            )
+            .hint(format!("ALTER TABLE {table} REPLICA IDENTITY FULL, or set pg_trickle.manage_replica_identity = on.")));
+        }
+        debug_assert!(matches!(self.kind.as_str(), "r" | "p"));
+        for table in &self.not_full {
+            ddl(&sql!("ALTER TABLE {} REPLICA IDENTITY FULL", table));
+        }
+        Ok(())
+    }
+}

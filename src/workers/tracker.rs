@@ -1,0 +1,107 @@
+//! Starting capture of a table. It must be committed before the snapshot with which a stream table is filled, so it
+//! happens in a short transaction of its own, in a worker that lives just for that.
+
+use crate::api::track;
+use crate::error::{Error, Result};
+use crate::shmem::{self, TrackRequest};
+use pgrx::bgworkers::BackgroundWorkerBuilder;
+use pgrx::prelude::*;
+use pgtrickle_pg::{worker, xact};
+use std::sync::atomic::Ordering;
+
+const FREE: u32 = 0;
+const ASKED: u32 = 1;
+const DONE: u32 = 2;
+const FAILED: u32 = 3;
+
+/// A place in the table of requests, given back when dropped.
+struct Request(&'static TrackRequest, usize);
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.state.store(FREE, Ordering::SeqCst);
+    }
+}
+
+/// Has a worker start, or widen, the capture of a table, and waits until that is committed.
+pub fn start_capture(relid: u32, columns: &[i16]) -> Result<()> {
+    let request = claim()?;
+    request.0.dboid.store(pgtrickle_pg::spi::my_database_id(), Ordering::Relaxed);
+    request.0.relid.store(relid, Ordering::Relaxed);
+    for (word, place) in request.0.columns.iter().enumerate() {
+        let bits = columns.iter().filter(|&&c| c as usize / 64 == word).fold(0u64, |bits, &c| bits | 1 << (c as usize % 64));
+        place.store(bits, Ordering::Relaxed);
+    }
+    let worker = BackgroundWorkerBuilder::new("pg_trickle_tracker")
+        .set_type("pg_trickle_tracker")
+        .set_library("pg_trickle")
+        .set_function("pgtrickle_tracker_main")
+        .set_argument(Some(pg_sys::Datum::from(request.1)))
+        .set_notify_pid(worker::pid())
+        .enable_spi_access()
+        .set_restart_time(None)
+        .load_dynamic()
+        .map_err(|_| {
+            Error::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, "no free background worker to start change capture")
+                .hint("Raise max_worker_processes.")
+        })?;
+    if worker.wait_for_shutdown().is_err() {
+        return Err(Error::new(PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN, "the server is shutting down"));
+    }
+    match request.0.state.load(Ordering::SeqCst) {
+        DONE => Ok(()),
+        FAILED => {
+            let code = PgSqlErrorCode::from(request.0.code.load(Ordering::Relaxed) as isize);
+            Err(Error::new(code, shmem::load_text(&request.0.message)))
+        }
+        _ => Err(Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "the worker that starts change capture ended early")
+            .hint("The server log says why.")),
+    }
+}
+
+fn claim() -> Result<Request> {
+    let requests = &shmem::shared().track_requests;
+    let found = requests
+        .iter()
+        .enumerate()
+        .find(|(_, r)| r.state.compare_exchange(FREE, ASKED, Ordering::SeqCst, Ordering::Relaxed).is_ok());
+    found.map(|(number, request)| Request(request, number)).ok_or_else(|| {
+        Error::new(PgSqlErrorCode::ERRCODE_TOO_MANY_CONNECTIONS, "too many stream tables are being created at once")
+            .hint("Try again.")
+    })
+}
+
+/// Main function of the worker.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pgtrickle_tracker_main(number: pg_sys::Datum) {
+    worker::handle_signals();
+    let Some(request) = shmem::shared().track_requests.get(number.value()) else { return };
+    worker::connect(request.dboid.load(Ordering::Relaxed));
+    worker::set_config(c"application_name", c"pg_trickle_tracker");
+    // Writers that queue behind our lock request wait no longer than this.
+    worker::set_config(c"lock_timeout", c"500ms");
+    let relid = request.relid.load(Ordering::Relaxed);
+    let columns: Vec<i16> = (1..26 * 64)
+        .filter(|&c: &usize| request.columns[c / 64].load(Ordering::Relaxed) >> (c % 64) & 1 == 1)
+        .map(|c| c as i16)
+        .collect();
+    let mut result = xact::attempt(|| track::track(relid, &columns));
+    for _ in 0..40 {
+        let busy = matches!(&result, Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE);
+        if !busy {
+            break;
+        }
+        worker::attend();
+        pgtrickle_pg::wait::sleep(std::time::Duration::from_millis(100));
+        result = xact::attempt(|| track::track(relid, &columns));
+    }
+    match result {
+        Ok(()) => request.state.store(DONE, Ordering::SeqCst),
+        Err(failure) => {
+            request.code.store(failure.code as i32, Ordering::Relaxed);
+            shmem::store_text(&request.message, &failure.message);
+            request.state.store(FAILED, Ordering::SeqCst);
+        }
+    }
+}
