@@ -254,6 +254,34 @@ pub fn extension_owner() -> u32 {
     class::owner(relid()).unwrap_or_default()
 }
 
+/// A new stream table id.
+pub fn next_id() -> i64 {
+    scalar("SELECT nextval(pg_get_serial_sequence('pgtrickle.pgt_stream_tables', 'pgt_id'))", &[]).unwrap_or_default()
+}
+
+/// The hash of a defining query, the same that the catalog's upgrade script computes.
+pub fn query_hash(query: &str) -> i64 {
+    scalar("SELECT pg_catalog.hashtextextended($1, 0)", &[query.into()]).unwrap_or_default()
+}
+
+/// Numbers of a relation's columns that are not dropped, ascending.
+pub fn live_attributes(relid: u32) -> Vec<i16> {
+    scalar(
+        "SELECT array(SELECT attnum FROM pg_catalog.pg_attribute
+                       WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum)",
+        &[pg_sys::Oid::from(relid).into()],
+    )
+    .unwrap_or_default()
+}
+
+/// The one value that a statement returns, run as the owner of the extension; None if it is NULL.
+pub fn scalar<T: FromDatum + IntoDatum>(sql: &'static str, args: &[DatumWithOid<'_>]) -> Option<T> {
+    write(|client| {
+        let rows = client.update(sql, Some(1), args).unwrap_or_report().first();
+        if rows.is_empty() { None } else { rows.get_one::<T>().unwrap_or_report() }
+    })
+}
+
 /// Whether the extension is installed in this database.
 pub fn installed() -> bool {
     class::named(c"pgtrickle", "pgt_stream_tables").is_some()

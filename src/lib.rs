@@ -4,12 +4,17 @@ use pgrx::prelude::*;
 
 mod analyze;
 mod api;
+mod catalog;
 mod error;
+mod refresh;
 mod settings;
 mod shmem;
 mod workers;
 
 ::pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/catalog.sql", name = "catalog", bootstrap);
+extension_sql_file!("../sql/views.sql", name = "views", finalize);
 
 #[pg_guard]
 #[allow(non_snake_case)]

@@ -1,3 +1,74 @@
 //! The SQL functions, one file per verb.
 
+mod control;
+mod create;
+mod drop;
+mod explain;
+mod health;
+mod house;
+mod look;
+mod names;
 mod preview;
+mod refresh;
+mod rows;
+pub mod track;
+mod verify;
+
+pub use house::{drop_capture, keep_house, record_failure};
+
+use crate::catalog;
+use crate::error::{Error, Result};
+use crate::shmem;
+use pgrx::prelude::*;
+use pgtrickle_pg::wal;
+
+/// What every verb that makes or refreshes a stream table needs of the server.
+fn require_server() -> Result<()> {
+    if !shmem::available() {
+        return Err(Error::not_preloaded());
+    }
+    if !wal::is_logical() {
+        return Err(Error::wal_level());
+    }
+    Ok(())
+}
+
+/// Whether this transaction holds any lock on the relation.
+fn locked_by_us(relid: u32) -> bool {
+    holds_lock(relid, false)
+}
+
+/// Whether this transaction may have changed the relation: it holds a lock stronger than those of readers.
+fn changed_by_us(relid: u32) -> bool {
+    holds_lock(relid, true)
+}
+
+fn holds_lock(relid: u32, strong: bool) -> bool {
+    catalog::scalar::<bool>(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
+                         WHERE locktype = 'relation' AND pid = pg_catalog.pg_backend_pid() AND granted
+                           AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+                           AND relation = $1
+                           AND NOT ($2 AND mode IN ('AccessShareLock', 'RowShareLock')))",
+        &[pg_sys::Oid::from(relid).into(), strong.into()],
+    )
+    .unwrap_or(false)
+}
+
+/// The caller's search path as it resolves now, as a list of quoted schemas.
+fn resolved_search_path() -> String {
+    let path = Spi::connect(|client| {
+        client
+            .select(
+                "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(s::text), ', ' ORDER BY n)
+                   FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS u(s, n)",
+                Some(1),
+                &[],
+            )
+            .unwrap_or_report()
+            .first()
+            .get_one::<String>()
+            .unwrap_or_report()
+    });
+    path.unwrap_or_else(|| "pg_catalog".into())
+}

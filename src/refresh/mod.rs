@@ -76,24 +76,31 @@ struct Round {
 }
 
 /// Settings under which the statements run: names resolve to nothing but PostgreSQL's own, and plans suit small deltas.
-const SETTINGS: &[(&std::ffi::CStr, &std::ffi::CStr)] =
+pub const SETTINGS: &[(&std::ffi::CStr, &std::ffi::CStr)] =
     &[(c"search_path", c"pg_catalog"), (c"jit", c"off"), (c"random_page_cost", c"1.1")];
 
 /// Refreshes stream tables, parents before their children, in the current transaction. The caller reports the outcomes
 /// with [`Outcome::committed`] once the transaction has committed.
 pub fn refresh(pgt_ids: &[i64], initiator: Initiator) -> Result<Vec<Outcome>> {
+    refresh_then(pgt_ids, initiator, |_| ()).map(|(outcomes, ())| outcomes)
+}
+
+/// As [`refresh`]; `after` then runs with the refresh's snapshot, under which it finds what the refresh wrote.
+pub fn refresh_then<T>(
+    pgt_ids: &[i64],
+    initiator: Initiator,
+    after: impl FnOnce(&Snapshot) -> T,
+) -> Result<(Vec<Outcome>, T)> {
     let mut stream_tables = Vec::new();
     for &pgt_id in pgt_ids {
         lock::stream_table(catalog::relid(), pgt_id, true);
         // Read only now: the refresh that held the lock before us may have moved the frontier.
         stream_tables.extend(catalog::by_id(pgt_id));
     }
-    if stream_tables.is_empty() {
-        return Ok(Vec::new());
-    }
     lock_sources(&stream_tables)?;
     let round = Round::begin(&stream_tables, initiator)?;
-    stream_tables.into_iter().map(|st| one(st, &round)).collect()
+    let outcomes = stream_tables.into_iter().map(|st| one(st, &round)).collect::<Result<_>>()?;
+    Ok((outcomes, after(&round.snapshot)))
 }
 
 /// TRUNCATE and rewriting ALTER are not MVCC-safe, so they must not come between the snapshot and our commit.

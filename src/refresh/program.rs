@@ -3,15 +3,16 @@
 //! Two caches: what a stream table's query was analysed to (dropped when a relation that it reads changes), and the
 //! statements for each set of changed sources, with a plan per size class of what they read.
 
-use crate::analyze::{self, Analyzed};
+use crate::analyze::{self, Analysis, Analyzed, Input};
 use crate::catalog::StreamTable;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::{settings, shmem};
 use lru::LruCache;
 use pgrx::pg_sys;
-use pgtrickle_engine::ir::SourceId;
+use pgtrickle_engine::ir::{SourceId, Ty};
 use pgtrickle_engine::program::{Program, Step, Target};
 use pgtrickle_engine::sql::{Ident, QualifiedName};
+use pgtrickle_pg::class;
 use pgtrickle_pg::inval::{self, Invalidated};
 use pgtrickle_pg::spi::Plan;
 use std::cell::RefCell;
@@ -28,8 +29,8 @@ pub struct Loaded {
     pub fingerprint: i64,
     /// Why the query is recomputed instead of maintained.
     pub full_reason: Option<String>,
-    /// Number of the stream table's columns.
-    pub width: usize,
+    /// Names and types of the stream table's columns.
+    pub columns: Vec<(Ident, Ty)>,
     query_hash: i64,
     reads: Vec<u32>,
 }
@@ -94,8 +95,7 @@ pub fn load(st: &StreamTable) -> Result<Rc<Loaded>> {
     if let Some(loaded) = known.filter(|l| l.query_hash == st.query_hash) {
         return Ok(loaded);
     }
-    let analyzed = analyze::definition(st.pgt_id)?;
-    let loaded = Rc::new(build(st, analyzed));
+    let loaded = Rc::new(build(st, analyze::analyze(Input::View(view_oid(st.pgt_id)?.into()))?));
     CACHES.with_borrow_mut(|c| {
         let before = c.loaded.insert(st.pgt_id, loaded.clone());
         // The same text may mean other relations now (after a rename, say), so plans of another program must not serve.
@@ -110,21 +110,37 @@ pub fn load(st: &StreamTable) -> Result<Rc<Loaded>> {
 }
 
 /// Makes the program of an analysed query, as `st.refresh_mode` allows.
-pub fn build(st: &StreamTable, analyzed: Analyzed) -> Loaded {
+pub fn build(st: &StreamTable, analysis: Analysis) -> Loaded {
     let target = Target { table: QualifiedName::new(&st.schema, &st.name), pgt_id: st.pgt_id };
     let view = definition_view(st.pgt_id);
-    let columns = analyzed.columns();
-    let reads = analyzed.reads();
-    let opaque = |reason: String| (Program::opaque(&view, &columns, &target), Some(reason));
-    let (program, full_reason) = match analyzed {
+    let opaque = |reason: String| (Program::opaque(&view, &analysis.columns, &target), Some(reason));
+    let (program, full_reason) = match &analysis.plan {
         _ if st.refresh_mode == "FULL" => opaque("refresh_mode is FULL".into()),
-        Analyzed::Opaque { reason, .. } => opaque(reason),
-        Analyzed::Differential(definition) => match Program::new(&definition, &target) {
+        Analyzed::Opaque { reason } => opaque(reason.clone()),
+        Analyzed::Differential(definition) => match Program::new(definition, &target) {
             Ok(program) => (program, None),
             Err(unsupported) => opaque(unsupported.reason),
         },
     };
-    Loaded { fingerprint: fingerprint(&program), program, full_reason, width: columns.len(), query_hash: st.query_hash, reads }
+    Loaded {
+        fingerprint: fingerprint(&program),
+        program,
+        full_reason,
+        columns: analysis.columns.clone(),
+        query_hash: st.query_hash,
+        reads: analysis.sources.iter().map(|s| s.relid.to_u32()).collect(),
+    }
+}
+
+/// OID of the view that holds a stream table's query.
+pub fn view_oid(pgt_id: i64) -> Result<u32> {
+    class::named(c"pgtrickle", &format!("def_{pgt_id}")).ok_or_else(|| {
+        Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("the definition view pgtrickle.def_{pgt_id} is missing"),
+        )
+        .hint("Drop the stream table and create it again.")
+    })
 }
 
 /// The view that holds a stream table's query.

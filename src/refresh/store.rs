@@ -52,7 +52,7 @@ pub fn feed_children(st: &StreamTable, loaded: &Loaded, relations: &Relations) {
         schema: Ident::new("pgtrickle_changes"),
         name: Ident::new(format!("changes_{}_0", st.relid)),
     };
-    let width = loaded.width;
+    let width = loaded.columns.len();
     let statement = sql!(
         "INSERT INTO {} (xid, lsn, seq, w, {}) SELECT $1::text::xid8, '0/0', 0, w, {} FROM {}",
         buffer,

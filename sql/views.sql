@@ -1,0 +1,99 @@
+-- Functions and views in SQL, and what ties the extension to drops of stream tables.
+
+CREATE FUNCTION pgtrickle.pgt_status()
+RETURNS TABLE (schema text, name text, status text, refresh_mode text, effective_refresh_mode text, schedule text,
+               is_populated boolean, staleness interval, data_timestamp timestamptz, last_refresh_at timestamptz,
+               consecutive_errors integer, last_error_message text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT n.nspname::text, c.relname::text, s.status, s.refresh_mode, s.effective_refresh_mode, s.schedule,
+           s.is_populated, clock_timestamp() - s.data_timestamp, s.data_timestamp, s.last_refresh_at,
+           s.consecutive_errors, s.last_error_message
+      FROM pgtrickle.pgt_stream_tables s
+      JOIN pg_class c ON c.oid = s.pgt_relid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     ORDER BY 1, 2
+$$;
+COMMENT ON FUNCTION pgtrickle.pgt_status() IS 'State of each stream table';
+
+CREATE FUNCTION pgtrickle.slot_health()
+RETURNS TABLE (slot_name text, active boolean, active_pid integer, wal_status text, retained_wal_bytes bigint,
+               restart_lsn pg_lsn, confirmed_flush_lsn pg_lsn, catalog_xmin_age integer, generation bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT s.slot_name::text, s.active, s.active_pid, s.wal_status,
+           (pg_current_wal_lsn() - s.restart_lsn)::bigint, s.restart_lsn, s.confirmed_flush_lsn,
+           age(s.catalog_xmin), c.generation
+      FROM pg_replication_slots s
+      LEFT JOIN pgtrickle.pgt_capture c ON c.slot_name = s.slot_name
+     WHERE s.database = current_database() AND s.plugin = 'pg_trickle'
+$$;
+COMMENT ON FUNCTION pgtrickle.slot_health() IS 'The replication slots of this database that use the output plugin';
+
+CREATE FUNCTION pgtrickle.get_refresh_history(name text, max_rows integer DEFAULT 20)
+RETURNS SETOF pgtrickle.pgt_refresh_history
+LANGUAGE sql STABLE AS $$
+    SELECT h.* FROM pgtrickle.pgt_refresh_history h
+      JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
+     WHERE s.pgt_relid = pg_catalog.to_regclass(name)
+     ORDER BY h.refresh_id DESC LIMIT max_rows
+$$;
+COMMENT ON FUNCTION pgtrickle.get_refresh_history(text, integer) IS 'The newest refreshes of a stream table';
+
+-- Rows that the slowest reader has not seen yet. The buffers themselves are for the extension's owner alone.
+CREATE FUNCTION pgtrickle.change_buffer_sizes()
+RETURNS TABLE (stream_table text, source_table text, source_oid oid, cdc_mode text, pending_rows bigint, buffer_bytes bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    dependency record;
+BEGIN
+    FOR dependency IN
+        SELECT s.pgt_relid, s.frontier, s.frontier_xid, d.source_relid, d.source_type,
+               to_regclass('pgtrickle_changes.changes_' || d.source_relid) AS buffer
+          FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
+         ORDER BY 1, 4
+    LOOP
+        stream_table := dependency.pgt_relid::regclass::text;
+        source_table := dependency.source_relid::regclass::text;
+        source_oid := dependency.source_relid;
+        cdc_mode := CASE WHEN dependency.source_type = 'TABLE' THEN 'WAL'
+                         WHEN dependency.source_type = 'STREAM_TABLE' THEN 'REFRESH' ELSE 'NONE' END;
+        pending_rows := 0;
+        buffer_bytes := 0;
+        IF dependency.buffer IS NOT NULL THEN
+            EXECUTE format('SELECT count(*) FROM %s WHERE NOT coalesce(pg_visible_in_snapshot(xid, $1) OR xid = $2, false)',
+                           dependency.buffer)
+               INTO pending_rows USING dependency.frontier, dependency.frontier_xid;
+            SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0) INTO buffer_bytes
+              FROM pg_inherits WHERE inhparent = dependency.buffer;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.change_buffer_sizes() IS 'Per stream table and source: change rows not yet applied, and bytes of the buffer';
+
+CREATE VIEW pgtrickle.stream_tables_info AS
+    SELECT s.*, pg_catalog.clock_timestamp() - s.data_timestamp AS staleness FROM pgtrickle.pgt_stream_tables s;
+GRANT SELECT ON pgtrickle.stream_tables_info TO PUBLIC;
+
+CREATE FUNCTION pgtrickle._on_drop() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    gone bigint;
+BEGIN
+    IF to_regclass('pgtrickle.pgt_stream_tables') IS NULL THEN
+        RETURN;
+    END IF;
+    FOR gone IN
+        SELECT s.pgt_id
+          FROM pg_event_trigger_dropped_objects() d
+          JOIN pgtrickle.pgt_stream_tables s ON s.pgt_relid = d.objid
+         WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0
+    LOOP
+        PERFORM pgtrickle._forget(gone);
+    END LOOP;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION pgtrickle._on_drop(), pgtrickle._forget(bigint), pgtrickle._installed() FROM PUBLIC;
+CREATE EVENT TRIGGER pg_trickle_on_drop ON sql_drop EXECUTE FUNCTION pgtrickle._on_drop();
+
+SELECT pgtrickle._installed();

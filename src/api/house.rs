@@ -1,0 +1,124 @@
+//! What the scheduler writes besides refreshes: failures, the slot's figures, the end of capture and of old history.
+
+use super::track;
+use crate::catalog::{self, Frontier, StreamTable};
+use crate::refresh::sources;
+use crate::settings;
+use crate::shmem::{self, DbShared};
+use pgrx::prelude::*;
+use pgtrickle_engine::sql;
+use pgtrickle_engine::sql::{Ident, Literal, QualifiedName};
+use pgtrickle_pg::snapshot::Snapshot;
+use pgtrickle_pg::xact::Failure;
+use std::sync::atomic::Ordering;
+
+/// Notes a failed refresh, and suspends the stream table when it has failed too often in a row.
+pub fn record_failure(st: &StreamTable, failure: &Failure) {
+    let corrupt = failure.code == PgSqlErrorCode::ERRCODE_DATA_CORRUPTED;
+    let mut message = failure.message.clone();
+    for more in [&failure.detail, &failure.hint].into_iter().flatten() {
+        message.push_str(". ");
+        message.push_str(more.trim_end_matches('.'));
+    }
+    let errors = catalog::scalar::<i32>(
+        "UPDATE pgtrickle.pgt_stream_tables
+            SET consecutive_errors = consecutive_errors + 1, last_error_message = $2, last_error_at = now(),
+                needs_reinit = needs_reinit OR $3,
+                status = CASE WHEN consecutive_errors + 1 >= $4 THEN 'SUSPENDED' ELSE 'ERROR' END
+          WHERE pgt_id = $1 RETURNING consecutive_errors",
+        &[st.pgt_id.into(), message.clone().into(), corrupt.into(), settings::MAX_CONSECUTIVE_ERRORS.get().into()],
+    )
+    .unwrap_or_default();
+    catalog::execute(
+        "INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, start_time, end_time, action, status, initiated_by, error_message)
+         VALUES ($1, now(), clock_timestamp(), 'SKIP', 'FAILED', 'SCHEDULER', $2)",
+        &[st.pgt_id.into(), message.clone().into()],
+    );
+    let suspended = errors >= settings::MAX_CONSECUTIVE_ERRORS.get();
+    alert(if suspended { "auto_suspended" } else { "refresh_failed" }, Some(st), &message);
+    let dboid = pgtrickle_pg::spi::my_database_id();
+    if let Some(counters) = shmem::stream_table(dboid, st.pgt_id, &st.schema, &st.name) {
+        counters.failures.fetch_add(1, Ordering::Relaxed);
+        counters.consecutive_errors.store(errors.max(0) as u64, Ordering::Relaxed);
+        counters.active.store(!suspended, Ordering::Relaxed);
+    }
+    catalog::changed();
+}
+
+/// Sends an event on the channel `pg_trickle_alert`.
+pub fn alert(event: &str, st: Option<&StreamTable>, message: &str) {
+    catalog::scalar::<String>(
+        "SELECT pg_catalog.pg_notify('pg_trickle_alert', pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
+             'event', $1, 'schema', $2, 'name', $3, 'message', pg_catalog.left($4, 2000)))::text)::text",
+        &[
+            event.into(),
+            st.map(|s| s.schema.clone()).into(),
+            st.map(|s| s.name.clone()).into(),
+            message.into(),
+        ],
+    );
+}
+
+/// Looks after capture and history, every few seconds.
+pub fn keep_house(db: &DbShared) {
+    read_slot(db);
+    let unused: Vec<pg_sys::Oid> = catalog::scalar(
+        // A creation in progress has not committed its dependency yet.
+        "SELECT array(SELECT t.source_relid FROM pgtrickle.pgt_change_tracking t
+                       WHERE t.tracked_at < now() - interval '10 s'
+                         AND NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies d WHERE d.source_relid = t.source_relid))",
+        &[],
+    )
+    .unwrap_or_default();
+    if let Some(relid) = unused.first() {
+        // One at a time, and never in the way of others for long.
+        catalog::scalar::<String>("SELECT pg_catalog.set_config('lock_timeout', '500ms', true)", &[]);
+        track::untrack(relid.to_u32());
+    }
+    catalog::execute(
+        "DELETE FROM pgtrickle.pgt_refresh_history
+          WHERE start_time < now() - pg_catalog.make_interval(days => $1)
+            AND refresh_id < (SELECT min(refresh_id) + 10000 FROM pgtrickle.pgt_refresh_history)",
+        &[settings::HISTORY_RETENTION_DAYS.get().into()],
+    );
+}
+
+fn read_slot(db: &DbShared) {
+    let retained = catalog::scalar::<i64>(
+        "SELECT coalesce((pg_catalog.pg_current_wal_lsn() - restart_lsn)::bigint, 0) * CASE WHEN active THEN 1 ELSE -1 END
+           FROM pg_catalog.pg_replication_slots
+          WHERE slot_name = 'pg_trickle_' || $1::text",
+        &[i64::from(db.dboid.load(Ordering::Relaxed)).into()],
+    );
+    db.slot_active.store(retained.is_some_and(|r| r >= 0), Ordering::Relaxed);
+    db.slot_retained_bytes.store(retained.unwrap_or(0).unsigned_abs(), Ordering::Relaxed);
+}
+
+/// Drops the slot and the origin of a database that has lost the extension.
+pub fn drop_capture(dboid: u32) {
+    let name = format!("pg_trickle_{dboid}");
+    Spi::connect(|client| {
+        let run = |sql| client.select(sql, None, &[name.as_str().into()]).map(drop).unwrap_or_report();
+        run("SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1");
+        run("SELECT pg_catalog.pg_replication_origin_drop(roname) FROM pg_catalog.pg_replication_origin WHERE roname = $1");
+    });
+}
+
+/// Whether the buffer of a source has rows that are not visible in a frontier.
+pub fn has_rows_beyond(source: u32, frontier: &Frontier) -> bool {
+    if sources::buffer_of(source).is_none() {
+        return false;
+    }
+    let buffer =
+        QualifiedName { schema: Ident::new("pgtrickle_changes"), name: Ident::new(format!("changes_{source}")) };
+    let query = sql!(
+        "SELECT FROM {} WHERE xid <> {}::xid8 AND NOT pg_catalog.pg_visible_in_snapshot(xid, {}::pg_snapshot) LIMIT 1",
+        buffer,
+        Literal::text(frontier.xid.to_string()),
+        Literal::text(frontier.visible.to_string())
+    );
+    let _owner = pgtrickle_pg::spi::RunAs::role(catalog::extension_owner());
+    Snapshot::latest()
+        .active(|| Spi::connect(|client| client.select(query.as_str(), Some(1), &[]).map(|rows| !rows.is_empty())))
+        .unwrap_or_report()
+}

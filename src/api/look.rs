@@ -1,0 +1,42 @@
+//! Looking at stream tables.
+
+use crate::catalog;
+use crate::error::or_raise;
+use pgrx::prelude::*;
+
+/// The version of the extension.
+#[pg_extern]
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// The relations that a stream table reads.
+#[pg_extern]
+fn list_sources(
+    name: &str,
+) -> TableIterator<'static, (name!(source_table, String), name!(source_oid, pg_sys::Oid), name!(source_type, String), name!(columns_used, Vec<String>))>
+{
+    let st = or_raise(catalog::by_name(name));
+    let rows: Vec<_> = Spi::connect(|client| {
+        client
+            .select(
+                "SELECT d.source_relid::regclass::text, d.source_relid, d.source_type,
+                        array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+                               WHERE a.attrelid = d.source_relid AND a.attnum = ANY (d.columns_used) ORDER BY a.attnum)
+                   FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = $1 ORDER BY 1",
+                None,
+                &[st.pgt_id.into()],
+            )
+            .unwrap_or_report()
+            .map(|row| {
+                (
+                    row.get(1).unwrap_or_report().unwrap_or_default(),
+                    row.get(2).unwrap_or_report().unwrap_or(pg_sys::InvalidOid),
+                    row.get(3).unwrap_or_report().unwrap_or_default(),
+                    row.get(4).unwrap_or_report().unwrap_or_default(),
+                )
+            })
+            .collect()
+    });
+    TableIterator::new(rows)
+}

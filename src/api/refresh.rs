@@ -1,0 +1,132 @@
+//! Refreshing by hand, and waiting for the scheduler to have refreshed.
+
+use crate::catalog::{self, SourceType, StreamTable};
+use crate::error::{Error, Result, or_raise};
+use crate::refresh::{self, Initiator, Outcome, barrier};
+use crate::shmem;
+use pgrx::callbacks::{PgXactCallbackEvent, register_xact_callback};
+use pgrx::prelude::*;
+use pgtrickle_pg::{snapshot, wait};
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+/// Brings a stream table, and those that it reads, up to all changes that are committed now.
+#[pg_extern]
+fn refresh_stream_table(name: &str) {
+    let st = or_raise(catalog::by_name_owned(name));
+    or_raise(refresh_now(&st, |_, _| ()));
+}
+
+/// Refreshes a stream table if its contents are older than `max_age`; says whether it did.
+#[pg_extern]
+fn refresh_if_stale(name: &str, max_age: pgrx::datum::Interval) -> bool {
+    let st = or_raise(catalog::by_name_owned(name));
+    let stale = catalog::scalar::<bool>(
+        "SELECT coalesce(clock_timestamp() - data_timestamp > $2, true) FROM pgtrickle.pgt_stream_tables WHERE pgt_id = $1",
+        &[st.pgt_id.into(), max_age.into()],
+    )
+    .unwrap_or(true);
+    if stale {
+        or_raise(refresh_now(&st, |_, _| ()));
+    }
+    stale
+}
+
+/// Waits until a stream table shows everything that committed before `lsn`, by default before now: read your own writes.
+/// Returns whether it does; false when `timeout` passed first.
+#[pg_extern]
+fn wait_for_stream_table(
+    name: &str,
+    lsn: default!(Option<&str>, "NULL"),
+    timeout: default!(pgrx::datum::Interval, "'30 s'"),
+) -> bool {
+    let st = or_raise(catalog::by_name(name));
+    let target = match lsn {
+        Some(text) => catalog::scalar::<i64>("SELECT ($1::pg_lsn - '0/0'::pg_lsn)::bigint", &[text.into()]).unwrap_or(0) as u64,
+        None => snapshot::insert_lsn(),
+    };
+    let seconds = catalog::scalar::<f64>("SELECT extract(epoch FROM $1)::float8", &[timeout.into()]).unwrap_or(0.0);
+    let deadline = Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 1.0e9));
+    // The frontier moves only with changes: when there are none after it, the stream table is current as it is.
+    if let Some(db) = shmem::my_db()
+        && barrier::wait_until_applied(db, target.min(pgtrickle_pg::wal::emit_barrier()), deadline - Instant::now()).is_err()
+    {
+        return false;
+    }
+    loop {
+        let reached = catalog::by_id(st.pgt_id).is_none_or(|now| is_current(&now, target));
+        if reached || Instant::now() >= deadline {
+            return reached;
+        }
+        wait::sleep(Duration::from_millis(2));
+        pgrx::check_for_interrupts!();
+    }
+}
+
+/// Whether everything that committed before `lsn` is in the stream table: its frontier was taken later, or none of its
+/// sources has a change that is not visible in it.
+fn is_current(st: &StreamTable, lsn: u64) -> bool {
+    let Some(frontier) = &st.frontier else { return false };
+    if frontier.lsn >= lsn {
+        return true;
+    }
+    st.sources.iter().all(|source| match source.kind {
+        SourceType::Other => false,
+        _ => !super::house::has_rows_beyond(source.relid, frontier),
+    })
+}
+
+/// Refreshes a stream table and its ancestors in the current transaction; `after` runs under the refresh's snapshot.
+pub fn refresh_now<T>(st: &StreamTable, after: impl FnOnce(&StreamTable, &snapshot::Snapshot) -> T) -> Result<T> {
+    super::require_server()?;
+    if st.relid != 0 {
+        check_transaction(st)?;
+    }
+    let ids = with_ancestors(st);
+    let (outcomes, value) = refresh::refresh_then(&ids, Initiator::Manual, |snapshot| after(st, snapshot))?;
+    count_on_commit(outcomes);
+    Ok(value)
+}
+
+/// A stream table shows committed changes only, so a transaction that has changed a source cannot refresh.
+fn check_transaction(st: &StreamTable) -> Result<()> {
+    if snapshot::current_xid().is_none() {
+        return Ok(());
+    }
+    for source in &st.sources {
+        if source.kind == SourceType::Table && super::changed_by_us(source.relid) {
+            let name: String =
+                catalog::scalar("SELECT $1::regclass::text", &[pg_sys::Oid::from(source.relid).into()]).unwrap_or_default();
+            return Err(Error::own_changes(&name));
+        }
+    }
+    Ok(())
+}
+
+/// The stream table after all stream tables that it reads, directly or not.
+fn with_ancestors(st: &StreamTable) -> Vec<i64> {
+    let all = catalog::all();
+    let mut order = Vec::new();
+    let mut pending = vec![(st.relid, false)];
+    while let Some((relid, expanded)) = pending.pop() {
+        let Some(found) = all.iter().find(|s| s.relid == relid) else { continue };
+        if order.contains(&found.pgt_id) {
+            continue;
+        }
+        if expanded {
+            order.push(found.pgt_id);
+        } else {
+            pending.push((relid, true));
+            pending.extend(found.sources.iter().map(|s| (s.relid, false)));
+        }
+    }
+    order
+}
+
+fn count_on_commit(outcomes: Vec<Outcome>) {
+    let outcomes = AssertUnwindSafe(outcomes);
+    register_xact_callback(PgXactCallbackEvent::Commit, move || {
+        let outcomes = outcomes;
+        outcomes.0.iter().for_each(Outcome::committed);
+    });
+}
