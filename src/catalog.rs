@@ -1,6 +1,7 @@
 //! The catalog of stream tables: reading and writing `pgtrickle.pgt_*`.
 
 use crate::error::{Error, Result};
+use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgrx::{PgSqlErrorCode as Code, datum::DatumWithOid, spi};
 use pgtrickle_pg::class;
@@ -19,7 +20,7 @@ pub struct Frontier {
 
 impl Frontier {
     /// That of a stream table that has not been filled: nothing is known to be in it.
-    pub const EMPTY: Frontier = Frontier { visible: XidSet::EMPTY, lsn: 0, xid: 0 };
+    pub const EMPTY: &'static Frontier = &Frontier { visible: XidSet::EMPTY, lsn: 0, xid: 0 };
 }
 
 /// What a source is, as `pgt_dependencies.source_type` says.

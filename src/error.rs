@@ -83,6 +83,12 @@ impl Error {
     }
 }
 
+impl From<Error> for pgtrickle_pg::xact::Failure {
+    fn from(error: Error) -> Self {
+        Self { code: error.code, message: error.message, detail: error.detail, hint: error.hint }
+    }
+}
+
 /// Results whose error is ours.
 pub type Result<T> = std::result::Result<T, Error>;
 

@@ -3,6 +3,7 @@
 use crate::catalog::{self, Frontier, SourceType};
 use crate::error::{Error, or_raise};
 use crate::refresh::program;
+use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::ir::SourceId;
 use pgtrickle_engine::program::Step;
@@ -24,7 +25,7 @@ fn explain_st(name: &str) -> SetOfIterator<'static, String> {
         Some(reason) => format!("Mode: FULL (recompute and apply the difference), because {reason}"),
     });
     lines.push(format!("Schedule: {}; status: {}", st.schedule, st.status));
-    let frontier = st.frontier.as_ref().unwrap_or(&Frontier::EMPTY);
+    let frontier = st.frontier.as_ref().unwrap_or(Frontier::EMPTY);
     lines.push(match frontier.lsn {
         0 => "Frontier: none yet; the next refresh compares everything".to_owned(),
         lsn => format!("Frontier: snapshot {} at {:X}/{:X}", frontier.visible, lsn >> 32, lsn as u32),

@@ -2,6 +2,7 @@
 
 use crate::shmem::{self, CaptureState};
 use crate::{catalog, settings};
+use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_pg::{wal, worker};
 use std::sync::atomic::Ordering;

@@ -5,6 +5,7 @@ use crate::catalog::{self, Frontier, StreamTable};
 use crate::refresh::sources;
 use crate::settings;
 use crate::shmem::{self, DbShared};
+use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, Literal, QualifiedName};

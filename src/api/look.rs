@@ -2,6 +2,7 @@
 
 use crate::catalog;
 use crate::error::or_raise;
+use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 
 /// The version of the extension.

@@ -19,6 +19,7 @@ pub use house::{drop_capture, keep_house, record_failure};
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::shmem;
+use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_pg::wal;
 

@@ -1,6 +1,7 @@
 //! Arguments that users write: names, schedules, modes.
 
 use crate::error::{Error, Result};
+use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql::QualifiedName;
 use pgtrickle_pg::class;
@@ -36,7 +37,7 @@ pub fn resolve(name: &str) -> Result<Target> {
     });
     match (parts.unwrap_or_default().as_slice(), current) {
         ([table], Some(schema)) => Ok(Target { name: QualifiedName::new(schema, table) }),
-        ([_], None) => Err(Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_SCHEMA, "no schema has been selected to create in")
+        ([_], None) => Err(Error::new(PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME, "no schema has been selected to create in")
             .hint("Write schema.name, or set search_path.")),
         ([schema, table], _) => Ok(Target { name: QualifiedName::new(schema, table) }),
         _ => Err(Error::new(PgSqlErrorCode::ERRCODE_INVALID_NAME, format!("invalid name of a stream table: {name}"))

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::refresh::fill::ddl;
 use crate::{catalog, settings};
+use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};

@@ -162,7 +162,7 @@ fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
     let loaded = program::load(&st)?;
     let _connection = Connection::open();
     let mut relations = Relations::default();
-    let frontier = st.frontier.as_ref().unwrap_or(&Frontier::EMPTY);
+    let frontier = st.frontier.as_ref().unwrap_or(Frontier::EMPTY);
     // Under a newer snapshot than S: it sees what earlier stream tables of this round wrote, too.
     let newest = Snapshot::latest();
     let changes = sources::stage(&st, frontier, &round.visible, &newest, &mut relations);

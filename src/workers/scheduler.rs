@@ -32,8 +32,8 @@ struct Entry {
 
 impl Entry {
     fn has_changes(&self, db: &DbShared) -> bool {
-        let frontier = self.st.frontier.as_ref().unwrap_or(&Frontier::EMPTY);
-        *frontier == Frontier::EMPTY
+        let frontier = self.st.frontier.as_ref().unwrap_or(Frontier::EMPTY);
+        frontier == Frontier::EMPTY
             || self.st.needs_reinit
             || self.st.sources.iter().any(|s| {
                 s.kind == SourceType::Other || self.seen.get(&s.relid) != Some(&db.source_change_count(s.relid))
@@ -233,7 +233,7 @@ impl Scheduler {
         }
         // Whatever the frontier is exactly, there is one now.
         entry.st.needs_reinit = false;
-        entry.st.frontier.get_or_insert(Frontier { lsn: 1, ..Frontier::EMPTY });
+        entry.st.frontier.get_or_insert(Frontier { lsn: 1, ..Frontier::EMPTY.clone() });
     }
 
     fn failed(&mut self, pgt_id: i64, failure: &Failure) {
