@@ -15,15 +15,11 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// Frames in the channel; their bytes are bounded by the gate, this bounds the rest.
 const FRAMES_MAX: usize = 4096;
 /// What a frame costs beside its payload.
 const FRAME_COST: usize = 256;
-/// A decoder that does not say Hello by then has no business here.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How to receive.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
@@ -198,10 +194,7 @@ fn converse<W: Fn()>(stream: UnixStream, shared: &Shared, out: &Out<W>) -> Resul
         Arc::clone(&stream),
         Arc::clone(&said),
     )))?;
-    let end = match stream.set_read_timeout(Some(HELLO_TIMEOUT)) {
-        Ok(()) => receive(&mut &*stream, &said, || stream.set_read_timeout(None), out),
-        Err(e) => End::from(e),
-    };
+    let end = receive(&mut &*stream, &said, out);
     shared.enter(None)?;
     let _ = stream.shutdown(Shutdown::Both);
     match end {
@@ -210,18 +203,12 @@ fn converse<W: Fn()>(stream: UnixStream, shared: &Shared, out: &Out<W>) -> Resul
     }
 }
 
-/// Reads frames until there are no more.
-fn receive<W: Fn()>(
-    from: &mut impl Read,
-    said: &Said,
-    greeted: impl Fn() -> io::Result<()>,
-    out: &Out<W>,
-) -> End {
+/// Reads frames until there are no more. The first may be long in coming: the decoder's Hello travels with it.
+fn receive<W: Fn()>(from: &mut impl Read, said: &Said, out: &Out<W>) -> End {
     let mut assembler = Assembler::new();
     loop {
-        match receive_frame(from, &mut assembler, said, &greeted, out) {
-            Ok(()) => {}
-            Err(end) => return end,
+        if let Err(end) = receive_frame(from, &mut assembler, said, out) {
+            return end;
         }
     }
 }
@@ -230,7 +217,6 @@ fn receive_frame<W: Fn()>(
     from: &mut impl Read,
     assembler: &mut Assembler,
     said: &Said,
-    greeted: &impl Fn() -> io::Result<()>,
     out: &Out<W>,
 ) -> Result<(), End> {
     let frames = FrameReader::new();
@@ -240,7 +226,6 @@ fn receive_frame<W: Fn()>(
     let mut facts = assembler.check(&payload)?;
     if let Some(hello) = facts.hello.take() {
         check_hello(said, &hello)?;
-        greeted()?;
         out.send(Event::Greeted(hello))?;
     }
     out.counters

@@ -229,6 +229,86 @@ fn every_changed_bit_of_a_transaction_is_noticed() {
     }
 }
 
+/// A small seeded generator (xorshift64*).
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
+    }
+}
+
+#[test]
+fn damaged_streams_never_pass_for_sound_ones() {
+    let seed = std::time::UNIX_EPOCH
+        .elapsed()
+        .map_or(1, |d| d.as_nanos() as u64)
+        | 1;
+    println!("seed {seed}");
+    let mut r = Rng(seed);
+    for _ in 0..20_000 {
+        let mut w = FrameWriter::with_limit(1 + r.below(200));
+        prelude(&mut w);
+        let mut expected = 0;
+        for lsn in 1..=1 + r.below(4) as u64 {
+            w.begin(&begin(10 * lsn));
+            for _ in 0..r.below(6) {
+                insert(&mut w);
+            }
+            w.update_raw(0, &TUPLE, &TUPLE);
+            w.commit(10 * lsn + 1);
+            expected += 1;
+        }
+        w.finish();
+        let mut frames: Vec<Vec<u8>> = payloads(w.pending()).iter().map(|f| f.to_vec()).collect();
+        for _ in 0..r.below(3) {
+            let frame = r.below(frames.len());
+            let byte = r.below(frames[frame].len());
+            match r.below(5) {
+                0 => frames[frame][byte] = r.below(256) as u8,
+                1 => drop(frames.remove(frame)),
+                2 => frames[frame].truncate(byte),
+                3 => frames.insert(frame, frames[r.below(frames.len())].clone()),
+                _ => drop(frames[frame].drain(..byte)),
+            }
+            if frames.is_empty() || frames.iter().any(Vec::is_empty) {
+                break;
+            }
+        }
+        // Whatever is accepted is whole transactions, each with all its rows.
+        let (mut assembler, mut delivery, mut sink) =
+            (Assembler::new(), Delivery::new(), Recorder::default());
+        for frame in &frames {
+            if assembler.check(frame).is_err() {
+                break;
+            }
+            delivery
+                .deliver(frame, &mut sink)
+                .expect("what was checked can be delivered");
+        }
+        let commits: Vec<_> = sink
+            .0
+            .iter()
+            .filter(|line| line.starts_with("commit"))
+            .collect();
+        assert!(commits.len() <= expected);
+        let mut rows = 0;
+        for line in &sink.0 {
+            match line.split_once(' ') {
+                Some(("begin", _)) => rows = 0,
+                Some(("row", _)) => rows += 1,
+                Some(("commit", rest)) => {
+                    assert!(rest.ends_with(&format!(" {rows}")), "{line}: {rows}")
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Writes down what it is given.
 #[derive(Default)]
 struct Recorder(Vec<String>);
