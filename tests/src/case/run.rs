@@ -21,6 +21,20 @@ impl Case {
         Ok(())
     }
 
+    /// Only the tables and the changes, without any stream table; `ready` is called between the two.
+    pub fn run_without_streams<T>(
+        &self,
+        server: &Server,
+        schema: &str,
+        ready: impl FnOnce() -> Outcome<T>,
+    ) -> Outcome<T> {
+        let bare = Case { streams: Vec::new(), ..self.clone() };
+        let mut run = Run::start(&bare, server, schema)?;
+        let result = ready()?;
+        self.steps.iter().try_for_each(|step| run.change(step))?;
+        Ok(result)
+    }
+
     fn run_stepwise(&self, server: &Server, schema: &str) -> Outcome {
         let mut run = Run::start(self, server, schema)?;
         for (i, step) in self.steps.iter().enumerate() {

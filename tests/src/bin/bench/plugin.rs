@@ -16,7 +16,7 @@ struct Contender {
     options: &'static [&'static str],
 }
 
-const OURS: Contender = Contender { plugin: "pg_trickle", options: &["encoding=binary", "tables=*"] };
+const OURS: Contender = Contender { plugin: "pg_trickle", options: &["encoding=binary"] };
 const PGOUTPUT: Contender =
     Contender { plugin: "pgoutput", options: &["proto_version=1", "publication_names=p", "binary=true"] };
 const WAL2JSON: Contender = Contender { plugin: "wal2json", options: &["format-version=2"] };
