@@ -13,6 +13,20 @@ pub struct Expr<'q> {
     scratch: PhantomData<&'q Scratch>,
 }
 
+/// How far up a column reference is looked for; deeper ones are found to be unknown columns later.
+const MAX_LEVELS: i32 = 4;
+
+/// What an expression is replaced by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hole {
+    /// Column `position` (from 0) of the only range table entry.
+    Column(usize),
+    /// NULL of its type.
+    Null,
+    /// The bigint 0.
+    Zero,
+}
+
 /// How a walk goes on from the node just seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Walk {
@@ -294,6 +308,18 @@ impl<'q> Expr<'q> {
         }
     }
 
+    /// Whether it reads columns of a query around its own.
+    pub fn reads_outer(&self) -> bool {
+        let mut found = false;
+        // SAFETY: walks the tree only.
+        unsafe {
+            for level in 1..=MAX_LEVELS {
+                found |= pg_sys::contain_vars_of_level(self.node, level);
+            }
+        }
+        found
+    }
+
     /// Whether both are the same node of the same tree.
     pub fn is(&self, other: Expr<'_>) -> bool {
         std::ptr::eq(self.node, other.node)
@@ -322,7 +348,12 @@ impl<'q> Expr<'q> {
     /// A copy in which every outermost expression that `position` knows has become column `position` (from 0) of the
     /// only range table entry. Other expressions stay as they are.
     pub fn with_holes(&self, position: &mut dyn FnMut(Expr<'q>) -> Option<usize>) -> Expr<'q> {
-        let mut holes = Holes { position };
+        self.with_parts(&mut |expr| position(expr).map(Hole::Column))
+    }
+
+    /// The same, with constants as well.
+    pub fn with_parts(&self, part: &mut dyn FnMut(Expr<'q>) -> Option<Hole>) -> Expr<'q> {
+        let mut holes = Holes { part };
         // SAFETY: `mutate` gets back the pointer to `holes`, which outlives the call.
         unsafe { Expr::new(mutate(self.node, (&raw mut holes).cast())) }
     }
@@ -353,7 +384,7 @@ unsafe fn hole(position: usize, ty: TypeRef) -> *mut pg_sys::Var {
 }
 
 struct Holes<'a, 'q> {
-    position: &'a mut dyn FnMut(Expr<'q>) -> Option<usize>,
+    part: &'a mut dyn FnMut(Expr<'q>) -> Option<Hole>,
 }
 
 /// Replaces holes; PostgreSQL's mutator copies all that is around them.
@@ -369,11 +400,27 @@ unsafe extern "C-unwind" fn mutate(node: *mut pg_sys::Node, cx: *mut c_void) -> 
         }
         let holes = &mut *cx.cast::<Holes<'_, '_>>();
         if is_expression(node)
-            && let Some(position) = (holes.position)(Expr::new(node))
+            && let Some(hole) = (holes.part)(Expr::new(node))
         {
-            return explicitly_collated(node, hole(position, Expr::new(node).ty()));
+            return fill(node, hole);
         }
         mutate_children(node, cx)
+    }
+}
+
+/// What stands in place of `node`.
+unsafe fn fill(node: *mut pg_sys::Node, with: Hole) -> *mut pg_sys::Node {
+    // SAFETY: reads the node, allocates another in the same context.
+    unsafe {
+        let ty = Expr::new(node).ty();
+        match with {
+            Hole::Column(position) => explicitly_collated(node, hole(position, ty)),
+            Hole::Null => pg_sys::makeNullConst(ty.oid, ty.typmod, ty.collation).cast(),
+            Hole::Zero => {
+                let (ty, none, zero) = (pg_sys::INT8OID, pg_sys::InvalidOid, pg_sys::Datum::from(0_i64));
+                pg_sys::makeConst(ty, -1, none, 8, zero, false, true).cast()
+            }
+        }
     }
 }
 

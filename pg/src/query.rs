@@ -128,6 +128,8 @@ pub struct Features {
     pub ordered: bool,
     /// LIMIT, OFFSET or FETCH.
     pub limited: bool,
+    /// Limited to a constant number of rows, at least one, from the first.
+    pub limited_to_some: bool,
     /// FOR UPDATE and the like.
     pub locking: bool,
     /// A data-modifying statement in WITH.
@@ -242,9 +244,23 @@ impl<'q> Query<'q> {
             distinct_on: q.hasDistinctOn,
             ordered: !q.sortClause.is_null(),
             limited: !q.limitCount.is_null() || !q.limitOffset.is_null(),
+            limited_to_some: q.limitOffset.is_null() && self.positive_limit(),
             locking: !q.rowMarks.is_null(),
             modifying_cte: q.hasModifyingCTE,
             row_security: q.hasRowSecurity,
+        }
+    }
+
+    fn positive_limit(&self) -> bool {
+        if self.get().limitCount.is_null() {
+            return false;
+        }
+        // SAFETY: folding copies; the tag decides the struct; LIMIT is coerced to bigint, which is passed by value.
+        unsafe {
+            let limit = pg_sys::eval_const_expressions(std::ptr::null_mut(), self.get().limitCount);
+            (*limit).type_ == pg_sys::NodeTag::T_Const
+                && !(*limit.cast::<pg_sys::Const>()).constisnull
+                && (*limit.cast::<pg_sys::Const>()).constvalue.value() as i64 > 0
         }
     }
 

@@ -3,6 +3,7 @@
 //! The aggregate outputs its keys, then its aggregates; what stands above refers to them by position. An expression is
 //! a key if its tree equals the key's, as PostgreSQL itself decides.
 
+use super::node::{Node, conditions};
 use super::scalar::Row;
 use super::target::{needed_below, needed_by};
 use super::{Analyzer, Frame, Mapped, map, opaque};
@@ -12,14 +13,14 @@ use pgtrickle_pg::query::Target;
 use pgtrickle_pg::types;
 
 /// What a grouped query computes per group.
-struct Groups<'q> {
-    keys: Vec<Expr<'q>>,
-    calls: Vec<Expr<'q>>,
+pub(super) struct Groups<'q> {
+    pub keys: Vec<Expr<'q>>,
+    pub calls: Vec<Expr<'q>>,
 }
 
 impl<'q> Groups<'q> {
     /// The position in the aggregate's output of an expression's value.
-    fn find(&self, expr: Expr<'q>) -> Option<usize> {
+    pub(super) fn find(&self, expr: Expr<'q>) -> Option<usize> {
         let key = self.keys.iter().position(|key| key.equals(expr));
         key.or_else(|| {
             let call = self.calls.iter().position(|call| call.equals(expr))?;
@@ -27,9 +28,14 @@ impl<'q> Groups<'q> {
         })
     }
 
+    /// Where the values of all keys and aggregates are.
+    fn values(&self) -> Vec<(Expr<'q>, usize)> {
+        self.keys.iter().chain(&self.calls).copied().enumerate().map(|(at, expr)| (expr, at)).collect()
+    }
+
     /// Notes the aggregates that an expression above the groups uses, and the columns that are none of the keys: they
     /// depend on a primary key among the keys, so grouping by them as well changes nothing.
-    fn collect(&mut self, expr: Expr<'q>) {
+    pub(super) fn collect(&mut self, expr: Expr<'q>) {
         expr.visit(&mut |part| {
             if self.find(part).is_some() {
                 return Walk::Past;
@@ -59,6 +65,8 @@ impl<'q> Analyzer<'q> {
         needed.extend(needed_by(&groups.calls));
         needed.extend(needed_below(frame));
         let from = self.from_where(frame, &needed)?;
+        let from = self.with_values(frame, from, &groups.keys)?;
+        let from = self.with_values(frame, from, &groups.calls)?;
         let row = Row { cols: &from.cols, find: &|expr| from.find(expr) };
         let keys = self.scalars(&groups.keys, &row)?;
         if keys.iter().any(|key| key.ty.equality == Equality::None) {
@@ -73,21 +81,26 @@ impl<'q> Analyzer<'q> {
     fn above_groups(
         &self,
         frame: &Frame<'_, 'q>,
-        mut rel: Rel,
+        rel: Rel,
         groups: &Groups<'q>,
         exprs: &[Expr<'q>],
     ) -> Mapped<Rel> {
-        let cols = rel.cols();
-        let row = Row { cols: &cols, find: &|expr| groups.find(expr) };
-        if let Some(having) = frame.query.having() {
-            rel = rel.filter(self.scalars(&having.conjuncts(), &row)?)?;
+        let mut node = Node::new(rel, []);
+        // Subqueries may read those keys that are plain columns.
+        for (at, key) in groups.keys.iter().enumerate() {
+            if let Shape::Column { levels_up: 0, entry, column } = key.shape() {
+                node.layout.insert((entry, column), at);
+            }
         }
-        let exprs = self.scalars(exprs, &row)?;
-        map(rel, exprs)
+        node.values = groups.values();
+        node = self.filtered(frame, node, conditions(frame.query.having()))?;
+        node = self.with_values(frame, node, exprs)?;
+        let exprs = self.scalars(exprs, &Row { cols: &node.cols, find: &|expr| node.find(expr) })?;
+        map(node.rel, exprs)
     }
 
     /// One aggregate call over the rows of FROM.
-    fn aggregate(&self, frame: &Frame<'_, 'q>, expr: Expr<'q>, row: &Row<'_, 'q>) -> Mapped<Agg> {
+    pub(super) fn aggregate(&self, frame: &Frame<'_, 'q>, expr: Expr<'q>, row: &Row<'_, 'q>) -> Mapped<Agg> {
         let Shape::Aggregate(call) = expr.shape() else { return opaque("it has an unknown aggregate") };
         let kind = self.aggregate_kind(call, row)?;
         if kind == AggKind::Recompute && !call.ordered() && ordered_input(frame) {

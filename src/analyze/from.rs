@@ -3,116 +3,208 @@
 //! Conditions of WHERE and of inner joins mean the same, so they are collected and each is put as deep as the columns
 //! that it reads allow; inputs are joined in an order that follows the conditions, to leave no product that a
 //! condition could have avoided.
+//!
+//! ```text
+//! L RIGHT JOIN R = R LEFT JOIN L
+//! L FULL JOIN R  = L LEFT JOIN R ⊎ (R anti L) with NULLs for L
+//! ```
 
+use super::node::{Condition, Needed, Node, Sides, conditions, take};
 use super::scalar::Row;
 use super::{Analyzer, Frame, Mapped, opaque};
-use pgtrickle_engine::ir::{Col, Conjunct, JoinKind, Rel, Scalar};
-use pgtrickle_pg::expr::{Expr, Shape};
+use pgtrickle_engine::ir::{Col, JoinKind, Rel, Scalar};
+use pgtrickle_engine::sql;
+use pgtrickle_pg::expr::Expr;
 use pgtrickle_pg::query::{Entry, From, JoinKind as SqlJoin, Query};
-use pgtrickle_pg::types::{TypeRef, is_default_equality};
-use std::collections::{BTreeMap, BTreeSet};
+use pgtrickle_pg::types::TypeRef;
+use std::collections::BTreeSet;
 
-/// A column of the range table: entry and attribute number.
-pub(super) type ColumnId = (usize, i16);
-
-/// The columns of a query's own range table that some expression reads.
-pub(super) type Needed = BTreeSet<ColumnId>;
-
-/// A relation whose columns are columns of the range table.
-pub(super) struct Node {
-    pub rel: Rel,
-    pub cols: Vec<Col>,
-    pub layout: BTreeMap<ColumnId, usize>,
-}
-
-impl Node {
-    fn new(rel: Rel, ids: impl IntoIterator<Item = ColumnId>) -> Node {
-        let layout = ids.into_iter().enumerate().map(|(i, id)| (id, i)).collect();
-        Node { cols: rel.cols(), rel, layout }
-    }
-
-    /// The position of the column that an expression is.
-    pub(super) fn find(&self, expr: Expr<'_>) -> Option<usize> {
-        match expr.shape() {
-            Shape::Column { levels_up: 0, entry, column } => self.layout.get(&(entry, column)).copied(),
-            _ => None,
-        }
-    }
-
-    /// Whether it has all columns that an expression reads.
-    fn covers(&self, columns: &[ColumnId]) -> bool {
-        columns.iter().all(|id| self.layout.contains_key(id))
-    }
-}
-
-/// A condition and what it reads.
-struct Condition<'q> {
-    expr: Expr<'q>,
-    columns: Vec<ColumnId>,
-}
-
-/// What inner joins have in common: their inputs and all conditions on them.
-#[derive(Default)]
+/// Items of FROM that are joined inwardly, and all conditions on them.
 struct InnerJoin<'q> {
-    inputs: Vec<Node>,
+    items: Vec<From<'q>>,
     conditions: Vec<Condition<'q>>,
 }
 
 impl<'q> InnerJoin<'q> {
-    fn require(&mut self, condition: Expr<'q>) {
-        for expr in condition.conjuncts() {
-            self.conditions.push(Condition { expr, columns: expr.columns() });
+    fn new(items: Vec<From<'q>>, mut conditions: Vec<Condition<'q>>) -> Self {
+        let mut flat = Vec::new();
+        items.into_iter().for_each(|item| flatten(item, &mut flat, &mut conditions));
+        InnerJoin { items: flat, conditions }
+    }
+}
+
+/// Takes inner joins apart.
+fn flatten<'q>(item: From<'q>, items: &mut Vec<From<'q>>, found: &mut Vec<Condition<'q>>) {
+    match item {
+        From::Join { kind: SqlJoin::Inner, left, right, on } => {
+            flatten(*left, items, found);
+            flatten(*right, items, found);
+            found.extend(conditions(on));
         }
+        other => items.push(other),
+    }
+}
+
+/// The entries that an item joins.
+fn entries(item: &From<'_>) -> BTreeSet<usize> {
+    match item {
+        From::Entry(number) => BTreeSet::from([*number]),
+        From::Join { left, right, .. } => entries(left).union(&entries(right)).copied().collect(),
     }
 }
 
 impl<'q> Analyzer<'q> {
-    /// FROM and WHERE of a query, with the columns that it needs.
-    pub(super) fn from_where(&self, frame: &Frame<'_, 'q>, needed: &Needed) -> Mapped<Node> {
-        let mut join = InnerJoin::default();
-        for item in frame.query.from() {
-            self.from_item(frame, item, needed, &mut join)?;
-        }
-        if let Some(filter) = frame.query.filter() {
-            join.require(filter);
-        }
-        self.inner_join(join)
+    /// FROM and WHERE of a query, with the columns that it needs. Nothing in it may depend on the query around.
+    pub(super) fn from_where(&self, frame: &Frame<'_, 'q>, needed: &Needed) -> Mapped<Node<'q>> {
+        let all = conditions(frame.query.filter());
+        self.inner_join(frame, InnerJoin::new(frame.query.from(), all), needed)
     }
 
-    fn from_item(
+    /// The same of a subquery, without those conditions that depend on the query around; they come beside.
+    pub(super) fn from_where_within(
+        &self,
+        frame: &Frame<'_, 'q>,
+        needed: &Needed,
+    ) -> Mapped<(Node<'q>, Vec<Condition<'q>>)> {
+        let mut join = InnerJoin::new(frame.query.from(), conditions(frame.query.filter()));
+        let (correlated, own) = join.conditions.into_iter().partition(|c| c.correlated);
+        join.conditions = own;
+        Ok((self.inner_join(frame, join, needed)?, correlated))
+    }
+
+    /// Joins the items, one after the other, each as soon as a condition connects it with those before.
+    fn inner_join(&self, frame: &Frame<'_, 'q>, join: InnerJoin<'q>, needed: &Needed) -> Mapped<Node<'q>> {
+        let InnerJoin { items, mut conditions } = join;
+        let mut rest = Vec::new();
+        for item in items {
+            let members = entries(&item);
+            let own = take(&mut conditions, &members);
+            if let Some(node) = self.item(frame, item, needed, own)? {
+                rest.push((members, node));
+            }
+        }
+        let (mut members, mut joined) = match rest.is_empty() {
+            true => (BTreeSet::new(), Node::new(Rel::values(vec![vec![]], vec![])?, [])),
+            false => rest.remove(0),
+        };
+        while !rest.is_empty() {
+            let next = rest.iter().position(|(other, _)| connected(&members, other, &conditions)).unwrap_or(0);
+            let (other, right) = rest.remove(next);
+            members.extend(other);
+            let (nested, on): (Vec<_>, _) = take(&mut conditions, &members).into_iter().partition(|c| c.nested);
+            joined = self.join(JoinKind::Inner, joined, right, &on)?;
+            joined = self.filtered(frame, joined, nested)?;
+        }
+        self.filtered(frame, joined, conditions)
+    }
+
+    /// One item, with the conditions that read nothing else; none if it is the single empty row of a SELECT without
+    /// FROM.
+    fn item(
         &self,
         frame: &Frame<'_, 'q>,
         item: From<'q>,
         needed: &Needed,
-        join: &mut InnerJoin<'q>,
-    ) -> Mapped<()> {
-        match item {
-            From::Entry(number) => {
-                if let Some(node) = self.entry(frame, number, needed)? {
-                    join.inputs.push(node);
-                }
+        own: Vec<Condition<'q>>,
+    ) -> Mapped<Option<Node<'q>>> {
+        let node = match item {
+            From::Entry(number) => match self.entry(frame, number, needed)? {
+                Some(node) => self.filtered(frame, node, own)?,
+                None => return Ok(None),
+            },
+            From::Join { kind: SqlJoin::Left, left, right, on } => {
+                self.left_join(frame, *left, *right, conditions(on), needed, own)?
             }
-            From::Join { kind: SqlJoin::Inner, left, right, on } => {
-                self.from_item(frame, *left, needed, join)?;
-                self.from_item(frame, *right, needed, join)?;
-                if let Some(on) = on {
-                    join.require(on);
-                }
+            From::Join { kind: SqlJoin::Right, left, right, on } => {
+                self.left_join(frame, *right, *left, conditions(on), needed, own)?
             }
-            From::Join { kind, .. } => {
-                let kind = match kind {
-                    SqlJoin::Left => "LEFT",
-                    SqlJoin::Right => "RIGHT",
-                    _ => "FULL",
-                };
-                return opaque(format!("it has an outer join ({kind} JOIN)"));
+            From::Join { kind: SqlJoin::Full, left, right, on } => {
+                let left = self.side(frame, *left, needed, Vec::new())?;
+                let right = self.side(frame, *right, needed, Vec::new())?;
+                let full = self.full_join(left, right, &conditions(on))?;
+                self.filtered(frame, full, own)?
             }
+            inner => self.inner_join(frame, InnerJoin::new(vec![inner], own), needed)?,
+        };
+        Ok(Some(node))
+    }
+
+    fn side(
+        &self,
+        frame: &Frame<'_, 'q>,
+        item: From<'q>,
+        needed: &Needed,
+        own: Vec<Condition<'q>>,
+    ) -> Mapped<Node<'q>> {
+        match self.item(frame, item, needed, own)? {
+            Some(node) => Ok(node),
+            None => opaque("an outer join has no table on one side"),
         }
-        Ok(())
+    }
+
+    /// Conditions on the preserved side filter it before the join, as do terms of ON that read the other side only.
+    fn left_join(
+        &self,
+        frame: &Frame<'_, 'q>,
+        left: From<'q>,
+        right: From<'q>,
+        mut on: Vec<Condition<'q>>,
+        needed: &Needed,
+        mut own: Vec<Condition<'q>>,
+    ) -> Mapped<Node<'q>> {
+        let left_own = take(&mut own, &entries(&left));
+        let right_own = take(&mut on, &entries(&right));
+        let left = self.side(frame, left, needed, left_own)?;
+        let right = self.side(frame, right, needed, right_own)?;
+        let joined = self.join(JoinKind::Left, left, right, &on)?;
+        self.filtered(frame, joined, own)
+    }
+
+    fn full_join(&self, left: Node<'q>, right: Node<'q>, on: &[Condition<'q>]) -> Mapped<Node<'q>> {
+        let both = left.beside(&right);
+        let swapped = right.beside(&left);
+        let width = left.width();
+        let sides =
+            Sides { cols: &both.cols, width, left: &|e| left.find(e), right: &|e| right.find(e) };
+        let unmatched_sides = Sides {
+            cols: &swapped.cols,
+            width: right.width(),
+            left: &|e| right.find(e),
+            right: &|e| left.find(e),
+        };
+        let (straight, reverse) = (self.conjuncts(on, &sides)?, self.conjuncts(on, &unmatched_sides)?);
+        let nulls = left.cols.iter().map(null);
+        let kept = right.cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col));
+        let exprs = nulls.chain(kept).collect();
+        let unmatched = right.rel.clone().join(JoinKind::Anti, left.rel.clone(), reverse)?.map(exprs)?;
+        let matched = left.rel.join(JoinKind::Left, right.rel, straight)?;
+        Ok(both.become_rel(Rel::union_all(vec![matched, unmatched])?))
+    }
+
+    /// The rows for which the conditions hold.
+    pub(super) fn filtered(
+        &self,
+        frame: &Frame<'_, 'q>,
+        node: Node<'q>,
+        conditions: Vec<Condition<'q>>,
+    ) -> Mapped<Node<'q>> {
+        let (nested, plain): (Vec<_>, Vec<_>) = conditions.into_iter().partition(|c| c.nested);
+        let node = self.filtered_plainly(node, &plain)?;
+        nested.into_iter().try_fold(node, |node, condition| self.filtered_by_subquery(frame, node, condition))
+    }
+
+    pub(super) fn filtered_plainly(&self, node: Node<'q>, conditions: &[Condition<'q>]) -> Mapped<Node<'q>> {
+        if conditions.is_empty() {
+            return Ok(node);
+        }
+        let row = Row { cols: &node.cols, find: &|expr| node.find(expr) };
+        let predicates = conditions.iter().map(|c| self.scalar(c.expr, &row)).collect::<Mapped<Vec<_>>>()?;
+        let rel = node.rel.clone().filter(predicates)?;
+        Ok(node.become_rel(rel))
     }
 
     /// An entry of the range table; none if it is the single empty row of a SELECT without FROM.
-    fn entry(&self, frame: &Frame<'_, 'q>, number: usize, needed: &Needed) -> Mapped<Option<Node>> {
+    fn entry(&self, frame: &Frame<'_, 'q>, number: usize, needed: &Needed) -> Mapped<Option<Node<'q>>> {
         let wanted: Vec<i16> = needed.iter().filter(|id| id.0 == number).map(|id| id.1).collect();
         if let Some(odd) = wanted.iter().find(|column| **column <= 0) {
             let what = if *odd == 0 { "a whole row as a value" } else { "a system column" };
@@ -175,93 +267,23 @@ impl<'q> Analyzer<'q> {
             .collect();
         Ok(Rel::values(rows, cols)?)
     }
-
-    /// Joins the inputs, one after the other, each as soon as a condition connects it with those before.
-    fn inner_join(&self, join: InnerJoin<'q>) -> Mapped<Node> {
-        let InnerJoin { inputs, mut conditions } = join;
-        let mut rest = Vec::new();
-        for input in inputs {
-            let own = take(&mut conditions, |c| !c.columns.is_empty() && input.covers(&c.columns));
-            rest.push(self.filtered(input, own)?);
-        }
-        let mut joined = match rest.is_empty() {
-            true => Node::new(Rel::values(vec![vec![]], vec![])?, []),
-            false => rest.remove(0),
-        };
-        while !rest.is_empty() {
-            let next = rest.iter().position(|node| connected(&joined, node, &conditions)).unwrap_or(0);
-            let right = rest.remove(next);
-            joined = self.join(joined, right, &mut conditions)?;
-        }
-        self.filtered(joined, conditions)
-    }
-
-    fn join(&self, left: Node, right: Node, conditions: &mut Vec<Condition<'q>>) -> Mapped<Node> {
-        let width = left.cols.len();
-        let mut layout = left.layout;
-        layout.extend(right.layout.into_iter().map(|(id, i)| (id, i + width)));
-        let mut cols = left.cols;
-        cols.extend(right.cols);
-        let shape = Node { rel: Rel::values(vec![], vec![])?, cols, layout };
-        let on = take(conditions, |c| !c.columns.is_empty() && shape.covers(&c.columns))
-            .into_iter()
-            .map(|c| self.conjunct(c.expr, &shape, width))
-            .collect::<Mapped<Vec<_>>>()?;
-        Ok(Node { rel: left.rel.join(JoinKind::Inner, right.rel, on)?, ..shape })
-    }
-
-    fn filtered(&self, node: Node, conditions: Vec<Condition<'q>>) -> Mapped<Node> {
-        if conditions.is_empty() {
-            return Ok(node);
-        }
-        let row = Row { cols: &node.cols, find: &|expr| node.find(expr) };
-        let predicates = conditions.iter().map(|c| self.scalar(c.expr, &row)).collect::<Mapped<Vec<_>>>()?;
-        Ok(Node { rel: node.rel.filter(predicates)?, cols: node.cols, layout: node.layout })
-    }
-
-    /// A term of a join condition over the row left ++ right, where left has `width` columns.
-    fn conjunct(&self, expr: Expr<'q>, row: &Node, width: usize) -> Mapped<Conjunct> {
-        let condition = self.scalar(expr, &Row { cols: &row.cols, find: &|e| row.find(e) })?;
-        Ok(Conjunct { condition, equi: equality(expr, row, width) })
-    }
 }
 
-/// The two columns, each counted on its own side, if the condition is the default equality of a left and a right one.
-fn equality(expr: Expr<'_>, row: &Node, width: usize) -> Option<(usize, usize)> {
-    let Shape::Operator { operator, args, .. } = expr.shape() else { return None };
-    let &[a, b] = args.as_slice() else { return None };
-    let (a, b) = (bare(a), bare(b));
-    let sides = (row.find(a)?, row.find(b)?);
-    let (l, r) = if sides.0 < sides.1 { sides } else { (sides.1, sides.0) };
-    let default = is_default_equality(operator, a.ty()) && is_default_equality(operator, b.ty());
-    let same_collation = row.cols[l].ty.collation == row.cols[r].ty.collation;
-    (l < width && r >= width && default && same_collation).then_some((l, r - width))
-}
-
-/// Without changes of type that leave the value as it is.
-fn bare(expr: Expr<'_>) -> Expr<'_> {
-    match expr.shape() {
-        Shape::Relabel(inner) => bare(inner),
-        _ => expr,
-    }
+/// NULL in place of a column.
+pub(super) fn null(col: &Col) -> Scalar {
+    let collate = col.ty.collation.as_ref();
+    let text = match collate {
+        Some(collation) => sql!("(NULL::{} COLLATE {})", col.ty.sql, collation),
+        None => sql!("NULL::{}", col.ty.sql),
+    };
+    Scalar { sql: text, cols: Vec::new(), ty: col.ty.clone(), not_null: false, column: None }
 }
 
 /// Whether some condition reads both, and nothing else that is not joined yet.
-fn connected(left: &Node, right: &Node, conditions: &[Condition<'_>]) -> bool {
+fn connected(left: &BTreeSet<usize>, right: &BTreeSet<usize>, conditions: &[Condition<'_>]) -> bool {
     conditions.iter().any(|c| {
-        let (mut reads_left, mut reads_right) = (false, false);
-        let within = c.columns.iter().all(|id| {
-            let (l, r) = (left.layout.contains_key(id), right.layout.contains_key(id));
-            reads_left |= l;
-            reads_right |= r;
-            l || r
-        });
-        within && reads_left && reads_right
+        c.entries.iter().all(|entry| left.contains(entry) || right.contains(entry))
+            && !c.entries.is_disjoint(left)
+            && !c.entries.is_disjoint(right)
     })
-}
-
-fn take<'q>(conditions: &mut Vec<Condition<'q>>, wanted: impl Fn(&Condition<'q>) -> bool) -> Vec<Condition<'q>> {
-    let (taken, left) = std::mem::take(conditions).into_iter().partition(|c| wanted(c));
-    *conditions = left;
-    taken
 }

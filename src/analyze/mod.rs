@@ -5,7 +5,9 @@
 //!
 //! | file | construct |
 //! |---|---|
-//! | `from` | FROM, joins, WHERE |
+//! | `from` | FROM, joins of all kinds, WHERE |
+//! | `node` | rows on the way, join conditions |
+//! | `subquery` | EXISTS, IN, ANY, ALL, scalar subqueries |
 //! | `target` | one SELECT: its clauses in the order in which SQL evaluates them |
 //! | `aggregate` | GROUP BY, aggregates, HAVING |
 //! | `setop` | UNION, INTERSECT, EXCEPT |
@@ -16,10 +18,12 @@
 
 mod aggregate;
 mod from;
+mod node;
 mod refuse;
 mod scalar;
 mod setop;
 mod sources;
+mod subquery;
 mod target;
 pub mod tree;
 

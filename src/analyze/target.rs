@@ -1,6 +1,6 @@
 //! One SELECT: FROM and WHERE, GROUP BY and HAVING, the select list, DISTINCT.
 
-use super::from::Needed;
+use super::node::Needed;
 use super::scalar::Row;
 use super::{Analyzer, Frame, Mapped, map, opaque};
 use pgtrickle_engine::ir::Rel;
@@ -53,13 +53,14 @@ impl<'q> Analyzer<'q> {
         let mut needed = needed_by(&exprs);
         needed.extend(needed_below(frame));
         let from = self.from_where(frame, &needed)?;
+        let from = self.with_values(frame, from, &exprs)?;
         let row = Row { cols: &from.cols, find: &|expr| from.find(expr) };
         let exprs = self.scalars(&exprs, &row)?;
         map(from.rel, exprs)
     }
 }
 
-fn expr_of<'q>(targets: &[Target<'q>], number: usize) -> Expr<'q> {
+pub(super) fn expr_of<'q>(targets: &[Target<'q>], number: usize) -> Expr<'q> {
     targets.iter().find(|target| target.number == number).expect("a column of the select list").expr
 }
 
