@@ -32,8 +32,8 @@ pub use sources::{Capture, Source};
 
 use pgrx::pg_sys;
 use pgtrickle_engine::ir::{Malformed, Rel, Ty};
-use pgtrickle_engine::program::Definition;
-use pgtrickle_engine::sql::Ident;
+use pgtrickle_engine::program::{Definition, Program, Target};
+use pgtrickle_engine::sql::{Ident, QualifiedName};
 use pgtrickle_pg::deparse::Printing;
 use pgtrickle_pg::query::{Query, Scratch, with_scratch};
 use scalar::Types;
@@ -153,10 +153,7 @@ impl<'q> Analyzer<'q> {
             None => self.definition(query, &columns),
         };
         let (plan, sources) = match mapped {
-            Ok(definition) => {
-                let sources = self.sources.scanned();
-                (Analyzed::Differential(definition), sources)
-            }
+            Ok(definition) => (planned(definition), self.sources.scanned()),
             Err(Stop::Opaque(reason)) => (Analyzed::Opaque { reason }, sources::of_query(query)),
             Err(Stop::Refused(refusal)) => return Err(Error::Refused(refusal)),
             Err(Stop::Malformed(malformed)) => return Err(Error::Malformed(malformed)),
@@ -185,6 +182,17 @@ impl<'a, 'q> Frame<'a, 'q> {
 
     fn up(&self, levels: u32) -> Option<&Frame<'a, 'q>> {
         (0..levels).try_fold(self, |frame, _| frame.around)
+    }
+}
+
+/// A definition that the engine has rules for, or why it has not.
+fn planned(definition: Definition) -> Analyzed {
+    let anywhere = Target { table: QualifiedName::new("pgtrickle", "preview"), pgt_id: 0 };
+    match Program::new(&definition, &anywhere) {
+        Ok(_) => Analyzed::Differential(definition),
+        Err(unsupported) => {
+            Analyzed::Opaque { reason: format!("there is no rule for the change of a {}", unsupported.reason) }
+        }
     }
 }
 

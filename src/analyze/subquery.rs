@@ -76,7 +76,13 @@ impl<'q> Analyzer<'q> {
         node: Node<'q>,
         condition: Condition<'q>,
     ) -> Mapped<Node<'q>> {
-        let node = self.with_values(frame, node, &[condition.expr])?;
+        let mut node = node;
+        for value in sublinks(condition.expr) {
+            if node.find(value).is_none() {
+                let rows = if rejects_null(condition.expr, value) { Rows::WithValue } else { Rows::All };
+                node = self.with_value(frame, node, value, rows)?;
+            }
+        }
         self.filtered_plainly(node, &[condition])
     }
 
@@ -177,18 +183,24 @@ impl<'q> Analyzer<'q> {
     ) -> Mapped<Node<'q>> {
         for value in exprs.iter().flat_map(|expr| sublinks(*expr)) {
             if node.find(value).is_none() {
-                node = self.with_value(frame, node, value)?;
+                node = self.with_value(frame, node, value, Rows::All)?;
             }
         }
         Ok(node)
     }
 
-    fn with_value(&self, frame: &Frame<'_, 'q>, node: Node<'q>, value: Expr<'q>) -> Mapped<Node<'q>> {
+    fn with_value(
+        &self,
+        frame: &Frame<'_, 'q>,
+        node: Node<'q>,
+        value: Expr<'q>,
+        rows: Rows,
+    ) -> Mapped<Node<'q>> {
         let Shape::Sublink(sublink) = value.shape() else { return opaque("it has a subquery in an expression") };
         let at = node.width();
         let mut node = match sublink.kind() {
             SublinkKind::Exists => self.with_existence(frame, node, sublink.query())?,
-            SublinkKind::Scalar => self.with_scalar(frame, node, sublink.query())?,
+            SublinkKind::Scalar => self.with_scalar(frame, node, sublink.query(), rows)?,
             SublinkKind::Array => return opaque("it has ARRAY(SELECT …)"),
             _ => return opaque("it uses the truth of IN, ANY or ALL over a subquery as a value"),
         };
@@ -217,7 +229,13 @@ impl<'q> Analyzer<'q> {
     }
 
     /// A scalar subquery that is one aggregation, so that it has exactly one row.
-    fn with_scalar(&self, frame: &Frame<'_, 'q>, outer: Node<'q>, query: Query<'q>) -> Mapped<Node<'q>> {
+    fn with_scalar(
+        &self,
+        frame: &Frame<'_, 'q>,
+        outer: Node<'q>,
+        query: Query<'q>,
+        rows: Rows,
+    ) -> Mapped<Node<'q>> {
         let f = query.features();
         let one_row = query.is_select()
             && query.set_operations().is_none()
@@ -233,7 +251,7 @@ impl<'q> Analyzer<'q> {
             let rel = outer.rel.clone().join(JoinKind::Inner, rel, vec![])?;
             return Ok(outer.become_rel(rel));
         }
-        self.with_correlated_scalar(frame, outer, query)
+        self.with_correlated_scalar(frame, outer, query, rows)
     }
 
     fn with_correlated_scalar(
@@ -241,6 +259,7 @@ impl<'q> Analyzer<'q> {
         frame: &Frame<'_, 'q>,
         outer: Node<'q>,
         query: Query<'q>,
+        rows: Rows,
     ) -> Mapped<Node<'q>> {
         let within = frame.inside(query);
         let target = selected(query, &[1])[0];
@@ -261,11 +280,14 @@ impl<'q> Analyzer<'q> {
         let keys = keyed.keys.len();
         let find = |e: Expr<'q>| groups.find(e).map(|at| at + keys);
         let value = self.scalar(target, &Row { cols: &rel.cols(), find: &find })?;
-        self.beside_groups(outer, rel, &keyed, value, &empty)
+        match empty {
+            None if rows == Rows::WithValue => self.with_groups(outer, rel, &keyed, value),
+            empty => self.beside_groups(outer, rel, &keyed, value, &empty.unwrap_or_else(|| Sql::text("NULL"))),
+        }
     }
 
-    /// The value of an expression over aggregates of no rows.
-    fn over_nothing(&self, target: Expr<'q>) -> Mapped<Sql> {
+    /// The value of an expression over aggregates of no rows; none if it is NULL.
+    fn over_nothing(&self, target: Expr<'q>) -> Mapped<Option<Sql>> {
         let mut unknown = false;
         let constant = target.with_parts(&mut |part| match part.shape() {
             Shape::Aggregate(call) => {
@@ -281,7 +303,31 @@ impl<'q> Analyzer<'q> {
         if unknown {
             return opaque("a correlated subquery uses an aggregate whose value over no rows is not known");
         }
-        Ok(self.scalar(constant, &Row { cols: &[], find: &|_| None })?.sql)
+        if is_null(constant) {
+            return Ok(None);
+        }
+        if constant.any(&mut may_fail) {
+            return opaque("a correlated subquery divides, perhaps by the number of no rows");
+        }
+        Ok(Some(self.scalar(constant, &Row { cols: &[], find: &|_| None })?.sql))
+    }
+
+    /// Joins groups to those rows that have one: one more column that is `value`, over the group's columns.
+    fn with_groups(
+        &self,
+        outer: Node<'q>,
+        groups: Rel,
+        keyed: &Correlation,
+        value: Scalar,
+    ) -> Mapped<Node<'q>> {
+        let cols = groups.cols();
+        let mut columns: Vec<Scalar> = (0..keyed.keys.len()).map(|i| Scalar::column(i, &cols[i])).collect();
+        columns.push(value);
+        let joined = outer.rel.clone().join(JoinKind::Inner, groups.map(columns)?, keyed.on.clone())?;
+        let cols = joined.cols();
+        let at = outer.width() + keyed.keys.len();
+        let columns = (0..outer.width()).chain([at]).map(|i| Scalar::column(i, &cols[i])).collect();
+        Ok(outer.become_rel(joined.map(columns)?))
     }
 
     /// Left-joins groups to the row: one more column that is `present`, over the group's columns, or `absent`.
@@ -334,6 +380,52 @@ impl<'q> Analyzer<'q> {
         }
         Ok(Correlation { keys, on })
     }
+}
+
+/// Which rows must stay when a subquery's value is joined to them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    All,
+    /// A condition on the value rejects NULL anyway.
+    WithValue,
+}
+
+/// Whether an expression is NULL (or false) as soon as the part is NULL: strict functions and operators all the way.
+fn rejects_null(expr: Expr<'_>, part: Expr<'_>) -> bool {
+    if expr.is(part) {
+        return true;
+    }
+    match expr.shape() {
+        Shape::Operator { function, args, .. } | Shape::Function { function, args, .. } => {
+            types::is_strict(function) && args.into_iter().any(|arg| rejects_null(arg, part))
+        }
+        Shape::Relabel(inner) => rejects_null(inner, part),
+        _ => false,
+    }
+}
+
+/// Whether a constant expression is NULL for certain.
+fn is_null(expr: Expr<'_>) -> bool {
+    match expr.shape() {
+        Shape::Constant { null } => null,
+        Shape::Operator { function, args, .. } | Shape::Function { function, args, .. } => {
+            types::is_strict(function) && args.into_iter().any(is_null)
+        }
+        Shape::Relabel(inner) => is_null(inner),
+        Shape::Coalesce(args) => args.into_iter().all(is_null),
+        _ => false,
+    }
+}
+
+/// Whether a part of a constant expression may raise an error, which PostgreSQL's planner would do even where the
+/// value is not used.
+fn may_fail(expr: Expr<'_>) -> bool {
+    let (Shape::Operator { function, args, .. } | Shape::Function { function, args, .. }) = expr.shape() else {
+        return false;
+    };
+    let name = types::builtin_name(function).unwrap_or_default();
+    let total = ["pl", "mi", "mul", "add", "sub", "eq", "ne", "lt", "le", "gt", "ge", "um", "uminus", "int8", "numeric", "float8"];
+    !total.iter().any(|end| name.ends_with(end)) && !(types::is_strict(function) && args.into_iter().any(is_null))
 }
 
 /// How a subquery hangs on the row outside.

@@ -3,6 +3,8 @@
 use crate::analyze::{self, Analysis, Analyzed, Capture, Input};
 use crate::error::or_raise;
 use pgrx::prelude::*;
+use pgtrickle_engine::program::{Definition, Program, StageInfo, Target};
+use pgtrickle_engine::sql::QualifiedName;
 
 /// How a stream table of this query would be maintained, as readable lines.
 #[pg_extern]
@@ -11,11 +13,23 @@ fn preview_stream_table(query: &str) -> SetOfIterator<'static, String> {
     SetOfIterator::new(lines(&analysis))
 }
 
+/// The stages of the engine's program, each with its rule.
+fn stages(definition: &Definition) -> Vec<String> {
+    let target = Target { table: QualifiedName::new("pgtrickle", "preview"), pgt_id: 0 };
+    let Ok(program) = Program::new(definition, &target) else { return Vec::new() };
+    let stage = |stage: &StageInfo| {
+        let kept = if stage.state.is_some() { ", state kept" } else { "" };
+        format!("  {}: {}{kept}", stage.operator, stage.rule)
+    };
+    std::iter::once("Stages:".to_owned()).chain(program.explain().iter().map(stage)).collect()
+}
+
 fn lines(analysis: &Analysis) -> Vec<String> {
     let mut lines = match &analysis.plan {
         Analyzed::Differential(definition) => {
             let mut lines = vec!["Maintained by its changes:".to_owned()];
             lines.extend(analyze::tree::lines(definition).into_iter().map(|line| format!("  {line}")));
+            lines.extend(stages(definition));
             lines
         }
         Analyzed::Opaque { reason } => {
