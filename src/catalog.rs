@@ -283,6 +283,11 @@ pub fn scalar<T: FromDatum + IntoDatum>(sql: &'static str, args: &[DatumWithOid<
     })
 }
 
+/// The name of this database.
+pub fn database_name() -> String {
+    scalar("SELECT current_database()::text", &[]).unwrap_or_default()
+}
+
 /// Whether the extension is installed in this database.
 pub fn installed() -> bool {
     class::named(c"pgtrickle", "pgt_stream_tables").is_some()

@@ -21,6 +21,8 @@ shared_struct! {
     pub struct DbShared {
         /// Database OID, 0 while the slot is free.
         pub dboid: AtomicU32,
+        /// The database's name as NUL-padded UTF-8.
+        pub name: [AtomicU8; 64],
         pub decoder_latch: LatchSlot,
         pub apply_latch: LatchSlot,
         pub scheduler_latch: LatchSlot,

@@ -3,6 +3,7 @@
 //! Whether a database has the extension can only be seen from inside it, so its scheduler is started to look; it claims
 //! the database's place in shared memory when it finds the extension, and ends when it does not.
 
+use super::metrics::Endpoint;
 use crate::shmem::{self, CaptureState};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker};
 use pgrx::prelude::*;
@@ -144,8 +145,10 @@ pub extern "C-unwind" fn pgtrickle_launcher_main(_arg: pg_sys::Datum) {
     worker::before_exit(|| shmem::shared().launcher_latch.clear());
     let mut known: HashMap<u32, Database> = HashMap::new();
     let mut looked: Option<Instant> = None;
+    let mut endpoint = Endpoint::default();
     loop {
         worker::attend();
+        endpoint.tend();
         let told = shared.databases_dirty.swap(false, Ordering::SeqCst);
         if told || looked.is_none_or(|at| at.elapsed() > LOOK_FOR_DATABASES) {
             looked = Some(Instant::now());

@@ -9,6 +9,7 @@
 //! | `pg_trickle_tracker` | creation | starts capture of a source in a transaction of its own |
 
 mod launcher;
+mod metrics;
 mod scheduler;
 pub mod tracker;
 

@@ -56,6 +56,7 @@ pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
         warning!("pg_trickle serves {} databases already and cannot serve another", shmem::MAX_DATABASES);
         return;
     };
+    shmem::store_text(&db.name, &worker::in_transaction(catalog::database_name));
     db.retired.store(false, Ordering::SeqCst);
     db.scheduler_latch.publish();
     db.scheduler_pid.store(worker::pid(), Ordering::SeqCst);
