@@ -30,12 +30,17 @@ pub trait Monitor {
     fn reloaded(&self);
 }
 
-/// What to decode and where to send it.
+/// An apply worker that fits, and from where on it wants changes.
+pub struct Greeted {
+    link: Link,
+    /// All that committed before this is in the buffers.
+    pub start_lsn: u64,
+}
+
+/// What to decode.
 pub struct Config {
     /// The slot; it exists.
     pub slot: CString,
-    /// The apply worker's socket.
-    pub socket: UnixStream,
     /// Replication origin under which the apply worker writes.
     pub own_origin: u16,
     /// Relations whose changes made decoding fail again and again, and how.
@@ -51,11 +56,21 @@ fn refuse(error: &WireError) -> ! {
     unreachable!("an ERROR does not return")
 }
 
-/// Decodes until an error or SIGTERM ends the process.
-pub fn run(config: Config) -> ! {
-    let Config { slot, socket, own_origin, quarantined, monitor } = config;
+/// Waits for the apply worker's Hello, which says where to start; ours follows with the first frame.
+pub fn greet(socket: UnixStream, slot: &CStr) -> Greeted {
     let mut link = Link::new(socket).unwrap_or_else(|e| pgrx::error!("could not use the apply worker's socket: {e}"));
-    let start_lsn = shake_hands(&mut link, &slot);
+    let theirs = link.hello();
+    let theirs = theirs.get();
+    let (role, encoding, slot) = (Role::Producer, Encoding::Raw, slot.to_bytes());
+    let ours = Hello { role, encoding, abi: abi(), start_lsn: theirs.start_lsn, slot };
+    ours.check_peer(&theirs).unwrap_or_else(|e| refuse(&e));
+    Greeted { link, start_lsn: theirs.start_lsn }
+}
+
+/// Decodes until an error or SIGTERM ends the process.
+pub fn run(greeted: Greeted, config: Config) -> ! {
+    let Greeted { link, start_lsn } = greeted;
+    let Config { slot, own_origin, quarantined, monitor } = config;
     let options = [(c"encoding", CString::from(c"raw")), (c"tracked", CString::from(c"on"))];
     let waiter = Waiter { monitor, progress: Instant::now() };
     let mut decoding = Decoding::start(&slot, start_lsn, &options, Box::new(waiter));
@@ -74,16 +89,6 @@ pub fn run(config: Config) -> ! {
         }
         housekeeping.keep_up(decoding.context());
     }
-}
-
-/// The apply worker's Hello says where to start; ours follows with the first frame.
-fn shake_hands(link: &mut Link, slot: &CStr) -> u64 {
-    let theirs = link.hello();
-    let theirs = theirs.get();
-    let (role, encoding, slot) = (Role::Producer, Encoding::Raw, slot.to_bytes());
-    let ours = Hello { role, encoding, abi: abi(), start_lsn: theirs.start_lsn, slot };
-    ours.check_peer(&theirs).unwrap_or_else(|e| refuse(&e));
-    theirs.start_lsn
 }
 
 struct Waiter {

@@ -409,6 +409,25 @@ fn shift_bitmap(from: &[u8], to: &mut [u8]) {
     }
 }
 
+/// Blocks of a table that is not locked exclusively and not gone. In a transaction; the lock is given back at once.
+pub fn blocks_unless_locked(relid: u32) -> Option<u32> {
+    let (relid, mode) = (pg_sys::Oid::from(relid), pg_sys::AccessShareLock as i32);
+    // SAFETY: the lock is taken before the relation is opened, and released with it.
+    unsafe {
+        if !pg_sys::ConditionalLockRelationOid(relid, mode) {
+            return None;
+        }
+        let relation = pg_sys::try_relation_open(relid, pg_sys::NoLock as i32);
+        if relation.is_null() {
+            pg_sys::UnlockRelationOid(relid, mode);
+            return None;
+        }
+        let blocks = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+        pg_sys::relation_close(relation, mode);
+        Some(blocks)
+    }
+}
+
 /// Oid of a table in a schema, None if there is none. In a transaction.
 pub fn find_table(schema: &str, name: &str) -> Option<u32> {
     let (schema, name) = (CString::new(schema).ok()?, CString::new(name).ok()?);

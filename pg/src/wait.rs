@@ -1,7 +1,9 @@
 //! Waiting for the process latch and one file descriptor at a time.
 
 use pgrx::pg_sys;
-use std::os::fd::RawFd;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// What a wait may be ended by, besides the latch and the postmaster's death (which ends the process).
@@ -75,5 +77,40 @@ pub fn sleep(timeout: Duration) {
     unsafe {
         pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, timeout.as_millis() as i64, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+}
+
+/// Lets another thread wake this process's main thread out of [`WaitSet::wait`].
+pub struct WakeUp(OwnedFd);
+
+impl WakeUp {
+    /// A new one.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: a successful call returns a descriptor that nobody else owns.
+        unsafe {
+            match libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) {
+                -1 => Err(io::Error::last_os_error()),
+                fd => Ok(WakeUp(OwnedFd::from_raw_fd(fd))),
+            }
+        }
+    }
+
+    /// For [`WaitSet::new`].
+    pub fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// What the other thread calls.
+    pub fn waker(&self) -> io::Result<impl Fn() + Send + use<>> {
+        let file = File::from(self.0.try_clone()?);
+        // A full counter means that a wake-up is pending already.
+        Ok(move || drop((&file).write(&1u64.to_ne_bytes())))
+    }
+
+    /// Forgets wake-ups so far. Look for their reasons afterwards.
+    pub fn clear(&self) {
+        let mut count = [0u8; 8];
+        // SAFETY: reads at most eight bytes into eight; nothing to read is no harm.
+        unsafe { libc::read(self.fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 }

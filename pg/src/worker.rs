@@ -52,6 +52,20 @@ pub fn config(name: &CStr) -> Option<String> {
     }
 }
 
+/// Settings that a database or role may carry and that must not reach a worker: its transactions are as long as the
+/// data wants, and they write.
+pub fn neutralise_settings() {
+    for name in [c"lock_timeout", c"statement_timeout", c"transaction_timeout"] {
+        if config(name).is_some() {
+            set_config(name, c"0");
+        }
+    }
+    set_config(c"default_transaction_read_only", c"off");
+    set_config(c"default_transaction_deferrable", c"off");
+    set_config(c"default_transaction_isolation", c"read committed");
+    set_config(c"search_path", c"pg_catalog");
+}
+
 /// What `pg_stat_activity` shows as the worker's query, and whether it is busy with it.
 pub fn report_activity(text: &CStr, busy: bool) {
     let state = if busy { pg_sys::BackendState::STATE_RUNNING } else { pg_sys::BackendState::STATE_IDLE };
@@ -152,4 +166,10 @@ pub fn catalog_version() -> u32 {
 pub fn system_identifier() -> u64 {
     // SAFETY: reads the control data, which every process has.
     unsafe { pg_sys::GetSystemIdentifier() }
+}
+
+/// Tells whoever listens on `channel`, once the current transaction commits.
+pub fn notify(channel: &CStr, payload: &CStr) {
+    // SAFETY: both are copied.
+    unsafe { crate::bindings::Async_Notify(channel.as_ptr(), payload.as_ptr()) }
 }

@@ -1,0 +1,249 @@
+//! Writing a checked change stream to the change buffers.
+
+use super::apply_buffers::Buffers;
+use super::capture::{alert, json_string};
+use crate::settings;
+use crate::shmem::DbShared;
+use pgrx::prelude::*;
+use pgtrickle_apply::{At, Sink, StreamError};
+use pgtrickle_pg::heap::{Prefix, RawRow, Transaction};
+use pgtrickle_pg::{origin, worker};
+use pgtrickle_wire::{
+    Begin, Body, Commit, Degraded, LogicalMessage, Progress, RawTuple, Reinit, Relation, Row, RowKind, Truncate,
+};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// An apply transaction ends with the first source transaction after this many rows...
+const ROWS_MAX: u64 = 50_000;
+/// ...or after this time.
+const TIME_MAX: Duration = Duration::from_millis(20);
+/// A position that came without changes is made durable when it is this far ahead...
+const IDLE_BYTES: u64 = 16 << 20;
+/// ...or this far, once in a while. Making it durable writes WAL, so an idle server must not need it.
+const IDLE_BYTES_SLOW: u64 = 64 << 10;
+const IDLE_TIME: Duration = Duration::from_secs(60);
+
+const DEGRADE: &str = "UPDATE pgtrickle.pgt_change_tracking SET state = 'DEGRADED', detail = $2 WHERE source_relid = $1";
+
+/// Where the stream is written to, and how far it has got.
+pub struct Applier {
+    db: &'static DbShared,
+    buffers: Buffers,
+    /// The open apply transaction and when it began.
+    open: Option<(Transaction, Instant)>,
+    /// Rows delivered since the last commit.
+    rows: u64,
+    /// End and commit time of the last source transaction in the open apply transaction.
+    reached: Option<(u64, i64)>,
+    /// What the open source transaction's rows begin with.
+    prefix: Prefix,
+    /// Progress of the origin: what is durable.
+    progress: u64,
+    progress_at: Instant,
+    /// Not yet passed on.
+    settled_rows: u64,
+    durable: Option<u64>,
+    /// Payloads that wait for a transaction.
+    alerts: Vec<String>,
+    /// Pending records are above the threshold, and that was told.
+    too_many_pending: bool,
+}
+
+impl Applier {
+    /// Nothing is open; the buffers are at `progress`.
+    pub fn new(db: &'static DbShared, progress: u64) -> Self {
+        db.advance_applied(progress);
+        Applier {
+            db,
+            buffers: Buffers::new(),
+            open: None,
+            rows: 0,
+            reached: None,
+            prefix: Prefix { xid: 0, lsn: 0, seq: 0, weight: 0 },
+            progress,
+            progress_at: Instant::now(),
+            settled_rows: 0,
+            durable: None,
+            alerts: Vec::new(),
+            too_many_pending: false,
+        }
+    }
+
+    /// All that committed before this is durably in the buffers.
+    pub fn progress(&self) -> u64 {
+        self.progress
+    }
+
+    /// Rows that have been committed since this was last asked.
+    pub fn take_settled_rows(&mut self) -> u64 {
+        std::mem::take(&mut self.settled_rows)
+    }
+
+    /// A position that has become durable since this was last asked.
+    pub fn take_durable(&mut self) -> Option<u64> {
+        self.durable.take()
+    }
+
+    /// Forgets what is not committed.
+    pub fn abort(&mut self) {
+        self.buffers.forget();
+        self.open = None;
+        self.rows = 0;
+        self.reached = None;
+    }
+
+    /// Commits what is open. Only between two source transactions.
+    pub fn commit(&mut self) {
+        let Some((transaction, _)) = self.open.take() else { return };
+        self.buffers.close();
+        self.alerts.drain(..).for_each(|payload| alert(&payload));
+        if let Some((end_lsn, commit_time)) = self.reached {
+            // Rows for buffers that are gone write nothing, but the position must be kept.
+            transaction.assign_xid();
+            origin::advance(end_lsn, commit_time);
+        }
+        transaction.commit();
+        self.settled_rows += std::mem::take(&mut self.rows);
+        if let Some((end_lsn, commit_time)) = self.reached.take() {
+            self.is_durable(end_lsn);
+            self.db.advance_applied(end_lsn);
+            self.db.note_commit(end_lsn, commit_time);
+        }
+    }
+
+    fn is_durable(&mut self, lsn: u64) {
+        self.progress = lsn;
+        self.progress_at = Instant::now();
+        self.durable = Some(lsn);
+    }
+
+    fn transaction(&mut self) -> &Transaction {
+        &self.open.get_or_insert_with(|| (Transaction::start(), Instant::now())).0
+    }
+
+    /// Everything before `lsn` has been delivered.
+    fn passed(&mut self, lsn: u64) {
+        self.commit();
+        self.db.advance_applied(lsn);
+        let ahead = lsn.saturating_sub(self.progress);
+        if ahead >= IDLE_BYTES || ahead >= IDLE_BYTES_SLOW && self.progress_at.elapsed() >= IDLE_TIME {
+            let transaction = Transaction::start();
+            transaction.assign_xid();
+            origin::advance(lsn, worker::now_us());
+            transaction.commit();
+            self.is_durable(lsn);
+        }
+    }
+
+    /// Warns when too many records wait, once until they have become far fewer.
+    pub fn watch_pending(&mut self) {
+        let threshold = settings::PENDING_RECORDS_ALERT_THRESHOLD.get() as u64;
+        let pending = self.db.pending_records.load(Relaxed);
+        if !self.too_many_pending && pending > threshold {
+            self.too_many_pending = true;
+            pgrx::warning!("pg_trickle: {pending} captured records wait to be applied (threshold {threshold})");
+            let event = "pending_records_warning";
+            self.tell(format!(r#"{{"event":"{event}","pending_records":{pending},"threshold":{threshold}}}"#));
+        } else if self.too_many_pending && pending <= threshold / 2 {
+            self.too_many_pending = false;
+        }
+    }
+
+    /// Sends an alert now, or with the open transaction.
+    fn tell(&mut self, payload: String) {
+        if self.open.is_some() {
+            self.alerts.push(payload);
+        } else {
+            let transaction = Transaction::start();
+            alert(&payload);
+            transaction.commit();
+        }
+    }
+
+    /// Writes the row that says that everything is to be read afresh.
+    fn mark(&mut self, at: &At, relid: u32) {
+        self.transaction();
+        let prefix = Prefix { seq: at.seq as i64, weight: 0, ..self.prefix };
+        self.buffers.put_marker(relid, &prefix);
+    }
+
+    fn degrade(&mut self, at: &At, relid: u32, reason: &str) {
+        self.mark(at, relid);
+        pgrx::warning!("pg_trickle: changes of relation {relid} cannot be captured any more: {reason}");
+        let arguments = [pg_sys::Oid::from(relid).into(), reason.into()];
+        let update = || Spi::connect_mut(|client| client.update(DEGRADE, None, &arguments).map(|_| ()));
+        if let Err(e) = self.transaction().with_snapshot(update) {
+            error!("could not write pgtrickle.pgt_change_tracking: {e}");
+        }
+        let reason = json_string(reason);
+        self.alerts.push(format!(r#"{{"event":"reinitialize_needed","source_relid":{relid},"reason":{reason}}}"#));
+    }
+}
+
+impl Sink for Applier {
+    type Error = StreamError;
+
+    fn relation(&mut self, relation: &Relation<'_>) -> Result<(), StreamError> {
+        self.buffers.describe(relation);
+        Ok(())
+    }
+
+    #[inline]
+    fn begin(&mut self, begin: &Begin) -> Result<(), StreamError> {
+        self.prefix = Prefix { xid: begin.xid, lsn: begin.commit_lsn, seq: 0, weight: 0 };
+        self.transaction();
+        Ok(())
+    }
+
+    #[inline]
+    fn row(&mut self, at: &At, row: &Row<'_>) -> Result<(), StreamError> {
+        self.rows += 1;
+        let Body::Raw(tuple) = row.body else { return Err(StreamError::Order { what: "row in another encoding" }) };
+        let weight = if row.kind == RowKind::Insert { 1 } else { -1 };
+        let prefix = Prefix { seq: at.seq as i64, weight, ..self.prefix };
+        let varwidth = tuple.flags & RawTuple::HAS_VARWIDTH != 0;
+        let raw = RawRow { natts: tuple.natts, varwidth, bitmap: tuple.bitmap, data: tuple.data };
+        if let Err((relid, misfit)) = self.buffers.put(row.rel, &prefix, &raw) {
+            self.degrade(at, relid, &misfit.0);
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, at: &At, truncate: &Truncate<'_>) -> Result<(), StreamError> {
+        truncate.relids().for_each(|relid| self.mark(at, relid));
+        Ok(())
+    }
+
+    fn degraded(&mut self, at: &At, degraded: &Degraded<'_>) -> Result<(), StreamError> {
+        self.degrade(at, degraded.relid, &String::from_utf8_lossy(degraded.reason));
+        Ok(())
+    }
+
+    fn reinit(&mut self, at: &At, reinit: &Reinit<'_>) -> Result<(), StreamError> {
+        self.mark(at, reinit.relid);
+        Ok(())
+    }
+
+    fn message(&mut self, message: &LogicalMessage<'_>) -> Result<(), StreamError> {
+        if !message.transactional {
+            self.passed(message.lsn);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn commit(&mut self, begin: &Begin, commit: &Commit) -> Result<(), StreamError> {
+        self.reached = Some((commit.end_lsn, begin.commit_time));
+        let full = |(_, started): &(Transaction, Instant)| self.rows >= ROWS_MAX || started.elapsed() >= TIME_MAX;
+        if self.open.as_ref().is_some_and(full) {
+            Applier::commit(self);
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, progress: &Progress) -> Result<(), StreamError> {
+        self.passed(progress.lsn);
+        Ok(())
+    }
+}

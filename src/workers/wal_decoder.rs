@@ -1,0 +1,138 @@
+//! `pg_trickle_wal_decoder`: decodes the database's slot and sends what it finds to the apply worker.
+
+use super::capture::{self, slot_name, socket_path};
+use super::capture_slot;
+use crate::settings;
+use crate::shmem::{CaptureState, DbShared, FAILING_SOURCES};
+use pgrx::prelude::*;
+use pgtrickle_decoder::session::blamed_relation;
+use pgtrickle_decoder::stream::{self, Config, Monitor};
+use pgtrickle_pg::{origin, wait, worker};
+use std::ffi::CString;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::time::Duration;
+
+/// Failures in a row after which a source is given up.
+const FAILURES_MAX: u32 = 3;
+/// Pause between two attempts to reach the apply worker.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Entry of the worker; its argument is the database's oid.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pgtrickle_wal_decoder_main(argument: pg_sys::Datum) {
+    let dboid = argument.value() as u32;
+    let db = capture::start(dboid, c"pg_trickle_wal_decoder");
+    db.decoder_latch.publish();
+    db.decoder_pid.store(worker::pid(), Release);
+    worker::before_exit(leave);
+    PgTryBuilder::new(|| work(dboid, db))
+        .catch_others(|error| {
+            if let Some(relid) = blamed_relation() {
+                blame(db, relid);
+            }
+            capture::note_failure();
+            error.rethrow()
+        })
+        .execute();
+}
+
+/// Nobody shall wake or look for a process that is gone.
+fn leave() {
+    if let Some(db) = crate::shmem::my_db() {
+        let gone = db.decoder_pid.compare_exchange(worker::pid(), 0, AcqRel, Relaxed);
+        if gone.is_ok() {
+            db.decoder_latch.clear();
+            db.decoder_sleeping.store(false, SeqCst);
+        }
+    }
+}
+
+fn work(dboid: u32, db: &'static DbShared) {
+    let name = slot_name(dboid);
+    let slot = CString::new(name.as_str()).expect("digits and letters");
+    allow_own_plugin();
+    set_work_mem();
+    capture_slot::ensure(&name);
+    worker::report_activity(c"waiting for the apply worker", true);
+    let greeted = stream::greet(connect(dboid), &slot);
+    capture_slot::check_position(&name, greeted.start_lsn);
+    let own_origin = worker::in_transaction(|| origin::find(&slot))
+        .unwrap_or_else(|| error!("replication origin {name} does not exist"));
+    let quarantined = quarantined(db);
+    worker::report_activity(c"decoding", true);
+    db.set_capture_state(CaptureState::Running);
+    stream::run(greeted, Config { slot, own_origin, quarantined, monitor: db });
+}
+
+/// Recent servers decode only with plugins that are listed. For this process it is we who decide.
+fn allow_own_plugin() {
+    let listed = worker::config(c"output_plugin_libraries");
+    if let Some(listed) = listed.filter(|l| !l.split(',').any(|name| name.trim() == "pg_trickle")) {
+        let all = if listed.trim().is_empty() { "pg_trickle".into() } else { format!("{listed}, pg_trickle") };
+        let all = CString::new(all).expect("settings contain no NUL");
+        worker::set_config(c"output_plugin_libraries", &all);
+    }
+}
+
+fn set_work_mem() {
+    let value = format!("{}kB", settings::DECODING_WORK_MEM.get());
+    worker::set_config(c"logical_decoding_work_mem", &CString::new(value).expect("digits and letters"));
+}
+
+fn connect(dboid: u32) -> UnixStream {
+    loop {
+        if let Ok(stream) = UnixStream::connect(socket_path(dboid)) {
+            return stream;
+        }
+        worker::attend();
+        wait::sleep(RETRY);
+    }
+}
+
+/// Counts a failure against a source.
+fn blame(db: &DbShared, relid: u32) {
+    let places = &db.failing_relids;
+    let mine = (0..FAILING_SOURCES).find(|&i| places[i].load(Acquire) == relid);
+    let free = || (0..FAILING_SOURCES).find(|&i| places[i].compare_exchange(0, relid, AcqRel, Relaxed).is_ok());
+    if let Some(i) = mine.or_else(free) {
+        let failures = db.failing_counts[i].fetch_add(1, AcqRel) + 1;
+        pgrx::warning!("pg_trickle: decoding failed at a change of relation {relid}, {failures} times so far");
+    }
+}
+
+/// Sources that are given up until somebody repairs them.
+fn quarantined(db: &DbShared) -> Vec<(u32, String)> {
+    let failed = |i: &usize| db.failing_counts[*i].load(Acquire) >= FAILURES_MAX;
+    let places = (0..FAILING_SOURCES).filter(failed).map(|i| db.failing_relids[i].load(Acquire));
+    let reason = "decoding its changes failed again and again; the server log says how";
+    places.filter(|&relid| relid != 0).map(|relid| (relid, reason.to_string())).collect()
+}
+
+impl Monitor for DbShared {
+    fn wanted_flush(&self) -> u64 {
+        self.want_flush_lsn.load(SeqCst)
+    }
+
+    fn set_sleeping(&self, sleeping: bool) {
+        self.decoder_sleeping.store(sleeping, SeqCst);
+    }
+
+    fn sent(&self, lsn: u64) {
+        self.sent_lsn.fetch_max(lsn, AcqRel);
+    }
+
+    fn reloaded(&self) {
+        set_work_mem();
+    }
+
+    fn quarantine_over(&self, relid: u32) {
+        for i in 0..FAILING_SOURCES {
+            if self.failing_relids[i].load(Acquire) == relid {
+                self.failing_counts[i].store(0, Release);
+                self.failing_relids[i].store(0, Release);
+            }
+        }
+    }
+}
