@@ -25,3 +25,12 @@ pub extern "C-unwind" fn _PG_init() {
         workers::register();
     }
 }
+
+/// Makes the library an output plugin: PostgreSQL looks this name up when a slot with plugin `pg_trickle` is used.
+#[pg_guard]
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, clippy::missing_safety_doc)]
+pub unsafe extern "C-unwind" fn _PG_output_plugin_init(callbacks: *mut pg_sys::OutputPluginCallbacks) {
+    // SAFETY: PostgreSQL passes its table to be filled in.
+    unsafe { pgtrickle_decoder::callbacks::init(callbacks) }
+}

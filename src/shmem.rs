@@ -11,6 +11,8 @@ pub const MAX_DATABASES: usize = 64;
 pub const MAX_STREAM_TABLES: usize = 1024;
 /// Samples of the lag ring; FOUNDING names 256.
 pub const LAG_SAMPLES: usize = 256;
+/// Sources whose failures to be decoded are counted at the same time.
+pub const FAILING_SOURCES: usize = 8;
 /// Places for change counts of sources.
 pub const SOURCE_PLACES: usize = 1024;
 /// Apply transactions whose commit times are remembered, to tell the age of what a refresh made visible.
@@ -50,6 +52,9 @@ shared_struct! {
         pub capture_state: AtomicU32,
         /// Counts commits that wrote change rows; the scheduler compares it to see whether there is anything to do.
         pub change_count: AtomicU64,
+        /// Sources at whose changes decoding failed, 0 where none is, and how often in a row.
+        pub failing_relids: [AtomicU32; FAILING_SOURCES],
+        pub failing_counts: [AtomicU32; FAILING_SOURCES],
         /// Set when the extension is gone from the database: capture is to stop and the slot to be dropped.
         pub retired: AtomicBool,
         /// Set when the catalog of stream tables changed and the scheduler must read it again.

@@ -86,19 +86,26 @@ pub struct Relations {
     announced: HashMap<u32, Announced>,
     /// Physical relations whose changes made decoding fail again and again, and how.
     quarantined: HashMap<u32, String>,
+    released: Vec<u32>,
 }
 
 impl Relations {
     /// Of a run that wants these tables.
     pub fn new(wanted: Tables) -> Self {
         REGISTER.call_once(|| relation::on_invalidation(invalidated));
-        Relations { wanted, entries: HashMap::new(), announced: HashMap::new(), quarantined: HashMap::new() }
+        let (entries, announced, quarantined) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Relations { wanted, entries, announced, quarantined, released: Vec::new() }
     }
 
     /// Treats a physical relation as one whose changes cannot be told.
     pub fn quarantine(&mut self, relid: u32, reason: String) {
         self.quarantined.insert(relid, reason);
         self.entries.remove(&relid);
+    }
+
+    /// Quarantined relations that turned out to be captured no more, since this was last asked.
+    pub fn take_released(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.released)
     }
 
     #[inline]
@@ -123,6 +130,9 @@ impl Relations {
         // Taken before looking, so that an invalidation while we look is noticed.
         let stamp = stamp(&relids);
         let wanted = if relation.is_table() { self.wanted_of(relation) } else { Vec::new() };
+        if wanted.is_empty() && self.quarantined.remove(&relation.oid()).is_some() {
+            self.released.push(relation.oid());
+        }
         let captures = wanted.into_iter().map(|(relid, tracked)| self.capture(relation, relid, tracked)).collect();
         Entry { relids, stamp, captures }
     }

@@ -127,6 +127,11 @@ impl Session {
         self.relations.quarantine(relid, reason);
     }
 
+    /// Quarantined relations that turned out to be recorded as not captured, since this was last asked.
+    pub fn take_released(&mut self) -> Vec<u32> {
+        self.relations.take_released()
+    }
+
     /// The socket to the apply worker.
     pub fn link(&mut self) -> Option<&mut Link> {
         match &mut self.to {

@@ -28,6 +28,8 @@ pub trait Monitor {
     fn sent(&self, lsn: u64);
     /// The configuration has been read again.
     fn reloaded(&self);
+    /// A quarantined relation is recorded as not captured: it need not be remembered any more.
+    fn quarantine_over(&self, relid: u32);
 }
 
 /// An apply worker that fits, and from where on it wants changes.
@@ -104,6 +106,7 @@ impl Waiter {
         if let Some(link) = run.link() {
             link.take_acks();
         }
+        run.take_released().into_iter().for_each(|relid| self.monitor.quarantine_over(relid));
         if self.progress.elapsed() >= PROGRESS {
             self.progress = Instant::now();
             run.progress(context);

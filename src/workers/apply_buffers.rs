@@ -106,12 +106,16 @@ impl Buffers {
         }
     }
 
-    /// Inserts what was put and closes all tables, before the transaction's end.
-    pub fn close(&mut self) {
+    /// Inserts what was put and closes all tables, before the transaction's end. The sources whose buffers were written
+    /// to are added to `written`.
+    pub fn close(&mut self, written: &mut Vec<u32>) {
         for buffer in &mut self.buffers {
-            buffer.writer.flush(&mut self.slots, &mut self.scratch);
-            buffer.writer.close();
             buffer.closed = false;
+            if buffer.writer.is_open() {
+                buffer.writer.flush(&mut self.slots, &mut self.scratch);
+                buffer.writer.close();
+                written.push(buffer.relid);
+            }
         }
     }
 

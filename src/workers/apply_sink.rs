@@ -3,7 +3,7 @@
 use super::apply_buffers::Buffers;
 use super::capture::{alert, json_string};
 use crate::settings;
-use crate::shmem::DbShared;
+use crate::shmem::{DbShared, SOURCE_PLACES};
 use pgrx::prelude::*;
 use pgtrickle_apply::{At, Sink, StreamError};
 use pgtrickle_pg::heap::{Prefix, RawRow, Transaction};
@@ -34,6 +34,8 @@ pub struct Applier {
     open: Option<(Transaction, Instant)>,
     /// Rows delivered since the last commit.
     rows: u64,
+    /// Sources whose buffers the transaction that is being committed wrote to.
+    written: Vec<u32>,
     /// End and commit time of the last source transaction in the open apply transaction.
     reached: Option<(u64, i64)>,
     /// What the open source transaction's rows begin with.
@@ -54,11 +56,14 @@ impl Applier {
     /// Nothing is open; the buffers are at `progress`.
     pub fn new(db: &'static DbShared, progress: u64) -> Self {
         db.advance_applied(progress);
+        // A predecessor may have been killed between a commit and telling of it.
+        (0..SOURCE_PLACES as u32).for_each(|place| db.note_source_change(place));
         Applier {
             db,
             buffers: Buffers::new(),
             open: None,
             rows: 0,
+            written: Vec::new(),
             reached: None,
             prefix: Prefix { xid: 0, lsn: 0, seq: 0, weight: 0 },
             progress,
@@ -89,6 +94,7 @@ impl Applier {
     pub fn abort(&mut self) {
         self.buffers.forget();
         self.open = None;
+        self.written.clear();
         self.rows = 0;
         self.reached = None;
     }
@@ -96,7 +102,7 @@ impl Applier {
     /// Commits what is open. Only between two source transactions.
     pub fn commit(&mut self) {
         let Some((transaction, _)) = self.open.take() else { return };
-        self.buffers.close();
+        self.buffers.close(&mut self.written);
         self.alerts.drain(..).for_each(|payload| alert(&payload));
         if let Some((end_lsn, commit_time)) = self.reached {
             // Rows for buffers that are gone write nothing, but the position must be kept.
@@ -108,6 +114,7 @@ impl Applier {
         if let Some((end_lsn, commit_time)) = self.reached.take() {
             self.is_durable(end_lsn);
             self.db.advance_applied(end_lsn);
+            self.written.drain(..).for_each(|relid| self.db.note_source_change(relid));
             self.db.note_commit(end_lsn, commit_time);
         }
     }

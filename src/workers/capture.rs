@@ -26,12 +26,9 @@ pub fn start(dboid: u32, name: &CStr) -> &'static DbShared {
     if worker::config(c"wal_level").as_deref() != Some("logical") {
         Error::wal_level().raise();
     }
-    shmem::claim_db(dboid).unwrap_or_else(|| {
-        Error::new(
-            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-            format!("pg_trickle can serve no more than {} databases", shmem::MAX_DATABASES),
-        )
-        .raise()
+    shmem::db(dboid).unwrap_or_else(|| {
+        let message = format!("database {dboid} is not served by pg_trickle");
+        Error::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message).raise()
     })
 }
 

@@ -8,10 +8,16 @@
 //! | `pg_trickle_scheduler` | database | refreshes stream tables when they are due |
 //! | `pg_trickle_tracker` | creation | starts capture of a source in a transaction of its own |
 
+mod apply;
+mod apply_buffers;
+mod apply_sink;
+mod capture;
+mod capture_slot;
 mod launcher;
 mod metrics;
 mod scheduler;
 pub mod tracker;
+mod wal_decoder;
 
 use crate::shmem::{self, DbShared};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
