@@ -26,7 +26,7 @@ impl StreamTable {
     }
 
     fn argument(&self) -> String {
-        literal(&format!("{}.{}", self.schema, self.name))
+        literal(&self.quoted())
     }
 
     /// The statement that creates it.

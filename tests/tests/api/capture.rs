@@ -1,0 +1,109 @@
+//! What capture does to a database, and what it leaves alone.
+
+use std::time::Duration;
+
+use pgtrickle_tests::server::Server;
+use pgtrickle_tests::{Failure, Outcome, wait};
+
+use crate::{arrange, assert_error, assert_text};
+
+pub const TESTS: &[(&str, fn(&Server) -> Outcome)] = &[
+    ("replica_identity_is_put_back", replica_identity),
+    ("replica_identity_is_refused", replica_identity_refused),
+    ("fill_does_not_block_writers", fill_does_not_block),
+    ("buffers_stay_small", buffers_stay_small),
+    ("idle_slot_advances", idle_slot_advances),
+    ("wrap_of_many_sources", many_sources),
+];
+
+const IDENTITY: &str = "SELECT relreplident FROM pg_class WHERE oid = 't'::regclass";
+
+fn replica_identity(server: &Server) -> Outcome {
+    let mut session = arrange(server, "identity", "CREATE TABLE t (id int PRIMARY KEY, a int)")?;
+    assert_text(&mut session, IDENTITY, "d")?;
+    session.run("SELECT pgtrickle.create_stream_table('one', 'SELECT id, a FROM t', schedule => '1h')")?;
+    session.run("SELECT pgtrickle.create_stream_table('two', 'SELECT id FROM t', schedule => '1h')")?;
+    assert_text(&mut session, IDENTITY, "f")?;
+    session.run("SELECT pgtrickle.drop_stream_table('one')")?;
+    assert_text(&mut session, IDENTITY, "f")?;
+    session.run("SELECT pgtrickle.drop_stream_table('two')")?;
+    wait::until("it is put back", wait::PATIENCE, || Ok(session.text(IDENTITY)? == "d"))
+}
+
+fn replica_identity_refused(server: &Server) -> Outcome {
+    let mut session = arrange(server, "unmanaged", "CREATE TABLE t (id int PRIMARY KEY); SET pg_trickle.manage_replica_identity = off")?;
+    let create = "SELECT pgtrickle.create_stream_table('st', 'SELECT id FROM t', schedule => '1h')";
+    assert_error(&mut session, create, "55000", &["REPLICA IDENTITY", "hint"])?;
+    session.run("ALTER TABLE t REPLICA IDENTITY FULL")?;
+    session.run(create)
+}
+
+/// A transaction that was writing before the creation and ends after it belongs to the contents.
+fn fill_does_not_block(server: &Server) -> Outcome {
+    let mut session = arrange(server, "filling", "CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 300000)")?;
+    let mut writer = server.session()?;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let slowest = std::thread::scope(|scope| -> Outcome<Duration> {
+        let writing = scope.spawn(|| -> Outcome<Duration> {
+            let mut slowest = Duration::ZERO;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let started = std::time::Instant::now();
+                writer.run("INSERT INTO filling.t VALUES (0)")?;
+                slowest = slowest.max(started.elapsed());
+            }
+            Ok(slowest)
+        });
+        let created = session.run("SELECT pgtrickle.create_stream_table('st', 'SELECT a, count(*) AS n FROM t GROUP BY a', schedule => '1h')");
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let slowest = writing.join().expect("the writer panicked")?;
+        created?;
+        Ok(slowest)
+    })?;
+    session.run("SELECT pgtrickle.refresh_stream_table('st')")?;
+    pgtrickle_tests::oracle::assert_exact(&mut session, "st", "SELECT a, count(*) AS n FROM t GROUP BY a")?;
+    if slowest > Duration::from_secs(5) {
+        return Err(Failure::new(format!("a writer waited {slowest:?}")));
+    }
+    Ok(())
+}
+
+fn buffers_stay_small(server: &Server) -> Outcome {
+    const LIMIT_BYTES: i64 = 48 << 20;
+    let mut session = arrange(server, "small", "CREATE TABLE t (a int, pad text)")?;
+    session.run("SELECT pgtrickle.create_stream_table('st', 'SELECT a, count(pad) AS n FROM t GROUP BY a', schedule => '1h')")?;
+    let size = "SELECT coalesce(sum(buffer_bytes), 0) FROM pgtrickle.change_buffer_sizes() WHERE source_oid = 'small.t'::regclass";
+    for round in 0..15 {
+        session.run("INSERT INTO t SELECT i % 10, repeat('p', 100) FROM generate_series(1, 50000) i")?;
+        session.run("SELECT pgtrickle.refresh_stream_table('st')")?;
+        let bytes = session.number(size)?;
+        if bytes > LIMIT_BYTES {
+            return Err(Failure::new(format!("{bytes} bytes of buffer after round {round}")));
+        }
+    }
+    assert_text(&mut session, "SELECT sum(n) FROM st", "750000")
+}
+
+/// Unrelated WAL must not be retained by a slot whose sources are idle.
+fn idle_slot_advances(server: &Server) -> Outcome {
+    let mut session = arrange(server, "idle", "CREATE TABLE t (a int); CREATE TABLE unrelated (a int)")?;
+    session.run("SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t', schedule => '1h')")?;
+    session.run("INSERT INTO unrelated SELECT generate_series(1, 100000)")?;
+    let end = session.text("SELECT pg_current_wal_insert_lsn()")?;
+    let passed = format!("SELECT bool_and(confirmed_flush_lsn >= '{end}') FROM pgtrickle.slot_health()");
+    wait::until("the slot advances", wait::PATIENCE, || session.holds(&passed))
+}
+
+fn many_sources(server: &Server) -> Outcome {
+    let mut session = arrange(server, "sources", "SELECT 1")?;
+    let mut query = String::from("SELECT 0 AS n");
+    for n in 0..30 {
+        session.run(&format!("CREATE TABLE t{n} (a int)"))?;
+        query.push_str(&format!(" UNION ALL SELECT a FROM t{n}"));
+    }
+    session.run(&format!("SELECT pgtrickle.create_stream_table('st', '{query}', schedule => '1h')"))?;
+    for n in 0..30 {
+        session.run(&format!("INSERT INTO t{n} VALUES ({n})"))?;
+    }
+    session.run("SELECT pgtrickle.refresh_stream_table('st')")?;
+    pgtrickle_tests::oracle::assert_exact(&mut session, "st", &query)
+}

@@ -1,0 +1,46 @@
+//! The SQL functions, the settings and what a user is told when something is not as it must be.
+
+mod capture;
+mod lifecycle;
+mod look;
+mod server;
+
+use pgtrickle_tests::session::Session;
+use pgtrickle_tests::suite::{self, Shared};
+use pgtrickle_tests::{Failure, Outcome};
+
+const SETTINGS: &[(&str, &str)] = &[("pg_trickle.differential_max_change_ratio", "1000000")];
+
+fn main() {
+    suite::main(2, |version| {
+        let shared = Shared::new(version, SETTINGS);
+        let mut trials = Vec::new();
+        for (name, test) in lifecycle::TESTS.iter().chain(look::TESTS).chain(capture::TESTS) {
+            trials.push(shared.trial(name, test));
+        }
+        trials.extend(server::trials(version));
+        Ok(trials)
+    })
+}
+
+/// A schema of its own for a test, and a session in it.
+fn arrange(server: &pgtrickle_tests::server::Server, schema: &str, tables: &str) -> Outcome<Session> {
+    let mut session = server.session()?;
+    session.run(&format!("CREATE SCHEMA {schema}; SET search_path = {schema}; SET statement_timeout = '90s'; {tables}"))?;
+    Ok(session)
+}
+
+/// The statement must fail in this way, and say what the reader needs to know.
+fn assert_error(session: &mut Session, sql: &str, state: &str, parts: &[&str]) -> Outcome {
+    let (found, text) = session.error(sql)?;
+    match parts.iter().find(|part| !text.contains(**part)) {
+        _ if found != state => Err(Failure::new(format!("{sql}: expected {state}, got {text}"))),
+        Some(part) => Err(Failure::new(format!("{sql}: does not say \"{part}\": {text}"))),
+        None => Ok(()),
+    }
+}
+
+fn assert_text(session: &mut Session, sql: &str, expected: &str) -> Outcome {
+    let found = session.text(sql)?;
+    if found == expected { Ok(()) } else { Err(Failure::new(format!("{sql} is {found}, not {expected}"))) }
+}
