@@ -494,9 +494,12 @@ impl Rel {
             Rel::Map { exprs, .. } => exprs.iter().map(Scalar::col).collect(),
             Rel::Filter { input, .. } => input.cols(),
             Rel::Join {
-                kind, left, right, ..
+                kind,
+                left,
+                right,
+                on,
             } => match kind {
-                JoinKind::Inner => [left.cols(), right.cols()].concat(),
+                JoinKind::Inner => matched([left.cols(), right.cols()].concat(), on, left.arity()),
                 JoinKind::Left => left
                     .cols()
                     .into_iter()
@@ -543,6 +546,15 @@ impl Rel {
             Rel::UnionAll { inputs } => inputs.iter().collect(),
         }
     }
+}
+
+/// What was found equal was not NULL: default equality is strict.
+fn matched(mut cols: Vec<Col>, on: &[Conjunct], left_arity: usize) -> Vec<Col> {
+    for (l, r) in on.iter().filter_map(|conjunct| conjunct.equi) {
+        cols[l].not_null = true;
+        cols[left_arity + r].not_null = true;
+    }
+    cols
 }
 
 /// A union's column is never NULL if it is so in every input; its equality is the weakest of them.

@@ -24,16 +24,38 @@ pub(crate) fn same_key(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
     conditions
 }
 
-/// The same for finding rows of a query's input, which has no index on a hash: only keys that can all be NULL need one.
-pub(crate) fn same_key_unhashed(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
-    let conditions = same_key(cols, a, b);
-    let values = conditions.len() - cols.len();
-    let plain = cols.iter().any(|col| col.not_null);
-    if plain {
-        conditions.into_iter().skip(values).collect()
-    } else {
-        conditions
+/// The same for keys without NULLs: by plain equality alone, which any index of a source serves.
+pub(crate) fn same_key_without_null(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
+    let pairs = cols.iter().zip(a.iter().zip(b));
+    pairs
+        .map(|(col, (a, b))| {
+            same_value(
+                &Col {
+                    not_null: true,
+                    ..col.clone()
+                },
+                a,
+                b,
+            )
+        })
+        .collect()
+}
+
+/// The same for keys that have a NULL, to look for them in a query's input, which has no index on a hash: a hash is
+/// computed only where nothing else can be looked up.
+pub(crate) fn same_key_with_null(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
+    if let ([a], [b]) = (a, b) {
+        return vec![sql!("{} IS NULL", a), sql!("{} IS NULL", b)];
     }
+    let values = cols
+        .iter()
+        .zip(a.iter().zip(b))
+        .map(|(col, (a, b))| same_value(col, a, b));
+    let hash = cols
+        .iter()
+        .all(|col| !col.not_null)
+        .then(|| sql!("{} = {}", row_hash(a), row_hash(b)));
+    hash.into_iter().chain(values).collect()
 }
 
 /// Whether keys of these columns are found through their hash: when they can be NULL, or would not fit in an index.

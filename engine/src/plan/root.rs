@@ -6,7 +6,9 @@
 //!
 //! The stream table's column names are any identifiers; they appear only in the outermost statements.
 
-use super::matching::{hashed, image_hash, images_agree, of, row_hash, row_image, same_key};
+use super::matching::{
+    hashed, image_hash, images_agree, images_differ, of, row_hash, row_image, same_key,
+};
 use super::render::named;
 use super::{Catalog, columns, weighted_columns};
 use crate::ir::{Col, Equality, Ty};
@@ -137,17 +139,10 @@ impl RootPlan {
 
     /// Compares the query's new state with what is stored and applies the difference.
     pub fn recompute(&self, query: Query) -> Vec<Step> {
-        let n = self.arity();
-        let new =
-            named(columns(n), query.aliased("d", columns(n))).column("1::bigint", Ident::new("w"));
-        let stored = Select::from(From::Table {
-            name: self.table.clone(),
-            only: true,
-            alias: None,
-        });
-        let old = stored.columns(self.names.iter().map(Sql::from).zip(columns(n)));
-        let old = old.column("(-1)::bigint", Ident::new("w"));
-        let query = self.netted(Query::UnionAll(vec![new.into(), old.into()]));
+        let query = match self.key() {
+            Some((columns, cols)) => self.difference_by_key(query, columns, &cols),
+            None => self.difference_of_bags(query),
+        };
         let stage = Step::Stage {
             name: Program::root_delta(),
             query,
@@ -155,6 +150,53 @@ impl RootPlan {
             skip_if_empty: Vec::new(),
         };
         std::iter::once(stage).chain(self.apply()).collect()
+    }
+
+    fn stored(&self) -> Select {
+        let stored = Select::from(From::Table {
+            name: self.table.clone(),
+            only: true,
+            alias: None,
+        });
+        stored.columns(self.names.iter().map(Sql::from).zip(columns(self.arity())))
+    }
+
+    fn difference_of_bags(&self, query: Query) -> Sql {
+        let n = self.arity();
+        let new =
+            named(columns(n), query.aliased("d", columns(n))).column("1::bigint", Ident::new("w"));
+        let old = self.stored().column("(-1)::bigint", Ident::new("w"));
+        self.netted(Query::UnionAll(vec![new.into(), old.into()]))
+    }
+
+    /// Each key's new row beside its stored row; where they differ, the one comes and the other goes.
+    fn difference_by_key(&self, query: Query, key: &[usize], key_cols: &[Col]) -> Sql {
+        let n = self.arity();
+        let key: Vec<Ident> = key.iter().map(|c| Ident::column(*c)).collect();
+        let marked = |select: Select| Query::from(select.column("true", Ident::new("i1")));
+        let new =
+            marked(named(columns(n), query.aliased("d", columns(n)))).aliased("a", Vec::new());
+        let old = marked(self.stored()).aliased("b", Vec::new());
+        let on = Sql::all(same_key(key_cols, &of("a", &key), &of("b", &key)));
+        let weights = Query::Values(vec![vec![sql!("1::bigint")], vec![sql!("(-1)::bigint")]]);
+        let weights = weights.aliased("v", vec![Ident::new("w")]);
+        let (a, b) = (of("a", &columns(n)), of("b", &columns(n)));
+        let value = |(a, b): (&Sql, &Sql)| sql!("CASE WHEN v.w > 0 THEN {} ELSE {} END", a, b);
+        let values: Vec<Sql> = a.iter().zip(&b).map(value).collect();
+        let from = new
+            .join(JoinType::Full, old, on)
+            .join(JoinType::Cross, weights, Sql::default());
+        let select = Select::from(from)
+            .columns(values.into_iter().zip(columns(n)))
+            .column("v.w", Ident::new("w"));
+        let differ = sql!(
+            "(a.i1 IS NULL OR b.i1 IS NULL OR {})",
+            images_differ(&a, &b)
+        );
+        select
+            .filter(differ)
+            .filter("CASE WHEN v.w > 0 THEN a.i1 ELSE b.i1 END")
+            .sql()
     }
 
     /// A stage's own change has at most one old and one new row per key; what maps and filters them keeps it so.

@@ -7,7 +7,9 @@
 //! - `pgt_t<i>`, *touched*: per group the new parts and the old: `k1.., n, p1.., m, q1..` (`m` is NULL where there was no
 //!   group) and `r`, the recomputed number of rows. The stage's own change is read from it.
 
-use super::matching::{hashed, images_differ, of, row_hash, same_key, same_key_unhashed};
+use super::matching::{
+    hashed, images_differ, of, row_hash, same_key, same_key_with_null, same_key_without_null,
+};
 use super::parts::{Parts, Row};
 use super::{Catalog, numbered};
 use crate::cut::Stage;
@@ -361,24 +363,42 @@ impl StagePlan {
         }
     }
 
-    fn recompute_keyed(&self, catalog: &Catalog) -> Select {
-        let dirty = of("x", &self.keys());
+    /// Groups whose key has a NULL are looked up apart, so that plain equality, and with it any index of a source,
+    /// serves for all others.
+    fn recompute_keyed(&self, catalog: &Catalog) -> Query {
+        let (cols, keys, dirty) = (self.key_cols(), self.key_exprs(), of("x", &self.keys()));
+        let nullable = || {
+            cols.iter()
+                .zip(&dirty)
+                .filter(|(col, _)| !col.not_null)
+                .map(|(_, key)| key)
+        };
+        let mut usual =
+            self.recompute_matching(catalog, same_key_without_null(&cols, &keys, &dirty));
+        usual.filter = nullable().map(|key| sql!("{} IS NOT NULL", key)).collect();
+        if usual.filter.is_empty() {
+            return usual.into();
+        }
+        let with_null = self.recompute_matching(catalog, same_key_with_null(&cols, &keys, &dirty));
+        let is_null = Sql::any(nullable().map(|key| sql!("{} IS NULL", key)));
+        Query::UnionAll(vec![
+            usual.into(),
+            with_null.filter(sql!("({})", is_null)).into(),
+        ])
+    }
+
+    fn recompute_matching(&self, catalog: &Catalog, on: Vec<Sql>) -> Select {
         let input = catalog.from_rel(&self.stage.input);
-        let on = Sql::all(same_key_unhashed(
-            &self.key_cols(),
-            &self.key_exprs(),
-            &dirty,
-        ));
-        let input = input.join(JoinType::Inner, From::enr(&self.dirty(), "x"), on);
-        self.grouped(input, dirty.into_iter())
+        let input = input.join(JoinType::Inner, From::enr(&self.dirty(), "x"), Sql::all(on));
+        self.grouped(input, of("x", &self.keys()).into_iter())
     }
 
     /// The one group if it is dirty: WHERE saves reading the input otherwise, HAVING the row that would come all the same.
-    fn recompute_grand(&self, catalog: &Catalog) -> Select {
+    fn recompute_grand(&self, catalog: &Catalog) -> Query {
         let dirty = sql!("EXISTS (SELECT FROM {})", self.dirty());
         let mut select = self.groups(catalog).filter(dirty.clone());
         select.having = vec![dirty];
-        select
+        select.into()
     }
 
     fn touch(&self) -> Step {

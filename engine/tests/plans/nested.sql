@@ -46,6 +46,6 @@ SELECT coalesce(g.n, 0) AS n, g.p1 AS p1, s.n AS m, s.p1 AS q1 FROM (SELECT coun
 -- modify unless empty: pgt_t2
 MERGE INTO ONLY pgtrickle_changes.state_1_2 AS s USING (SELECT n, p1 FROM pgt_t2 WHERE (m IS NULL OR n <> m OR record_image_ne(ROW(p1), ROW(q1)))) AS t(n, p1) ON true WHEN MATCHED THEN UPDATE SET n = t.n, p1 = t.p1 WHEN NOT MATCHED THEN INSERT (n, p1) VALUES (t.n, t.p1);
 -- stage pgt_root unless empty: 
-SELECT c1, sum(w)::bigint AS w FROM (SELECT c1, 1::bigint AS w FROM (SELECT p1 AS c1 FROM pgtrickle_changes.state_1_2) AS d(c1) UNION ALL SELECT "Region" AS c1, (-1)::bigint AS w FROM ONLY "public"."st") AS d(c1, w) GROUP BY 1 HAVING sum(w) <> 0;
+SELECT CASE WHEN v.w > 0 THEN a.c1 ELSE b.c1 END AS c1, v.w AS w FROM (SELECT c1, true AS i1 FROM (SELECT p1 AS c1 FROM pgtrickle_changes.state_1_2) AS d(c1)) AS a FULL JOIN (SELECT "Region" AS c1, true AS i1 FROM ONLY "public"."st") AS b ON (true) CROSS JOIN (VALUES (1::bigint), ((-1)::bigint)) AS v(w) WHERE (a.i1 IS NULL OR b.i1 IS NULL OR record_image_ne(ROW(a.c1), ROW(b.c1))) AND CASE WHEN v.w > 0 THEN a.i1 ELSE b.i1 END;
 -- modify unless empty: pgt_root
 MERGE INTO ONLY "public"."st" AS t USING (SELECT c1, w FROM pgt_root AS a WHERE w > 0 UNION ALL SELECT c1, w FROM pgt_root AS b WHERE w < 0 AND NOT EXISTS (SELECT FROM pgt_root AS a WHERE a.w > 0)) AS d(c1, w) ON true WHEN MATCHED AND d.w < 0 THEN DELETE WHEN MATCHED THEN UPDATE SET "Region" = d.c1 WHEN NOT MATCHED AND d.w > 0 THEN INSERT ("Region") VALUES (d.c1);
