@@ -53,14 +53,10 @@ pub struct StreamTable {
     /// The schedule's interval; None for 'calculated'.
     pub schedule_seconds: Option<f64>,
     pub refresh_mode: String,
-    pub differential: bool,
-    pub full_reason: Option<String>,
     pub status: String,
-    pub is_populated: bool,
     pub frontier: Option<Frontier>,
     pub generation: i64,
     pub fingerprint: i64,
-    pub consecutive_errors: i32,
     pub needs_reinit: bool,
     pub owner: u32,
     pub sources: Vec<Dependency>,
@@ -75,9 +71,8 @@ impl StreamTable {
 
 const SELECT_STREAM_TABLE: &str = "
     SELECT s.pgt_id, s.pgt_relid, n.nspname::text, c.relname::text, s.defining_query_hash, s.schedule, s.refresh_mode,
-           s.effective_refresh_mode = 'DIFFERENTIAL', s.full_reason, s.status, s.is_populated, s.frontier::text,
-           (s.frontier_lsn - '0/0'::pg_lsn)::bigint, s.frontier_xid::text::bigint, s.generation, s.program_fingerprint,
-           s.consecutive_errors, s.needs_reinit, c.relowner,
+           s.status, s.frontier::text, (s.frontier_lsn - '0/0'::pg_lsn)::bigint, s.frontier_xid::text::bigint,
+           s.generation, s.program_fingerprint, s.needs_reinit, c.relowner,
            array(SELECT d.source_relid FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY 1),
            array(SELECT d.source_type FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid),
            CASE WHEN s.schedule <> 'calculated' THEN extract(epoch FROM s.schedule::interval)::float8 END
@@ -90,16 +85,16 @@ fn read_row(row: &spi::SpiHeapTupleData<'_>) -> std::result::Result<StreamTable,
     let number = |i| row.get::<i64>(i).map(Option::unwrap_or_default);
     let flag = |i| row.get::<bool>(i).map(Option::unwrap_or_default);
     let oid = |i| row.get::<pg_sys::Oid>(i).map(|o| o.map_or(0, |o| o.to_u32()));
-    let frontier = match row.get::<String>(12)? {
+    let frontier = match row.get::<String>(9)? {
         Some(snapshot) => Some(Frontier {
             visible: snapshot.parse().unwrap_or(XidSet::EMPTY),
-            lsn: number(13)? as u64,
-            xid: number(14)? as u64,
+            lsn: number(10)? as u64,
+            xid: number(11)? as u64,
         }),
         None => None,
     };
-    let relids = row.get::<Vec<pg_sys::Oid>>(20)?.unwrap_or_default();
-    let kinds = row.get::<Vec<String>>(21)?.unwrap_or_default();
+    let relids = row.get::<Vec<pg_sys::Oid>>(16)?.unwrap_or_default();
+    let kinds = row.get::<Vec<String>>(17)?.unwrap_or_default();
     let sources = relids
         .into_iter()
         .zip(kinds)
@@ -119,18 +114,14 @@ fn read_row(row: &spi::SpiHeapTupleData<'_>) -> std::result::Result<StreamTable,
         name: text(4)?,
         query_hash: number(5)?,
         schedule: text(6)?,
-        schedule_seconds: row.get::<f64>(22)?,
+        schedule_seconds: row.get::<f64>(18)?,
         refresh_mode: text(7)?,
-        differential: flag(8)?,
-        full_reason: row.get::<String>(9)?,
-        status: text(10)?,
-        is_populated: flag(11)?,
+        status: text(8)?,
         frontier,
-        generation: number(15)?,
-        fingerprint: number(16)?,
-        consecutive_errors: row.get::<i32>(17)?.unwrap_or_default(),
-        needs_reinit: flag(18)?,
-        owner: oid(19)?,
+        generation: number(12)?,
+        fingerprint: number(13)?,
+        needs_reinit: flag(14)?,
+        owner: oid(15)?,
         sources,
     })
 }

@@ -1,7 +1,7 @@
 //! The settings `pg_trickle.*`, each declared once: name, help, unit, bounds and default.
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 macro_rules! settings {
     ($($static:ident: $ty:ty = $default:expr, $name:literal, $help:literal, $define:ident($($arg:expr),*);)*) => {
@@ -9,7 +9,13 @@ macro_rules! settings {
 
         /// Makes the settings known to PostgreSQL. Called once, while the library is loaded.
         pub fn register() {
-            $(GucRegistry::$define($name, $help, c"", &$static, $($arg),*);)*
+            $({
+                const HELP: &CStr = match CStr::from_bytes_with_nul(concat!($help, "\0").as_bytes()) {
+                    Ok(help) => help,
+                    Err(_) => panic!("a help text contains a zero byte"),
+                };
+                GucRegistry::$define($name, HELP, c"", &$static, $($arg),*);
+            })*
         }
     };
 }
@@ -19,52 +25,52 @@ const SIGHUP: GucContext = GucContext::Sighup;
 
 settings! {
     ENABLED: bool = true, c"pg_trickle.enabled",
-        c"Whether stream tables are refreshed by themselves; capture goes on either way.",
+        "Whether stream tables are refreshed by themselves; capture goes on either way.",
         define_bool_guc(SIGHUP, NONE);
     SCHEDULER_INTERVAL_MS: i32 = 1000, c"pg_trickle.scheduler_interval_ms",
-        c"Longest time between two looks at the schedules, in milliseconds.",
+        "Longest time between two looks at the schedules, in milliseconds.",
         define_int_guc(10, 60_000, SIGHUP, GucFlags::UNIT_MS);
     DEFAULT_SCHEDULE_SECONDS: i32 = 1, c"pg_trickle.default_schedule_seconds",
-        c"Refresh interval of stream tables whose schedule is 'calculated', in seconds.",
+        "Refresh interval of stream tables whose schedule is 'calculated', in seconds.",
         define_int_guc(0, 86_400, SIGHUP, GucFlags::UNIT_S);
     MAX_CONSECUTIVE_ERRORS: i32 = 3, c"pg_trickle.max_consecutive_errors",
-        c"Failed refreshes in a row after which a stream table is suspended.",
+        "Failed refreshes in a row after which a stream table is suspended.",
         define_int_guc(1, 1000, SIGHUP, NONE);
     DIFFERENTIAL_MAX_CHANGE_RATIO: f64 = 0.5, c"pg_trickle.differential_max_change_ratio",
-        c"In AUTO mode, recompute when more than this fraction of the sources' rows has changed.",
+        "In AUTO mode, recompute when more than this fraction of the sources' rows has changed.",
         define_float_guc(0.0, 1.0e6, SIGHUP, NONE);
     TEMPLATE_CACHE_MAX_ENTRIES: i32 = 256, c"pg_trickle.template_cache_max_entries",
-        c"Refresh programs that each worker keeps planned.",
+        "Refresh programs that each worker keeps planned.",
         define_int_guc(1, 65_536, SIGHUP, NONE);
     PENDING_RECORDS_ALERT_THRESHOLD: i32 = 10_000, c"pg_trickle.pending_records_alert_threshold",
-        c"Warn when more captured records than this wait to be written to change buffers.",
+        "Warn when more captured records than this wait to be written to change buffers.",
         define_int_guc(1, i32::MAX, SIGHUP, NONE);
     QUEUE_CAPACITY_BYTES: i32 = 64 << 20, c"pg_trickle.queue_capacity_bytes",
-        c"Bytes of captured changes that the apply worker may hold in memory.",
+        "Bytes of captured changes that the apply worker may hold in memory.",
         define_int_guc(1 << 20, i32::MAX, SIGHUP, NONE);
     DECODING_WORK_MEM: i32 = 64 << 10, c"pg_trickle.decoding_work_mem",
-        c"Memory for decoding transactions before they spill to disk, in kilobytes.",
+        "Memory for decoding transactions before they spill to disk, in kilobytes.",
         define_int_guc(64, i32::MAX, SIGHUP, GucFlags::UNIT_KB);
     SLOT_LAG_WARNING_THRESHOLD_MB: i32 = 200, c"pg_trickle.slot_lag_warning_threshold_mb",
-        c"Retained WAL, in megabytes, from which health_check() warns.",
+        "Retained WAL, in megabytes, from which health_check() warns.",
         define_int_guc(1, i32::MAX, SIGHUP, NONE);
     SLOT_LAG_CRITICAL_THRESHOLD_MB: i32 = 1024, c"pg_trickle.slot_lag_critical_threshold_mb",
-        c"Retained WAL, in megabytes, from which health_check() reports an error.",
+        "Retained WAL, in megabytes, from which health_check() reports an error.",
         define_int_guc(1, i32::MAX, SIGHUP, NONE);
     MANAGE_REPLICA_IDENTITY: bool = true, c"pg_trickle.manage_replica_identity",
-        c"Whether sources get REPLICA IDENTITY FULL when needed; when off, such sources are refused.",
+        "Whether sources get REPLICA IDENTITY FULL when needed; when off, such sources are refused.",
         define_bool_guc(GucContext::Suset, NONE);
     METRICS_PORT: i32 = 0, c"pg_trickle.metrics_port",
-        c"TCP port of the Prometheus endpoint; 0 turns it off.",
+        "TCP port of the Prometheus endpoint; 0 turns it off.",
         define_int_guc(0, 65_535, SIGHUP, NONE);
     METRICS_LISTEN_ADDRESS: Option<CString> = Some(c"127.0.0.1"), c"pg_trickle.metrics_listen_address",
-        c"Address on which the Prometheus endpoint listens.",
+        "Address on which the Prometheus endpoint listens.",
         define_string_guc(SIGHUP, NONE);
     HISTORY_RETENTION_DAYS: i32 = 7, c"pg_trickle.history_retention_days",
-        c"Days for which rows of pgtrickle.pgt_refresh_history are kept.",
+        "Days for which rows of pgtrickle.pgt_refresh_history are kept.",
         define_int_guc(0, 36_500, SIGHUP, NONE);
     LOG_DELTA_SQL: bool = false, c"pg_trickle.log_delta_sql",
-        c"Log the statements of each refresh.",
+        "Log the statements of each refresh.",
         define_bool_guc(GucContext::Suset, NONE);
 }
 

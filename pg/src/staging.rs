@@ -112,7 +112,7 @@ impl Filling {
             let filenode = filenode(rel);
             let blocks = pg_sys::RelationGetNumberOfBlocksInFork(rel, pg_sys::ForkNumber::MAIN_FORKNUM);
             let start = from.filter(|p| p.filenode == filenode).map_or(0, |p| p.block.min(blocks));
-            let mut found = SegmentScan { next: Position { filenode, block: blocks.saturating_sub(1) }, ..Default::default() };
+            let mut found = SegmentScan { next: Position { filenode, block: start }, ..Default::default() };
             if blocks > start {
                 let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN
                     | pg_sys::ScanOptions::SO_ALLOW_STRAT
@@ -130,14 +130,13 @@ impl Filling {
                         _ => reach(xid),
                     };
                     last = Some((xid, verdict));
+                    // Rows are appended: none comes to lie before the last one. Pages behind it may be empty yet.
+                    if found.later_rows == 0 {
+                        found.next.block = slot_block(slot);
+                    }
                     match verdict {
                         Reach::Known => {}
-                        Reach::Later => {
-                            if found.later_rows == 0 {
-                                found.next.block = slot_block(slot);
-                            }
-                            found.later_rows += 1;
-                        }
+                        Reach::Later => found.later_rows += 1,
                         Reach::New => {
                             found.new_rows += 1;
                             found.newest_lsn = found.newest_lsn.max(fixed[1].value() as u64);

@@ -20,7 +20,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A stream table's program, and what it was made from.
 pub struct Loaded {
@@ -165,10 +165,10 @@ pub fn statements(st: &StreamTable, loaded: &Loaded, task: &Task) -> Rc<Statemen
             cache.resize(most);
         }
         if let Some(found) = cache.get(&key) {
-            shared.inspect(|s| drop(s.cache_hits.fetch_add(1, Ordering::Relaxed)));
+            count(shared.map(|s| &s.cache_hits));
             return found.clone();
         }
-        shared.inspect(|s| drop(s.cache_misses.fetch_add(1, Ordering::Relaxed)));
+        count(shared.map(|s| &s.cache_misses));
         let steps = match task {
             Task::Apply(changed) => loaded.program.refresh(changed),
             Task::Recompute => loaded.program.recompute(),
@@ -177,10 +177,16 @@ pub fn statements(st: &StreamTable, loaded: &Loaded, task: &Task) -> Rc<Statemen
         if let Some((evicted, _)) = cache.push(key.clone(), made.clone())
             && evicted != key
         {
-            shared.inspect(|s| drop(s.cache_evictions.fetch_add(1, Ordering::Relaxed)));
+            count(shared.map(|s| &s.cache_evictions));
         }
         made
     })
+}
+
+fn count(counter: Option<&AtomicU64>) {
+    if let Some(counter) = counter {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Statements {

@@ -57,11 +57,6 @@ impl Changes {
     }
 }
 
-/// Forgets the positions of a stream table whose frontier may have moved back.
-pub fn forget_positions(pgt_id: i64) {
-    POSITIONS.with_borrow_mut(|known| known.retain(|&(id, _), _| id != pgt_id));
-}
-
 /// Stages the changes of every source of `st` that are visible in `visible` and not in its frontier. Buffer rows are
 /// read under `newest`, as rows written after `visible` was taken describe transactions visible in it.
 pub fn stage(st: &StreamTable, frontier: &Frontier, visible: &XidSet, newest: &Snapshot, into: &mut Relations) -> Changes {
