@@ -52,6 +52,8 @@ pub struct StreamTable {
     pub schedule: String,
     /// The schedule's interval; None for 'calculated'.
     pub schedule_seconds: Option<f64>,
+    /// Seconds since the snapshot of the last refresh was taken; None before the first.
+    pub age_seconds: Option<f64>,
     pub refresh_mode: String,
     pub status: String,
     pub frontier: Option<Frontier>,
@@ -75,7 +77,8 @@ const SELECT_STREAM_TABLE: &str = "
            s.generation, s.program_fingerprint, s.needs_reinit, c.relowner,
            array(SELECT d.source_relid FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY 1),
            array(SELECT d.source_type FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid),
-           CASE WHEN s.schedule <> 'calculated' THEN extract(epoch FROM s.schedule::interval)::float8 END
+           CASE WHEN s.schedule <> 'calculated' THEN extract(epoch FROM s.schedule::interval)::float8 END,
+           extract(epoch FROM clock_timestamp() - s.data_timestamp)::float8
       FROM pgtrickle.pgt_stream_tables s
       JOIN pg_catalog.pg_class c ON c.oid = s.pgt_relid
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
@@ -115,6 +118,7 @@ fn read_row(row: &spi::SpiHeapTupleData<'_>) -> std::result::Result<StreamTable,
         query_hash: number(5)?,
         schedule: text(6)?,
         schedule_seconds: row.get::<f64>(18)?,
+        age_seconds: row.get::<f64>(19)?,
         refresh_mode: text(7)?,
         status: text(8)?,
         frontier,
@@ -266,12 +270,21 @@ pub fn live_attributes(relid: u32) -> Vec<i16> {
     .unwrap_or_default()
 }
 
-/// The one value that a statement returns, run as the owner of the extension; None if it is NULL.
+/// The one value that a query returns, run as the owner of the extension; None if it is NULL. It needs, and gives, this
+/// transaction no id.
 pub fn scalar<T: FromDatum + IntoDatum>(sql: &'static str, args: &[DatumWithOid<'_>]) -> Option<T> {
-    write(|client| {
-        let rows = client.update(sql, Some(1), args).unwrap_or_report().first();
-        if rows.is_empty() { None } else { rows.get_one::<T>().unwrap_or_report() }
-    })
+    let _owner = pgtrickle_pg::spi::RunAs::role(extension_owner());
+    Spi::connect(|client| one_value(client.select(sql, Some(1), args).unwrap_or_report()))
+}
+
+/// The one value that a statement with RETURNING returns; None if it is NULL or no row was written.
+pub fn write_scalar<T: FromDatum + IntoDatum>(sql: &'static str, args: &[DatumWithOid<'_>]) -> Option<T> {
+    write(|client| one_value(client.update(sql, Some(1), args).unwrap_or_report()))
+}
+
+fn one_value<T: FromDatum + IntoDatum>(rows: spi::SpiTupleTable<'_>) -> Option<T> {
+    let row = rows.first();
+    if row.is_empty() { None } else { row.get_one::<T>().unwrap_or_report() }
 }
 
 /// The name of this database.

@@ -17,6 +17,12 @@ pub fn named(schema: &CStr, name: &str) -> Option<u32> {
     }
 }
 
+/// Learns of what other transactions have defined meanwhile; without, caches may still say that it is not there.
+pub fn accept_changes() {
+    // SAFETY: may be called at any time within a transaction.
+    unsafe { pg_sys::AcceptInvalidationMessages() }
+}
+
 /// The role that owns a relation, if the relation exists.
 pub fn owner(relid: u32) -> Option<u32> {
     // SAFETY: the tuple stays valid until it is released; pg_class tuples begin with the fixed struct.

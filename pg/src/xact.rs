@@ -73,19 +73,19 @@ pub fn attempt<T, E: Into<Failure>>(work: impl FnOnce() -> Result<T, E>) -> Resu
 
 /// Runs `work` in a subtransaction and rolls that back: locks that it took are released, what it wrote is undone.
 pub fn undone<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: the subtransaction is ended below; if `work` panics, the abort of the outer transaction ends it.
+    // SAFETY: the subtransaction is ended below, however `work` ends.
     let (context, owner) = unsafe {
         let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(before.0);
         before
     };
-    let value = work();
+    let result = std::panic::catch_unwind(AssertUnwindSafe(work));
     // SAFETY: context and resource owner are those of the caller, as PL/pgSQL restores them.
     unsafe {
         pg_sys::RollbackAndReleaseCurrentSubTransaction();
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
     }
-    value
+    result.unwrap_or_else(|error| std::panic::resume_unwind(error))
 }

@@ -32,7 +32,7 @@ pub fn drop_one(st: &StreamTable, cascade: bool) -> Result<()> {
 #[pg_extern(name = "_forget")]
 fn forget(pgt_id: i64) {
     let relid: Option<pg_sys::Oid> =
-        catalog::scalar("DELETE FROM pgtrickle.pgt_stream_tables WHERE pgt_id = $1 RETURNING pgt_relid", &[pgt_id.into()]);
+        catalog::write_scalar("DELETE FROM pgtrickle.pgt_stream_tables WHERE pgt_id = $1 RETURNING pgt_relid", &[pgt_id.into()]);
     drop_state(pgt_id);
     if program::view_oid(pgt_id).is_ok() {
         ddl(&sql!("DROP VIEW {}", program::definition_view(pgt_id)));

@@ -21,7 +21,7 @@ pub fn record_failure(st: &StreamTable, failure: &Failure) {
         message.push_str(". ");
         message.push_str(more.trim_end_matches('.'));
     }
-    let errors = catalog::scalar::<i32>(
+    let errors = catalog::write_scalar::<i32>(
         "UPDATE pgtrickle.pgt_stream_tables
             SET consecutive_errors = consecutive_errors + 1, last_error_message = $2, last_error_at = now(),
                 needs_reinit = needs_reinit OR $3,

@@ -120,10 +120,12 @@ impl Scheduler {
             );
             let old = before.remove(&st.pgt_id);
             let same = old.as_ref().is_some_and(|o| o.st.query_hash == st.query_hash && o.st.status == st.status);
+            // A stream table that was refreshed lately, by whomever, is not due before its time.
+            let rest = st.age_seconds.map_or(Duration::ZERO, |age| every.saturating_sub(Duration::from_secs_f64(age.max(0.0))));
             let mut entry = old.unwrap_or_else(|| Entry {
                 st: st.clone(),
                 every,
-                next_due: Instant::now(),
+                next_due: Instant::now() + rest,
                 seen: BTreeMap::new(),
                 depth: 0,
                 failures: 0,

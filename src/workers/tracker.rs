@@ -49,7 +49,10 @@ pub fn start_capture(relid: u32, columns: &[i16]) -> Result<()> {
         return Err(Error::new(PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN, "the server is shutting down"));
     }
     match request.0.state.load(Ordering::SeqCst) {
-        DONE => Ok(()),
+        DONE => {
+            pgtrickle_pg::class::accept_changes();
+            Ok(())
+        }
         FAILED => {
             let code = PgSqlErrorCode::from(request.0.code.load(Ordering::Relaxed) as isize);
             Err(Error::new(code, shmem::load_text(&request.0.message)))
