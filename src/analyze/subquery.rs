@@ -22,7 +22,7 @@ use super::{Analyzer, Frame, Mapped, opaque};
 use pgtrickle_engine::ir::{Agg, AggKind, Conjunct, Equality, JoinKind, Rel, Scalar, Ty};
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
-use pgtrickle_pg::expr::{Expr, Hole, Shape, Sublink, SublinkKind};
+use pgtrickle_pg::expr::{Expr, Hole, Shape, Sublink, SublinkKind, Walk};
 use pgtrickle_pg::query::Query;
 use pgtrickle_pg::types::{self, TypeRef};
 
@@ -77,11 +77,9 @@ impl<'q> Analyzer<'q> {
         condition: Condition<'q>,
     ) -> Mapped<Node<'q>> {
         let mut node = node;
-        for value in sublinks(condition.expr) {
-            if node.find(value).is_none() {
-                let rows = if rejects_null(condition.expr, value) { Rows::WithValue } else { Rows::All };
-                node = self.with_value(frame, node, value, rows)?;
-            }
+        while let Some(value) = missing(&node, condition.expr) {
+            let rows = if rejects_null(condition.expr, value) { Rows::WithValue } else { Rows::All };
+            node = self.with_value(frame, node, value, rows)?;
         }
         self.filtered_plainly(node, &[condition])
     }
@@ -181,8 +179,8 @@ impl<'q> Analyzer<'q> {
         mut node: Node<'q>,
         exprs: &[Expr<'q>],
     ) -> Mapped<Node<'q>> {
-        for value in exprs.iter().flat_map(|expr| sublinks(*expr)) {
-            if node.find(value).is_none() {
+        for expr in exprs {
+            while let Some(value) = missing(&node, *expr) {
                 node = self.with_value(frame, node, value, Rows::All)?;
             }
         }
@@ -380,6 +378,21 @@ impl<'q> Analyzer<'q> {
         }
         Ok(Correlation { keys, on })
     }
+}
+
+/// A subquery in an expression whose value is not among the node's columns, nor part of one that is.
+fn missing<'q>(node: &Node<'q>, expr: Expr<'q>) -> Option<Expr<'q>> {
+    let mut found = None;
+    expr.visit(&mut |part| match part.shape() {
+        _ if found.is_some() => Walk::Stop,
+        _ if node.find(part).is_some() => Walk::Past,
+        Shape::Sublink(_) => {
+            found = Some(part);
+            Walk::Stop
+        }
+        _ => Walk::Into,
+    });
+    found
 }
 
 /// Which rows must stay when a subquery's value is joined to them.
