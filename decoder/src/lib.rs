@@ -19,7 +19,3 @@ pub mod stream;
 
 /// Name of the plugin, of the library, and prefix of the logical messages that are for us.
 pub const PLUGIN: &str = "pg_trickle";
-
-/// A transactional logical message with [`PLUGIN`] as its prefix and this, an oid, a space and a reason as its content
-/// says that a relation changed in a way that rows do not tell.
-pub const REINIT: &str = "reinit ";

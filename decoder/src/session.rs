@@ -3,8 +3,8 @@
 use crate::link::Link;
 use crate::options::{Options, Tables};
 use crate::relations::{Announcements, Capture, Relations, Source};
-use crate::{PLUGIN, REINIT};
-use pgtrickle_pg::decoding::{Change, Context, Transaction, XidWidener};
+use crate::PLUGIN;
+use pgtrickle_pg::decoding::{Change, Context, REINIT, Transaction, XidWidener};
 use pgtrickle_pg::relation::Relation;
 use pgtrickle_pg::tuple::{Missing, Tuple, Update};
 use pgtrickle_pg::{spi, worker};

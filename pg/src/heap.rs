@@ -356,7 +356,10 @@ fn place(column: &Column, announced: &[Announced]) -> Result<Option<usize>, Misf
     let named = |a: &Announced| !column.dropped && column.name == buffer_column(a.attnum);
     let Some(at) = announced.iter().position(named) else { return Ok(None) };
     let a = &announced[at];
-    if a.type_oid != column.type_oid || a.layout != (column.len, column.align, column.by_value) {
+    // Buffers have the types beneath domains, whose constraints are none of theirs.
+    // SAFETY: only a catalog lookup.
+    let base = unsafe { pg_sys::getBaseType(pg_sys::Oid::from(a.type_oid)) }.to_u32();
+    if ![a.type_oid, base].contains(&column.type_oid) || a.layout != (column.len, column.align, column.by_value) {
         let name = String::from_utf8_lossy(&column.name);
         return Err(Misfit(format!("column {name} of the change buffer has another type than its source")));
     }
