@@ -3,7 +3,7 @@
 //! A stage keeps one aggregate's result in a table of its own; whatever stands above reads that table as it would read
 //! a source. So delta rules see only scans, joins, filters, maps and unions, at any depth of nesting.
 
-use crate::ir::{Agg, Col, JoinKind, Rel, Scalar};
+use crate::ir::{Agg, Col, Conjunct, Equality, JoinKind, Rel, Scalar};
 use crate::program::Unsupported;
 
 /// One aggregate over an input without aggregates.
@@ -52,21 +52,23 @@ fn cut_below(rel: &Rel, stages: &mut Vec<Stage>) -> Result<Rel, Unsupported> {
             input: boxed(input, stages)?,
             predicates: predicates.clone(),
         },
+        Rel::Repeat { input, times } => Rel::Repeat {
+            input: boxed(input, stages)?,
+            times: times.clone(),
+        },
         Rel::Join {
-            kind: JoinKind::Inner,
+            kind,
             left,
             right,
             on,
-        } => Rel::Join {
-            kind: JoinKind::Inner,
-            left: boxed(left, stages)?,
-            right: boxed(right, stages)?,
-            on: on.clone(),
-        },
-        Rel::Join { kind, .. } => {
-            return Err(Unsupported {
-                reason: format!("{} join", kind.name()),
-            });
+        } => {
+            comparable(*kind, left, on)?;
+            Rel::Join {
+                kind: *kind,
+                left: boxed(left, stages)?,
+                right: boxed(right, stages)?,
+                on: on.clone(),
+            }
         }
         Rel::UnionAll { inputs } => Rel::UnionAll {
             inputs: inputs
@@ -87,4 +89,23 @@ fn cut_below(rel: &Rel, stages: &mut Vec<Stage>) -> Result<Rel, Unsupported> {
             }
         }
     })
+}
+
+/// All joins but inner ones count partners per value of the left columns that their condition reads.
+fn comparable(kind: JoinKind, left: &Rel, on: &[Conjunct]) -> Result<(), Unsupported> {
+    let left = left.cols();
+    let blind = |c: &usize| {
+        left.get(*c)
+            .is_some_and(|col| col.ty.equality == Equality::None)
+    };
+    match on.iter().flat_map(|c| &c.condition.cols).find(|c| blind(c)) {
+        Some(c) if kind != JoinKind::Inner => Err(Unsupported {
+            reason: format!(
+                "{} join on a column of type {}, which has no equality",
+                kind.name(),
+                left[*c].ty.sql
+            ),
+        }),
+        _ => Ok(()),
+    }
 }

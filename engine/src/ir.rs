@@ -6,6 +6,7 @@
 //!
 //! Constructors check arity and column references; a [`Rel`] made through them is well formed.
 
+use crate::sql;
 use crate::sql::Sql;
 use std::fmt;
 
@@ -172,6 +173,17 @@ impl Scalar {
         }
     }
 
+    /// NULL of some type.
+    pub fn null(ty: &Ty) -> Scalar {
+        Scalar {
+            sql: sql!("NULL::{}", ty.sql),
+            cols: Vec::new(),
+            ty: ty.clone(),
+            not_null: false,
+            column: None,
+        }
+    }
+
     /// The column that it makes.
     pub fn col(&self) -> Col {
         Col {
@@ -188,7 +200,7 @@ pub struct SourceId(pub u32);
 /// Which join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinKind {
-    /// Pairs that fulfil the condition. Right joins are [`Rel::right_join`], full ones [`Rel::full_join`].
+    /// Pairs that fulfil the condition. Right and full joins are [lowered](crate::lower) to the others.
     Inner,
     /// These, and each left row without a partner once with NULLs.
     Left,
@@ -294,6 +306,8 @@ pub enum Rel {
         right: Box<Rel>,
         on: Vec<Conjunct>,
     },
+    /// Each row as often as an integer over it says, which is never negative or NULL.
+    Repeat { input: Box<Rel>, times: Scalar },
     /// Bag union; the columns' types agree.
     UnionAll { inputs: Vec<Rel> },
     /// Groups: keys ++ aggregates. Without keys exactly one row, also over no input.
@@ -417,6 +431,15 @@ impl Rel {
         })
     }
 
+    /// Each row as often as `times` says.
+    pub fn repeat(self, times: Scalar) -> Result<Rel, Malformed> {
+        check_reads("repeat", [&times], self.arity())?;
+        Ok(Rel::Repeat {
+            input: Box::new(self),
+            times,
+        })
+    }
+
     /// Bag union of at least one input of equal arity.
     pub fn union_all(inputs: Vec<Rel>) -> Result<Rel, Malformed> {
         match inputs.first() {
@@ -472,7 +495,7 @@ impl Rel {
                 cols.len()
             }
             Rel::Map { exprs, .. } => exprs.len(),
-            Rel::Filter { input, .. } => input.arity(),
+            Rel::Filter { input, .. } | Rel::Repeat { input, .. } => input.arity(),
             Rel::Join {
                 kind: JoinKind::Inner | JoinKind::Left,
                 left,
@@ -492,7 +515,7 @@ impl Rel {
                 cols.clone()
             }
             Rel::Map { exprs, .. } => exprs.iter().map(Scalar::col).collect(),
-            Rel::Filter { input, .. } => input.cols(),
+            Rel::Filter { input, .. } | Rel::Repeat { input, .. } => input.cols(),
             Rel::Join {
                 kind,
                 left,
@@ -507,7 +530,7 @@ impl Rel {
                     .collect(),
                 JoinKind::Semi | JoinKind::Anti => left.cols(),
             },
-            Rel::UnionAll { inputs } => union_cols(inputs),
+            Rel::UnionAll { inputs } => union_cols(inputs.iter().map(Rel::cols)),
             Rel::Aggregate { keys, aggs, .. } => keys
                 .iter()
                 .map(Scalar::col)
@@ -539,9 +562,11 @@ impl Rel {
     pub fn inputs(&self) -> Vec<&Rel> {
         match self {
             Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } => Vec::new(),
-            Rel::Map { input, .. } | Rel::Filter { input, .. } | Rel::Aggregate { input, .. } => {
-                vec![input]
-            }
+            Rel::Map { input, .. }
+            | Rel::Filter { input, .. }
+            | Rel::Repeat { input, .. }
+            | Rel::Aggregate { input, .. } => vec![input],
+
             Rel::Join { left, right, .. } => vec![left, right],
             Rel::UnionAll { inputs } => inputs.iter().collect(),
         }
@@ -558,8 +583,7 @@ fn matched(mut cols: Vec<Col>, on: &[Conjunct], left_arity: usize) -> Vec<Col> {
 }
 
 /// A union's column is never NULL if it is so in every input; its equality is the weakest of them.
-fn union_cols(inputs: &[Rel]) -> Vec<Col> {
-    let mut all = inputs.iter().map(Rel::cols);
+pub(crate) fn union_cols(mut all: impl Iterator<Item = Vec<Col>>) -> Vec<Col> {
     let mut cols = all.next().unwrap_or_default();
     for other in all {
         for (col, other) in cols.iter_mut().zip(other) {

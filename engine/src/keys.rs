@@ -29,6 +29,7 @@ pub fn key(rel: &Rel, known: &KnownKeys) -> Option<Vec<usize>> {
         Rel::Filter { input, .. } => key(input, known),
         Rel::Map { input, exprs } => key(input, known)?.iter().map(|k| kept(exprs, *k)).collect(),
         Rel::Aggregate { keys, .. } => Some((0..keys.len()).collect()),
+        Rel::Repeat { .. } => None,
         Rel::UnionAll { inputs } => match inputs.as_slice() {
             [only] => key(only, known),
             _ => None,

@@ -9,6 +9,7 @@ pub mod cut;
 pub mod delta;
 pub mod ir;
 pub mod keys;
+pub mod lower;
 mod plan;
 pub mod program;
 pub mod sql;

@@ -301,6 +301,7 @@ fn describe(rel: &Rel) -> String {
             Rel::Map { .. } => "map".to_owned(),
             Rel::Filter { .. } => "filter".to_owned(),
             Rel::Join { kind, .. } => format!("{} join", kind.name()),
+            Rel::Repeat { .. } => "repeat".to_owned(),
             Rel::UnionAll { .. } => "union all".to_owned(),
             Rel::Aggregate { .. } => "aggregate".to_owned(),
         };

@@ -31,6 +31,32 @@ pub enum Zset {
         right: Box<Zset>,
         on: Vec<Conjunct>,
     },
+    /// The rows that have a partner in a relation at its new state, or those that have none.
+    Matching {
+        input: Box<Zset>,
+        right: Rel,
+        on: Vec<Conjunct>,
+        matched: bool,
+    },
+    /// How the presence of keys in a relation has changed: weight 1 for a key that has come, -1 for one that has gone,
+    /// nothing for one that had or has rows all the time. Outputs the relation's columns, those outside of the key NULL.
+    Presence {
+        right: Rel,
+        change: Box<Zset>,
+        keys: Vec<usize>,
+        only: Vec<Conjunct>,
+        left_arity: usize,
+    },
+    /// The rows of which a change of a relation decides whether they have a partner: weighted 1 if they have got the
+    /// first, -1 if they have lost the last.
+    Flips {
+        input: Box<Zset>,
+        right: Rel,
+        change: Box<Zset>,
+        on: Vec<Conjunct>,
+    },
+    /// Weights are multiplied with a number of each row.
+    Repeat { input: Box<Zset>, times: Scalar },
     /// Weights add up.
     UnionAll(Vec<Zset>),
     /// Weights change sign.
@@ -77,9 +103,31 @@ impl Zset {
             Zset::Bag(rel) => rel.arity(),
             Zset::SourceChange { cols, .. } | Zset::StageChange { cols, .. } => cols.len(),
             Zset::Map { exprs, .. } => exprs.len(),
-            Zset::Filter { input, .. } | Zset::Negate(input) => input.arity(),
+            Zset::Presence { right, .. } => right.arity(),
+            Zset::Filter { input, .. }
+            | Zset::Matching { input, .. }
+            | Zset::Flips { input, .. }
+            | Zset::Repeat { input, .. }
+            | Zset::Negate(input) => input.arity(),
             Zset::Join { left, right, .. } => left.arity() + right.arity(),
             Zset::UnionAll(inputs) => inputs.first().map_or(0, Zset::arity),
+        }
+    }
+
+    /// The columns, the weight not counted.
+    pub fn cols(&self) -> Vec<Col> {
+        match self {
+            Zset::Bag(rel) => rel.cols(),
+            Zset::SourceChange { cols, .. } | Zset::StageChange { cols, .. } => cols.clone(),
+            Zset::Map { exprs, .. } => exprs.iter().map(Scalar::col).collect(),
+            Zset::Presence { right, .. } => right.cols().into_iter().map(Col::nullable).collect(),
+            Zset::Filter { input, .. }
+            | Zset::Matching { input, .. }
+            | Zset::Flips { input, .. }
+            | Zset::Repeat { input, .. }
+            | Zset::Negate(input) => input.cols(),
+            Zset::Join { left, right, .. } => [left.cols(), right.cols()].concat(),
+            Zset::UnionAll(inputs) => crate::ir::union_cols(inputs.iter().map(Zset::cols)),
         }
     }
 
@@ -97,8 +145,15 @@ impl Zset {
             Zset::Bag(_) => {}
             Zset::SourceChange { source, .. } => found.push(Staged::Source(*source)),
             Zset::StageChange { stage, .. } => found.push(Staged::Stage(*stage)),
-            Zset::Map { input, .. } | Zset::Filter { input, .. } | Zset::Negate(input) => {
-                input.collect_staged(found)
+            Zset::Presence { change, .. } => change.collect_staged(found),
+            Zset::Map { input, .. }
+            | Zset::Filter { input, .. }
+            | Zset::Matching { input, .. }
+            | Zset::Repeat { input, .. }
+            | Zset::Negate(input) => input.collect_staged(found),
+            Zset::Flips { input, change, .. } => {
+                input.collect_staged(found);
+                change.collect_staged(found);
             }
             Zset::Join { left, right, .. } => {
                 left.collect_staged(found);

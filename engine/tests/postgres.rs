@@ -7,11 +7,11 @@
 
 mod common;
 
-use common::generate::{Grammar, rel};
+use common::generate::{ALL_JOINS, Grammar, rel};
 use common::oracle::closing;
 use common::random::Random;
 use common::tables::{self, Contents, TABLES};
-use pgtrickle_engine::ir::{JoinKind, Rel, SourceId};
+use pgtrickle_engine::ir::{Rel, SourceId};
 use pgtrickle_engine::program::{Definition, Program, Step, Target};
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ use std::process::{Command, Stdio};
 const GRAMMAR: Grammar = Grammar {
     decimals: true,
     aggregates: true,
-    joins: &[JoinKind::Inner],
+    joins: ALL_JOINS,
 };
 
 #[test]

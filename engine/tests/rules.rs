@@ -3,19 +3,19 @@
 
 mod common;
 
-use common::generate::{Grammar, rel};
+use common::generate::{ALL_JOINS, Grammar, rel};
 use common::oracle::{State, Weighted, add, grouped, plus};
 use common::random::Random;
 use common::tables::{Contents, TABLES};
 use pgtrickle_engine::cut::{Stages, cut};
 use pgtrickle_engine::delta::{Changed, delta};
-use pgtrickle_engine::ir::{JoinKind, Rel, SourceId};
+use pgtrickle_engine::ir::{Rel, SourceId};
 use std::collections::BTreeSet;
 
 const GRAMMAR: Grammar = Grammar {
     decimals: false,
     aggregates: true,
-    joins: &[JoinKind::Inner],
+    joins: ALL_JOINS,
 };
 
 /// What a program keeps between refreshes: the input of each stage stands for its state.

@@ -5,12 +5,16 @@
 //! Aggregates have no rule here: [cutting](crate::cut) has made stages of them.
 
 mod filter;
-mod join;
+mod inner_join;
 mod leaf;
+mod left_join;
 mod map;
+mod presence;
+mod repeat;
+mod semi_join;
 mod union_all;
 
-use crate::ir::{Rel, SourceId};
+use crate::ir::{JoinKind, Rel, SourceId};
 use crate::zset::Zset;
 use std::collections::BTreeSet;
 
@@ -30,8 +34,17 @@ pub fn delta(rel: &Rel, changed: &Changed) -> Option<Zset> {
         Rel::Map { input, exprs } => map::delta(input, exprs, changed),
         Rel::Filter { input, predicates } => filter::delta(input, predicates, changed),
         Rel::Join {
-            left, right, on, ..
-        } => join::delta(left, right, on, changed),
+            kind,
+            left,
+            right,
+            on,
+        } => match kind {
+            JoinKind::Inner => inner_join::delta(left, right, on, changed),
+            JoinKind::Left => left_join::delta(left, right, on, changed),
+            JoinKind::Semi => semi_join::delta(left, right, on, true, changed),
+            JoinKind::Anti => semi_join::delta(left, right, on, false, changed),
+        },
+        Rel::Repeat { input, times } => repeat::delta(input, times, changed),
         Rel::UnionAll { inputs } => union_all::delta(inputs, changed),
         Rel::Aggregate { .. } => unreachable!("aggregates are stages"),
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod matching;
 pub(crate) mod parts;
+pub(crate) mod presence;
 pub(crate) mod render;
 pub(crate) mod root;
 pub(crate) mod stage;

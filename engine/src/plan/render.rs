@@ -29,6 +29,16 @@ impl Catalog {
                 right,
                 on,
             } => self.joined(*kind, left, right, on),
+            Rel::Repeat { input, times } => {
+                let copies = From::Rows {
+                    rows: sql!("generate_series(1, {})", times.sql),
+                    alias: sql!("i1"),
+                };
+                let from = self
+                    .from_rel(input)
+                    .join(JoinType::Cross, copies, Sql::default());
+                named(columns(input.arity()), from).into()
+            }
             Rel::UnionAll { inputs } => {
                 Query::UnionAll(inputs.iter().map(|input| self.rel(input)).collect())
             }
@@ -66,6 +76,31 @@ impl Catalog {
             )
             .into(),
             Zset::Join { left, right, on } => self.joined_zset(left, right, on),
+            Zset::Matching {
+                input,
+                right,
+                on,
+                matched,
+            } => self.matching(input, right, on, *matched),
+            Zset::Presence {
+                right,
+                change,
+                keys,
+                only,
+                left_arity,
+            } => self.presence(right, change, keys, only, *left_arity),
+            Zset::Flips {
+                input,
+                right,
+                change,
+                on,
+            } => self.flips(input, right, change, on),
+            Zset::Repeat { input, times } => {
+                let weight = sql!("w * ({})", times.sql);
+                named(columns(input.arity()), self.from_zset(input))
+                    .column(weight, Ident::new("w"))
+                    .into()
+            }
             Zset::UnionAll(inputs) => {
                 Query::UnionAll(inputs.iter().map(|input| self.zset(input)).collect())
             }
@@ -205,6 +240,6 @@ fn one_each(arity: usize, from: From) -> Select {
     named(columns(arity), from).column("1::bigint", Ident::new("w"))
 }
 
-fn condition(on: &[Conjunct]) -> Sql {
+pub(super) fn condition(on: &[Conjunct]) -> Sql {
     Sql::all(on.iter().map(|c| sql!("({})", c.condition.sql)))
 }

@@ -5,6 +5,7 @@ use super::tables::{self, ATTNUMS, TABLES, bigint, integer, numeric, other, text
 use pgtrickle_engine::ir::{
     Agg, AggKind, Col, Conjunct, Equality, JoinKind, Number, Rel, Scalar, SourceId, Ty,
 };
+use pgtrickle_engine::lower;
 
 /// What may appear.
 #[derive(Clone, Copy, Debug)]
@@ -14,8 +15,28 @@ pub struct Grammar {
     /// Aggregates of any kind.
     pub aggregates: bool,
     /// The joins to choose from.
-    pub joins: &'static [JoinKind],
+    pub joins: &'static [Joins],
 }
+
+/// Joins, also those that are lowered.
+#[derive(Clone, Copy, Debug)]
+pub enum Joins {
+    Kind(JoinKind),
+    Right,
+    Full,
+}
+
+/// Every join, inner ones more often.
+pub const ALL_JOINS: &[Joins] = &[
+    Joins::Kind(JoinKind::Inner),
+    Joins::Kind(JoinKind::Inner),
+    Joins::Kind(JoinKind::Inner),
+    Joins::Kind(JoinKind::Left),
+    Joins::Kind(JoinKind::Semi),
+    Joins::Kind(JoinKind::Anti),
+    Joins::Right,
+    Joins::Full,
+];
 
 /// A relation of at most this depth.
 pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
@@ -23,7 +44,7 @@ pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
         return scan(g, r);
     }
     let below = depth - 1;
-    match r.below(if g.aggregates { 12 } else { 7 }) {
+    match r.below(if g.aggregates { 13 } else { 7 }) {
         0 | 1 => {
             let input = rel(below, g, r);
             map(input, r)
@@ -43,6 +64,19 @@ pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
             Rel::union_all(inputs).unwrap()
         }
         7 | 8 => keys_only(rel(below, g, r), r).distinct().unwrap(),
+        9 => {
+            let (left, right, all) = (
+                shape(rel(below, g, r)),
+                shape(rel(below, g, r)),
+                r.chance(50),
+            );
+            if r.chance(50) {
+                lower::intersect(left, right, all)
+            } else {
+                lower::except(left, right, all)
+            }
+            .unwrap()
+        }
         _ => aggregate(rel(below, g, r), g, r),
     }
 }
@@ -244,28 +278,55 @@ fn shape(input: Rel) -> Rel {
 fn join(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
     let (left, right) = (rel(depth, g, r), rel(depth / 2, g, r));
     let (l, rc) = (left.cols(), right.cols());
-    let all: Vec<Col> = [l.clone(), rc.clone()].concat();
-    let mut on = Vec::new();
-    for wanted in [is_int as fn(&Ty) -> bool, is_text] {
-        let (a, b) = (of_kind(&l, wanted), of_kind(&rc, wanted));
-        if !a.is_empty() && !b.is_empty() && r.chance(60) {
-            let (a, b) = (*r.pick(&a), *r.pick(&b));
-            let sql = format!("({} = {})", c(a), c(l.len() + b));
-            let condition = Scalar::deparsed(sql, vec![a, l.len() + b], Ty::new("boolean"), false);
-            on.push(Conjunct {
-                condition,
-                equi: Some((a, b)),
-            });
+    match r.pick(g.joins) {
+        Joins::Kind(kind) => left.join(*kind, right, condition(&l, &rc, r)),
+        Joins::Right => lower::right_join(left, right, condition(&rc, &l, r)),
+        Joins::Full => {
+            let (ints, others) = (of_kind(&l, is_int), of_kind(&rc, is_int));
+            let pairs = if ints.is_empty() || others.is_empty() {
+                vec![]
+            } else {
+                vec![(*r.pick(&ints), *r.pick(&others))]
+            };
+            let on = pairs
+                .iter()
+                .map(|(a, b)| equality(*a, *b, l.len()))
+                .collect();
+            let swapped = pairs
+                .iter()
+                .map(|(a, b)| equality(*b, *a, rc.len()))
+                .collect();
+            lower::full_join(left, right, on, swapped)
         }
     }
-    if on.is_empty() || r.chance(20) {
+    .unwrap()
+}
+
+fn equality(a: usize, b: usize, left_arity: usize) -> Conjunct {
+    let sql = format!("({} = {})", c(a), c(left_arity + b));
+    let condition = Scalar::deparsed(sql, vec![a, left_arity + b], Ty::new("boolean"), false);
+    Conjunct {
+        condition,
+        equi: Some((a, b)),
+    }
+}
+
+fn condition(l: &[Col], rc: &[Col], r: &mut Random) -> Vec<Conjunct> {
+    let all: Vec<Col> = [l, rc].concat();
+    let mut on = Vec::new();
+    for wanted in [is_int as fn(&Ty) -> bool, is_text] {
+        let (a, b) = (of_kind(l, wanted), of_kind(rc, wanted));
+        if !a.is_empty() && !b.is_empty() && r.chance(60) {
+            on.push(equality(*r.pick(&a), *r.pick(&b), l.len()));
+        }
+    }
+    if on.is_empty() && r.chance(80) || r.chance(20) {
         on.push(Conjunct {
             condition: predicate(&all, r),
             equi: None,
         });
     }
-    let kind = *r.pick(g.joins);
-    left.join(kind, right, on).unwrap()
+    on
 }
 
 fn aggregate(input: Rel, g: &Grammar, r: &mut Random) -> Rel {

@@ -92,6 +92,20 @@ fn pairs(l: &Weighted, r: &Weighted, on: &[Conjunct]) -> Weighted {
     found
 }
 
+fn partners(row: &Row, right: &Weighted, on: &[Conjunct]) -> i64 {
+    pairs(&Weighted::from([(row.clone(), 1)]), right, on)
+        .values()
+        .sum()
+}
+
+fn repeated(rows: &Weighted, times: &Scalar) -> Weighted {
+    let number = |row: &Row| match evaluate(times.sql.as_str(), row) {
+        Value::Int(n) => n,
+        other => panic!("{other:?} times"),
+    };
+    collect(rows.iter().map(|(row, w)| (row.clone(), w * number(row))))
+}
+
 fn joined(
     kind: JoinKind,
     l: &Weighted,
@@ -142,6 +156,7 @@ impl State {
                 right,
                 on,
             } => joined(*kind, &self.rel(left), &self.rel(right), on, right.arity()),
+            Rel::Repeat { input, times } => repeated(&self.rel(input), times),
             Rel::UnionAll { inputs } => inputs.iter().fold(Weighted::new(), |sum, input| {
                 plus(&sum, &self.rel(input), 1)
             }),
@@ -160,6 +175,65 @@ impl State {
             Zset::Map { input, exprs } => mapped(&self.zset(input), exprs),
             Zset::Filter { input, predicates } => filtered(&self.zset(input), predicates),
             Zset::Join { left, right, on } => pairs(&self.zset(left), &self.zset(right), on),
+            Zset::Repeat { input, times } => repeated(&self.zset(input), times),
+            Zset::Matching {
+                input,
+                right,
+                on,
+                matched,
+            } => {
+                let right = self.rel(right);
+                let rows = self.zset(input);
+                let kept = |row: &&Row| partners(row, &right, on) > 0;
+                rows.iter()
+                    .filter(|(row, _)| kept(row) == *matched)
+                    .map(|(row, w)| (row.clone(), *w))
+                    .collect()
+            }
+            Zset::Presence {
+                right,
+                change,
+                keys,
+                only,
+                left_arity,
+            } => {
+                let (now, change) = (self.rel(right), self.zset(change));
+                let before = plus(&now, &change, -1);
+                let offset = |row: &Row| [vec![Value::Null; *left_arity], row.clone()].concat();
+                let counts = |row: &Row| only.iter().all(|c| is_true(&c.condition, &offset(row)));
+                let key = |row: &Row| -> Row {
+                    let value = |(i, v): (usize, &Value)| {
+                        if keys.contains(&i) {
+                            v.clone()
+                        } else {
+                            Value::Null
+                        }
+                    };
+                    row.iter().enumerate().map(value).collect()
+                };
+                let present = |rows: &Weighted| -> Weighted {
+                    rows.keys()
+                        .filter(|row| counts(row))
+                        .map(|row| (key(row), 1))
+                        .collect()
+                };
+                plus(&present(&now), &present(&before), -1)
+            }
+            Zset::Flips {
+                input,
+                right,
+                change,
+                on,
+            } => {
+                let (now, change) = (self.rel(right), self.zset(change));
+                let before = plus(&now, &change, -1);
+                let has = |row: &Row, right: &Weighted| i64::from(partners(row, right, on) > 0);
+                let rows = self.zset(input);
+                collect(
+                    rows.iter()
+                        .map(|(row, w)| (row.clone(), w * (has(row, &now) - has(row, &before)))),
+                )
+            }
             Zset::UnionAll(inputs) => inputs.iter().fold(Weighted::new(), |sum, input| {
                 plus(&sum, &self.zset(input), 1)
             }),

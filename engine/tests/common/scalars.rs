@@ -68,13 +68,26 @@ impl Parser<'_> {
     }
 
     fn disjunction(&mut self) -> Value {
-        let mut value = self.comparison();
+        let mut value = self.conjunction();
         while self.take("OR") {
-            let other = self.comparison();
+            let other = self.conjunction();
             value = match (value, other) {
                 (Value::Bool(true), _) | (_, Value::Bool(true)) => Value::Bool(true),
                 (Value::Null, _) | (_, Value::Null) => Value::Null,
                 _ => Value::Bool(false),
+            };
+        }
+        value
+    }
+
+    fn conjunction(&mut self) -> Value {
+        let mut value = self.comparison();
+        while self.take("AND") {
+            let other = self.comparison();
+            value = match (value, other) {
+                (Value::Bool(false), _) | (_, Value::Bool(false)) => Value::Bool(false),
+                (Value::Null, _) | (_, Value::Null) => Value::Null,
+                _ => Value::Bool(true),
             };
         }
         value
@@ -111,6 +124,8 @@ impl Parser<'_> {
         loop {
             value = if self.take("+") {
                 arithmetic(value, self.product(), |a, b| a.wrapping_add(b))
+            } else if self.take("-") {
+                arithmetic(value, self.product(), |a, b| a.wrapping_sub(b))
             } else if self.take("||") {
                 match (value, self.product()) {
                     (Value::Text(a), Value::Text(b)) => Value::Text(a + &b),
@@ -143,7 +158,9 @@ impl Parser<'_> {
                 assert!(self.take(")"));
                 value
             }
-            "COALESCE" | "round" => self.function(&token),
+            "COALESCE" | "round" | "LEAST" | "GREATEST" => self.function(&token),
+            "true" | "false" => Value::Bool(token == "true"),
+            "NULL" => Value::Null,
             _ if token.starts_with('\'') => Value::Text(token[1..token.len() - 1].to_owned()),
             _ if token.starts_with('c') => {
                 self.row[token[1..].parse::<usize>().expect("a column") - 1].clone()
@@ -163,10 +180,11 @@ impl Parser<'_> {
         assert!(self.take(","));
         let other = self.disjunction();
         assert!(self.take(")"));
-        if name == "COALESCE" && value == Value::Null {
-            other
-        } else {
-            value
+        match name {
+            "COALESCE" if value == Value::Null => other,
+            "LEAST" => value.min(other),
+            "GREATEST" => value.max(other),
+            _ => value,
         }
     }
 }

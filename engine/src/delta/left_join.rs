@@ -1,0 +1,26 @@
+//! L ⟕ R = (L ⋈ R) ⊎ (L ▷ R) × NULL, so
+//! Δ(L ⟕ R) = Δ(L ⋈ R) + Δ(L ▷ R) × NULL
+
+use super::{Changed, inner_join, semi_join};
+use crate::ir::{Col, Conjunct, Rel, Scalar};
+use crate::zset::Zset;
+
+pub(super) fn delta(left: &Rel, right: &Rel, on: &[Conjunct], changed: &Changed) -> Option<Zset> {
+    let lonely = semi_join::delta(left, right, on, false, changed);
+    Zset::sum([
+        inner_join::delta(left, right, on, changed),
+        lonely.map(|rows| Zset::Map {
+            input: Box::new(rows),
+            exprs: padded(&left.cols(), &right.cols()),
+        }),
+    ])
+}
+
+fn padded(left: &[Col], right: &[Col]) -> Vec<Scalar> {
+    let kept = left
+        .iter()
+        .enumerate()
+        .map(|(i, col)| Scalar::column(i, col));
+    kept.chain(right.iter().map(|col| Scalar::null(&col.ty)))
+        .collect()
+}
