@@ -1,6 +1,7 @@
 //! What relations are like.
 
-use crate::query::text;
+use crate::expr::Expr;
+use crate::query::{Scratch, length, text};
 use crate::types::TypeRef;
 use pgrx::pg_sys;
 
@@ -140,6 +141,48 @@ unsafe fn primary_key(relation: pg_sys::Relation) -> Option<Vec<i16>> {
         pg_sys::index_close(index, pg_sys::NoLock as _);
         usable.then_some(columns)
     }
+}
+
+unsafe extern "C-unwind" {
+    fn find_all_inheritors(
+        parent: pg_sys::Oid,
+        lock_mode: pg_sys::LOCKMODE,
+        parents: *mut *mut pg_sys::List,
+    ) -> *mut pg_sys::List;
+}
+
+/// A table and all that inherit from it, locked.
+pub fn with_children(relid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: the declaration is that of pg_inherits.h; the list holds OIDs and is freed with its memory context.
+    unsafe {
+        let mode = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let list = pg_sys::ffi::pg_guard_ffi_boundary(|| find_all_inheritors(relid, mode, std::ptr::null_mut()));
+        (0..length(list)).map(|i| (*(*list).elements.add(i)).oid_value).collect()
+    }
+}
+
+/// The expression of a virtual generated column; the table's columns are those of range table entry 1.
+#[cfg(feature = "pg18")]
+pub fn generation_expression<'q>(_: &'q Scratch, relid: pg_sys::Oid, number: i16) -> Option<Expr<'q>> {
+    // SAFETY: the relation stays open while its default is copied into the scratch context.
+    unsafe {
+        let relation = pg_sys::relation_open(relid, pg_sys::AccessShareLock as _);
+        let expr = pg_sys::build_generation_expression(relation, number.into());
+        pg_sys::relation_close(relation, pg_sys::NoLock as _);
+        Some(Expr::new(expr))
+    }
+}
+
+/// Older versions have no virtual generated columns.
+#[cfg(not(feature = "pg18"))]
+pub fn generation_expression<'q>(_: &'q Scratch, _: pg_sys::Oid, _: i16) -> Option<Expr<'q>> {
+    None
+}
+
+/// The type of a table's rows.
+pub fn row_type(relid: pg_sys::Oid) -> TypeRef {
+    // SAFETY: reads the catalog.
+    TypeRef { oid: unsafe { pg_sys::get_rel_type_id(relid) }, typmod: -1, collation: pg_sys::InvalidOid }
 }
 
 /// The topmost table of which this is a partition; itself if it is none.

@@ -206,9 +206,11 @@ impl<'q> Analyzer<'q> {
     /// An entry of the range table; none if it is the single empty row of a SELECT without FROM.
     fn entry(&self, frame: &Frame<'_, 'q>, number: usize, needed: &Needed) -> Mapped<Option<Node<'q>>> {
         let wanted: Vec<i16> = needed.iter().filter(|id| id.0 == number).map(|id| id.1).collect();
-        if let Some(odd) = wanted.iter().find(|column| **column <= 0) {
-            let what = if *odd == 0 { "a whole row as a value" } else { "a system column" };
-            return opaque(format!("it uses {what}"));
+        if wanted.iter().any(|column| *column < 0) {
+            return opaque("it uses a system column");
+        }
+        if wanted.contains(&0) && !matches!(frame.query.entry(number), Entry::Relation(_)) {
+            return opaque("it uses a whole row of a subquery as a value");
         }
         let positions: Vec<usize> = wanted.iter().map(|&column| column as usize).collect();
         let rel = match frame.query.entry(number) {

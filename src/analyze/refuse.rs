@@ -42,12 +42,13 @@ impl Refusal {
     /// The SQLSTATE.
     pub fn code(&self) -> Code {
         match self {
-            Refusal::NotAQuery(NotAQuery::Statements(_) | NotAQuery::Nul) => Code::ERRCODE_SYNTAX_ERROR,
-            Refusal::NotAQuery(_) => Code::ERRCODE_WRONG_OBJECT_TYPE,
-            Refusal::Locking | Refusal::ModifyingCte | Refusal::Volatile { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
-            Refusal::Temporary { .. } | Refusal::System { .. } | Refusal::OwnTables { .. } => {
-                Code::ERRCODE_WRONG_OBJECT_TYPE
-            }
+            Refusal::NotAQuery(_) => Code::ERRCODE_SYNTAX_ERROR,
+            Refusal::Locking
+            | Refusal::ModifyingCte
+            | Refusal::Volatile { .. }
+            | Refusal::Temporary { .. }
+            | Refusal::System { .. }
+            | Refusal::OwnTables { .. } => Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             Refusal::Itself { .. } => Code::ERRCODE_INVALID_RECURSION,
             Refusal::DuplicateColumn { .. } => Code::ERRCODE_DUPLICATE_COLUMN,
             Refusal::NoColumns | Refusal::PseudoType { .. } => Code::ERRCODE_INVALID_TABLE_DEFINITION,

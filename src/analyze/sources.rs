@@ -1,10 +1,13 @@
 //! The tables that a query reads.
 
-use super::{Analyzer, Mapped, opaque};
+use super::scalar::Row;
+use super::{Analyzer, Mapped, map, opaque};
 use pgrx::pg_sys;
-use pgtrickle_engine::ir::{Col, Rel, SourceId};
+use pgtrickle_engine::ir::{Col, Rel, Scalar, SourceId};
 use pgtrickle_engine::program::SourceInfo;
-use pgtrickle_engine::sql::{Ident, QualifiedName};
+use pgtrickle_engine::sql;
+use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
+use pgtrickle_pg::expr::{Expr, Shape};
 use pgtrickle_pg::query::{Query, RelationEntry};
 use pgtrickle_pg::table::{self, Relation};
 use std::cell::RefCell;
@@ -89,24 +92,64 @@ fn capture(relation: &Relation) -> Capture {
 }
 
 impl<'q> Analyzer<'q> {
-    /// The wanted columns of a table, by attribute number.
+    /// The wanted columns of a table, by attribute number; 0 is the whole row.
     pub(super) fn scan(&self, entry: &RelationEntry, wanted: &[i16]) -> Mapped<Rel> {
         let relation = Relation::describe(entry.relid);
-        if let Some(reason) = no_delta(entry, &relation, wanted) {
+        let computed: Vec<(i16, Expr<'q>)> = wanted
+            .iter()
+            .filter(|&&number| relation.column(number).is_some_and(|column| column.generated_virtual))
+            .filter_map(|&number| Some((number, table::generation_expression(self.scratch, entry.relid, number)?)))
+            .collect();
+        let stored = stored(&relation, wanted, &computed);
+        if let Some(reason) = no_delta(entry, &relation, &stored) {
             return opaque(reason);
         }
-        self.sources.note(&relation, wanted);
-        let cols = wanted
+        self.sources.note(&relation, &stored);
+        let cols: Vec<Col> = stored
             .iter()
             .filter_map(|&number| relation.column(number))
             .map(|column| Col { ty: self.types.ty(column.ty), not_null: column.not_null })
             .collect();
-        Ok(Rel::scan(SourceId(entry.relid.to_u32()), wanted.to_vec(), cols)?)
+        let scan = Rel::scan(SourceId(entry.relid.to_u32()), stored.clone(), cols.clone())?;
+        let position = |number: i16| stored.iter().position(|&known| known == number);
+        let find = |expr: Expr<'q>| match expr.shape() {
+            Shape::Column { levels_up: 0, entry: 1, column } => position(column),
+            _ => None,
+        };
+        let exprs = wanted
+            .iter()
+            .map(|&number| match (position(number), computed.iter().find(|(known, _)| *known == number)) {
+                (Some(at), _) => Ok(Scalar::column(at, &cols[at])),
+                (None, Some((_, expr))) => self.scalar(*expr, &Row { cols: &cols, find: &find }),
+                (None, None) => Ok(self.whole_row(&relation, &stored)),
+            })
+            .collect::<Mapped<_>>()?;
+        map(scan, exprs)
+    }
+
+    fn whole_row(&self, relation: &Relation, stored: &[i16]) -> Scalar {
+        let ty = self.types.ty(table::row_type(relation.relid));
+        let columns = relation.columns.iter().filter_map(|c| stored.iter().position(|&number| number == c.number));
+        let row = sql!("ROW({})::{}", Sql::list(columns.clone().map(Sql::column)), ty.sql);
+        Scalar { sql: row, ..Scalar::deparsed("", columns.collect(), ty, true) }
     }
 }
 
+/// The stored columns that give the wanted ones, ascending.
+fn stored(relation: &Relation, wanted: &[i16], computed: &[(i16, Expr<'_>)]) -> Vec<i16> {
+    let mut stored: BTreeSet<i16> = wanted.iter().copied().filter(|number| *number > 0).collect();
+    if wanted.contains(&0) {
+        stored.extend(relation.columns.iter().map(|column| column.number));
+    }
+    for (number, expr) in computed {
+        stored.remove(number);
+        stored.extend(expr.columns().into_iter().map(|(_, column)| column));
+    }
+    stored.into_iter().collect()
+}
+
 /// Why changes of a table cannot be followed one by one, if they cannot.
-fn no_delta(entry: &RelationEntry, relation: &Relation, wanted: &[i16]) -> Option<String> {
+fn no_delta(entry: &RelationEntry, relation: &Relation, stored: &[i16]) -> Option<String> {
     let name = table::quoted(&relation.schema, &relation.name);
     if let Capture::Never(what) = capture(relation) {
         return Some(format!("{name} is {what}, whose changes are not in the WAL"));
@@ -126,10 +169,10 @@ fn no_delta(entry: &RelationEntry, relation: &Relation, wanted: &[i16]) -> Optio
         'r' | 'p' => {}
         kind => return Some(format!("{name} is a relation of kind \"{kind}\"")),
     }
-    if let Some(column) = wanted.iter().filter_map(|&n| relation.column(n)).find(|c| c.generated_virtual) {
-        return Some(format!("column {} of {name} is a virtual generated column", column.name));
+    if let Some(column) = stored.iter().filter_map(|&n| relation.column(n)).find(|c| c.generated_virtual) {
+        return Some(format!("column {} of {name} is a virtual generated column of a virtual one or of a whole row", column.name));
     }
-    if entry.check_as.is_some_and(|user| user != table::current_user()) && !table::may_read(entry.relid, wanted) {
+    if entry.check_as.is_some_and(|user| user != table::current_user()) && !table::may_read(entry.relid, stored) {
         return Some(format!("{name} is read through a view with the rights of the view's owner"));
     }
     None
@@ -140,6 +183,12 @@ pub(super) fn of_query(query: Query<'_>) -> Vec<Source> {
     let mut found: BTreeMap<u32, (Relation, BTreeSet<i16>)> = BTreeMap::new();
     for entry in query.relations() {
         let read = Relation::describe(entry.relid);
+        if read.relkind == 'r' && read.has_children && entry.inherits {
+            for child in table::with_children(entry.relid).into_iter().skip(1).map(Relation::describe) {
+                let columns = named_columns(&entry, &read, &child);
+                found.entry(child.relid.to_u32()).or_insert_with(|| (child, BTreeSet::new())).1.extend(columns);
+            }
+        }
         let root = table::partition_root(entry.relid);
         let captured = if root == entry.relid { read.clone() } else { Relation::describe(root) };
         let columns = named_columns(&entry, &read, &captured);
@@ -150,8 +199,10 @@ pub(super) fn of_query(query: Query<'_>) -> Vec<Source> {
 
 /// A partition's columns have the names, not always the numbers, of the whole table's.
 fn named_columns(entry: &RelationEntry, read: &Relation, captured: &Relation) -> Vec<i16> {
-    if entry.selected.iter().any(|&number| number <= 0) {
-        return captured.columns.iter().map(|column| column.number).collect();
+    let computed = |number: i16| read.column(number).is_some_and(|column| column.generated_virtual);
+    if entry.selected.iter().any(|&number| number <= 0 || computed(number)) {
+        let stored = captured.columns.iter().filter(|column| !column.generated_virtual);
+        return stored.map(|column| column.number).collect();
     }
     let names = entry.selected.iter().filter_map(|&number| read.column(number)).map(|column| &column.name);
     names
