@@ -150,12 +150,14 @@ pub(super) fn store_frontier(
 }
 
 fn due_for_history(pgt_id: i64, initiator: Initiator, action: Action, delta_rows: u64) -> Option<Untold> {
+    if action != Action::Differential {
+        return Some(Untold { refreshes: 1, rows: delta_rows as i64, last_row: None });
+    }
     UNTOLD.with_borrow_mut(|untold| {
         let entry = untold.entry(pgt_id).or_default();
         entry.refreshes += 1;
         entry.rows += delta_rows as i64;
         let due = initiator == Initiator::Manual
-            || action != Action::Differential
             || entry.last_row.is_none_or(|at| at.elapsed() >= HISTORY_INTERVAL);
         due.then(|| std::mem::replace(entry, Untold { last_row: Some(Instant::now()), ..Untold::default() }))
     })

@@ -88,9 +88,6 @@ impl Scheduler {
         loop {
             worker::attend();
             if self.db.catalog_dirty.swap(false, Ordering::SeqCst) || Instant::now() >= self.reread_at {
-                if !worker::in_transaction(catalog::installed) {
-                    return self.retire();
-                }
                 self.reread();
             }
             let due = if settings::ENABLED.get() { self.due() } else { BTreeSet::new() };
@@ -99,6 +96,9 @@ impl Scheduler {
             }
             if Instant::now() >= self.housekeeping_at {
                 self.housekeeping_at = Instant::now() + HOUSEKEEPING;
+                if !worker::in_transaction(catalog::installed) {
+                    return self.retire();
+                }
                 self.keep_house();
             }
             worker::report_activity(c"waiting for changes or the next schedule", false);
