@@ -152,8 +152,10 @@ pub fn tracked(source: u32) -> Option<Tracked> {
                 (datum, null)
             };
             let ((columns, no_columns), (state, no_state)) = (value(columns_at), value(state_at));
+            let columns = Vec::<Option<i16>>::from_datum(columns, no_columns).unwrap_or_default();
             Tracked {
-                columns: Vec::from_datum(columns, no_columns).unwrap_or_default(),
+                // No column has the number 0, so what cannot be right is reported by whoever looks for it.
+                columns: columns.into_iter().map(Option::unwrap_or_default).collect(),
                 state: String::from_datum(state, no_state).unwrap_or_default(),
             }
         });

@@ -81,3 +81,15 @@ fn lsn(name: &str, sql: &str, arguments: &[pgrx::datum::DatumWithOid<'_>]) -> Op
     let lsn = result.unwrap_or_else(|e| error!("replication slot {name}: {e}"));
     lsn.and_then(|n| u64::try_from(n).ok())
 }
+
+/// Whether some transaction has committed but is not visible to a snapshot taken now (it may be waiting for a standby).
+/// Such a one may have committed before a slot that was just made begins, so that nothing will ever tell its changes.
+pub fn has_invisible_commits() -> bool {
+    const RUNNING: &str = "SELECT array_agg(x::text::bigint) \
+        FROM pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) AS x";
+    let running = Spi::connect(|client| client.select(RUNNING, Some(1), &[])?.first().get_one::<Vec<i64>>());
+    let running = running.unwrap_or_else(|e| error!("could not look at running transactions: {e}"));
+    // SAFETY: ids of transactions that were running a moment ago are never too old to ask for.
+    let committed = |xid: i64| unsafe { pg_sys::TransactionIdDidCommit(pg_sys::TransactionId::from(xid as u32)) };
+    running.unwrap_or_default().into_iter().any(committed)
+}

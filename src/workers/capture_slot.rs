@@ -9,7 +9,11 @@ use super::capture::{Lsn, alert};
 use crate::error::{Error, Result, or_raise};
 use pgrx::prelude::*;
 use pgtrickle_pg::slot::{self, SlotState};
-use pgtrickle_pg::{decoding, spi, worker};
+use pgtrickle_pg::{decoding, spi, wait, worker};
+use std::time::Duration;
+
+/// A commit record is written this long before the transaction counts as committed, at the very most.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// What was remembered.
 struct Remembered {
@@ -55,8 +59,21 @@ fn make(name: &str, remembered: bool, exists: bool, anew: bool) {
     }
     worker::report_activity(c"creating the replication slot: waiting for running transactions", true);
     let created = worker::in_transaction(|| slot::create(name));
+    wait_for_invisible_commits();
     worker::in_transaction(|| or_raise(record(name, created, anew)));
     pgrx::log!("pg_trickle: created replication slot {name} at {}", Lsn(created));
+}
+
+/// A transaction that committed just before the slot begins may become visible only now. The new generation is told
+/// when no snapshot can miss one any more.
+fn wait_for_invisible_commits() {
+    loop {
+        wait::sleep(SETTLE);
+        worker::attend();
+        if !worker::in_transaction(slot::has_invisible_commits) {
+            return;
+        }
+    }
 }
 
 fn record(name: &str, created: u64, anew: bool) -> Result<()> {
