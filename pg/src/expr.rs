@@ -1,6 +1,6 @@
 //! Expressions of an analysed query.
 
-use crate::query::{Query, Scratch, pointers};
+use crate::query::{Query, Scratch, integers, pointers};
 use crate::types::TypeRef;
 use pgrx::pg_sys;
 use std::ffi::c_void;
@@ -52,8 +52,8 @@ pub enum Shape<'q> {
     },
     Parameter,
     Aggregate(Aggregate<'q>),
-    /// `grouping(…)`.
-    Grouping,
+    /// `grouping(…)` over these keys, by their sort-group numbers.
+    Grouping(Vec<u32>),
     Window,
     Sublink(Sublink<'q>),
     And(Vec<Expr<'q>>),
@@ -225,7 +225,7 @@ impl<'q> Expr<'q> {
                 pg_sys::NodeTag::T_Aggref => {
                     Shape::Aggregate(Aggregate { raw: self.node.cast(), scratch: PhantomData })
                 }
-                pg_sys::NodeTag::T_GroupingFunc => Shape::Grouping,
+                pg_sys::NodeTag::T_GroupingFunc => Shape::Grouping(integers(self.cast::<pg_sys::GroupingFunc>().refs)),
                 pg_sys::NodeTag::T_WindowFunc => Shape::Window,
                 pg_sys::NodeTag::T_SubLink => {
                     Shape::Sublink(Sublink { raw: self.node.cast(), scratch: PhantomData })

@@ -303,6 +303,20 @@ impl<'q> Query<'q> {
         }
     }
 
+    /// The grouping sets, expanded, each a list of sort-group numbers; none without GROUPING SETS, ROLLUP or CUBE.
+    pub fn grouping_sets(&self) -> Option<Vec<Vec<u32>>> {
+        let q = self.get();
+        if q.groupingSets.is_null() {
+            return None;
+        }
+        // SAFETY: the declaration is that of parse_agg.h; without a limit (-1) the function only builds lists.
+        unsafe {
+            let sets =
+                pg_sys::ffi::pg_guard_ffi_boundary(|| expand_grouping_sets(q.groupingSets, q.groupDistinct, -1));
+            Some(pointers::<pg_sys::List>(sets).map(|set| integers(set)).collect())
+        }
+    }
+
     /// WHERE.
     pub fn filter(&self) -> Option<Expr<'q>> {
         // SAFETY: a SELECT has a FromExpr as its join tree.
@@ -614,6 +628,23 @@ unsafe fn copy<T>(node: *mut T) -> *mut T {
 pub(crate) unsafe fn length(list: *mut pg_sys::List) -> usize {
     // SAFETY: as the caller says.
     if list.is_null() { 0 } else { unsafe { (*list).length as usize } }
+}
+
+unsafe extern "C-unwind" {
+    fn expand_grouping_sets(
+        sets: *mut pg_sys::List,
+        distinct: bool,
+        limit: std::ffi::c_int,
+    ) -> *mut pg_sys::List;
+}
+
+/// The numbers in a list of (non-negative) integers.
+///
+/// # Safety
+/// `list` is null or a list of integers.
+pub(crate) unsafe fn integers(list: *mut pg_sys::List) -> Vec<u32> {
+    // SAFETY: as the caller says.
+    unsafe { (0..length(list)).map(|i| (*(*list).elements.add(i)).int_value as u32).collect() }
 }
 
 /// The pointers in a list.

@@ -1,36 +1,46 @@
 //! GROUP BY, aggregates and HAVING.
 //!
 //! The aggregate outputs its keys, then its aggregates; what stands above refers to them by position. An expression is
-//! a key if its tree equals the key's, as PostgreSQL itself decides.
+//! a key if its tree equals the key's, as PostgreSQL itself decides. Several grouping sets are as many aggregates:
+//!
+//! ```text
+//! GROUPING SETS (A, B)  = π(A ∪ NULL for B∖A, grouping(…) = constant)(group by A) ⊎ the same of B
+//! ```
 
 use super::node::{Node, conditions};
 use super::scalar::Row;
 use super::target::{needed_below, needed_by};
 use super::{Analyzer, Frame, Mapped, map, opaque};
-use pgtrickle_engine::ir::{Agg, AggKind, Equality, Rel};
+use pgtrickle_engine::ir::{Agg, AggKind, Equality, Number, Rel, Scalar, Ty};
+use pgtrickle_engine::sql;
 use pgtrickle_pg::expr::{Aggregate, Expr, Shape, Walk};
 use pgtrickle_pg::query::Target;
 use pgtrickle_pg::types;
 
 /// What a grouped query computes per group.
+#[derive(Default)]
 pub(super) struct Groups<'q> {
     pub keys: Vec<Expr<'q>>,
     pub calls: Vec<Expr<'q>>,
+    /// Uses of `grouping(…)`.
+    bits: Vec<Expr<'q>>,
+    /// The keys of GROUP BY: sort-group number and position. Keys beyond depend on these.
+    numbers: Vec<(u32, usize)>,
 }
 
 impl<'q> Groups<'q> {
     /// The position in the aggregate's output of an expression's value.
     pub(super) fn find(&self, expr: Expr<'q>) -> Option<usize> {
         let key = self.keys.iter().position(|key| key.equals(expr));
-        key.or_else(|| {
-            let call = self.calls.iter().position(|call| call.equals(expr))?;
-            Some(self.keys.len() + call)
-        })
+        let call = || Some(self.keys.len() + self.calls.iter().position(|call| call.equals(expr))?);
+        let bits =
+            || Some(self.keys.len() + self.calls.len() + self.bits.iter().position(|bits| bits.equals(expr))?);
+        key.or_else(call).or_else(bits)
     }
 
     /// Where the values of all keys and aggregates are.
     fn values(&self) -> Vec<(Expr<'q>, usize)> {
-        self.keys.iter().chain(&self.calls).copied().enumerate().map(|(at, expr)| (expr, at)).collect()
+        self.keys.iter().chain(&self.calls).chain(&self.bits).copied().enumerate().map(|(at, expr)| (expr, at)).collect()
     }
 
     /// Notes the aggregates that an expression above the groups uses, and the columns that are none of the keys: they
@@ -42,6 +52,7 @@ impl<'q> Groups<'q> {
             }
             match part.shape() {
                 Shape::Aggregate(call) if call.levels_up() == 0 => self.calls.push(part),
+                Shape::Grouping(_) => self.bits.push(part),
                 Shape::Column { levels_up: 0, .. } => self.keys.push(part),
                 _ => return Walk::Into,
             }
@@ -58,9 +69,6 @@ impl<'q> Analyzer<'q> {
         exprs: &[Expr<'q>],
     ) -> Mapped<Rel> {
         let groups = groups(frame, targets, exprs);
-        if groups.keys.is_empty() && groups.calls.is_empty() {
-            return opaque("it groups by nothing and aggregates nothing");
-        }
         let mut needed = needed_by(&groups.keys);
         needed.extend(needed_by(&groups.calls));
         needed.extend(needed_below(frame));
@@ -72,8 +80,16 @@ impl<'q> Analyzer<'q> {
         if keys.iter().any(|key| key.ty.equality == Equality::None) {
             return opaque("it groups by a column whose type has no equality");
         }
-        let calls = groups.calls.iter().map(|&call| self.aggregate(frame, call, &row)).collect::<Mapped<_>>()?;
-        let grouped = from.rel.aggregate(keys, calls)?;
+        let calls: Vec<Agg> = groups.calls.iter().map(|&call| self.aggregate(frame, call, &row)).collect::<Mapped<_>>()?;
+        let sets = groups.sets(frame.query.grouping_sets());
+        let grouped = sets
+            .iter()
+            .map(|set| by_set(from.rel.clone(), &keys, &calls, &groups, set))
+            .collect::<Mapped<Vec<_>>>()?;
+        let grouped = match <[Rel; 1]>::try_from(grouped) {
+            Ok([only]) => only,
+            Err(several) => Rel::union_all(several)?,
+        };
         self.above_groups(frame, grouped, &groups, exprs)
     }
 
@@ -136,11 +152,76 @@ impl<'q> Analyzer<'q> {
     }
 }
 
+/// The groups of one grouping set, with a column for each key, aggregate and use of `grouping(…)`.
+fn by_set(input: Rel, keys: &[Scalar], calls: &[Agg], groups: &Groups<'_>, set: &[usize]) -> Mapped<Rel> {
+    let own: Vec<Scalar> = set.iter().map(|&key| keys[key].clone()).collect();
+    let mut aggs = calls.to_vec();
+    if own.is_empty() && aggs.is_empty() {
+        // One row there must be, even if nothing is asked of it.
+        aggs.push(count());
+    }
+    let rel = input.aggregate(own, aggs)?;
+    let cols = rel.cols();
+    let mut columns = Vec::new();
+    for (key, scalar) in keys.iter().enumerate() {
+        columns.push(match set.iter().position(|&member| member == key) {
+            Some(at) => Scalar::column(at, &cols[at]),
+            None => Scalar::null(&scalar.ty),
+        });
+    }
+    columns.extend((set.len()..set.len() + calls.len()).map(|at| Scalar::column(at, &cols[at])));
+    columns.extend(groups.bits.iter().map(|&bits| constant(groups.bits_of(bits, set))));
+    map(rel, columns)
+}
+
+/// `count(*)`
+pub(super) fn count() -> Agg {
+    let call = Scalar::deparsed("count(*)", vec![], Ty::bigint(), true);
+    Agg { call, kind: AggKind::CountStar, filter: None }
+}
+
+fn constant(value: i32) -> Scalar {
+    let integer = Ty::new("integer").with_number(Number::Small);
+    Scalar { sql: sql!("{}", i64::from(value)), ..Scalar::deparsed("", vec![], integer, true) }
+}
+
+impl Groups<'_> {
+    /// The grouping sets as positions of keys; without GROUPING SETS one of them all.
+    fn sets(&self, sets: Option<Vec<Vec<u32>>>) -> Vec<Vec<usize>> {
+        let all = (0..self.keys.len()).collect();
+        let Some(sets) = sets else { return vec![all] };
+        let dependent = (0..self.keys.len()).filter(|key| self.numbers.iter().all(|(_, at)| at != key));
+        let positions = |set: Vec<u32>| {
+            let named = set.iter().filter_map(|number| self.position(*number));
+            let mut positions: Vec<usize> = named.chain(dependent.clone()).collect();
+            positions.sort_unstable();
+            positions.dedup();
+            positions
+        };
+        sets.into_iter().map(positions).collect()
+    }
+
+    fn position(&self, number: u32) -> Option<usize> {
+        self.numbers.iter().find(|(known, _)| *known == number).map(|(_, at)| *at)
+    }
+
+    /// The value of a `grouping(…)`: a bit per argument, set if the set lacks it, the last argument's lowest.
+    fn bits_of(&self, bits: Expr<'_>, set: &[usize]) -> i32 {
+        let Shape::Grouping(numbers) = bits.shape() else { return 0 };
+        numbers.iter().fold(0, |value, number| {
+            let lacking = self.position(*number).is_none_or(|key| !set.contains(&key));
+            value * 2 + i32::from(lacking)
+        })
+    }
+}
+
 fn groups<'q>(frame: &Frame<'_, 'q>, targets: &[Target<'q>], exprs: &[Expr<'q>]) -> Groups<'q> {
-    let mut groups = Groups { keys: Vec::new(), calls: Vec::new() };
+    let mut groups = Groups::default();
     for number in frame.query.group_by() {
         let key = targets.iter().find(|target| target.sort_group == number).expect("a key is in the select list").expr;
-        if !groups.keys.iter().any(|known| known.equals(key)) {
+        let known = groups.keys.iter().position(|known| known.equals(key));
+        groups.numbers.push((number, known.unwrap_or(groups.keys.len())));
+        if known.is_none() {
             groups.keys.push(key);
         }
     }

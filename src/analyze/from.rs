@@ -13,7 +13,7 @@ use super::node::{Condition, Needed, Node, Sides, conditions, take};
 use super::scalar::Row;
 use super::{Analyzer, Frame, Mapped, opaque};
 use pgtrickle_engine::ir::{Col, JoinKind, Rel, Scalar};
-use pgtrickle_engine::sql;
+use pgtrickle_engine::lower::full_join;
 use pgtrickle_pg::expr::Expr;
 use pgtrickle_pg::query::{Entry, From, JoinKind as SqlJoin, Query};
 use pgtrickle_pg::types::TypeRef;
@@ -173,12 +173,7 @@ impl<'q> Analyzer<'q> {
             right: &|e| left.find(e),
         };
         let (straight, reverse) = (self.conjuncts(on, &sides)?, self.conjuncts(on, &unmatched_sides)?);
-        let nulls = left.cols.iter().map(null);
-        let kept = right.cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col));
-        let exprs = nulls.chain(kept).collect();
-        let unmatched = right.rel.clone().join(JoinKind::Anti, left.rel.clone(), reverse)?.map(exprs)?;
-        let matched = left.rel.join(JoinKind::Left, right.rel, straight)?;
-        Ok(both.become_rel(Rel::union_all(vec![matched, unmatched])?))
+        Ok(both.become_rel(full_join(left.rel, right.rel, straight, reverse)?))
     }
 
     /// The rows for which the conditions hold.
@@ -269,16 +264,6 @@ impl<'q> Analyzer<'q> {
             .collect();
         Ok(Rel::values(rows, cols)?)
     }
-}
-
-/// NULL in place of a column.
-pub(super) fn null(col: &Col) -> Scalar {
-    let collate = col.ty.collation.as_ref();
-    let text = match collate {
-        Some(collation) => sql!("(NULL::{} COLLATE {})", col.ty.sql, collation),
-        None => sql!("NULL::{}", col.ty.sql),
-    };
-    Scalar { sql: text, cols: Vec::new(), ty: col.ty.clone(), not_null: false, column: None }
 }
 
 /// Whether some condition reads both, and nothing else that is not joined yet.

@@ -1,15 +1,11 @@
-//! UNION, INTERSECT and EXCEPT.
-//!
-//! ```text
-//! L UNION R      = distinct(L ⊎ R)
-//! L INTERSECT R  = groups of L×{true} ⊎ R×{false} by all columns with rows of both
-//! L EXCEPT R     = the same, with rows of L only
-//! ```
+//! UNION, INTERSECT and EXCEPT: branches are converted to common types; `L UNION R` is `distinct(L ⊎ R)`, the others
+//! are the engine's.
 
 use super::scalar::Row;
 use super::target::pick;
 use super::{Analyzer, Frame, Mapped, map, opaque};
-use pgtrickle_engine::ir::{Agg, AggKind, Col, Number, Rel, Scalar, Ty};
+use pgtrickle_engine::ir::{Col, Rel, Scalar};
+use pgtrickle_engine::lower::{except, intersect};
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
 use pgtrickle_pg::expr::column;
@@ -27,16 +23,16 @@ impl<'q> Analyzer<'q> {
             SetTree::Node { op: SetOp::Union, all: true, left, right, types } => {
                 self.union_all(frame, [left, right], types, wanted)
             }
-            SetTree::Node { op, all: false, left, right, types } => {
+            SetTree::Node { op, all, left, right, types } => {
                 let every: Vec<usize> = (1..=types.len()).collect();
+                let branch = |tree| self.branch(frame, tree, types, &every);
                 let whole = match op {
                     SetOp::Union => self.union_all(frame, [left, right], types, &every)?.distinct()?,
-                    _ => self.matched(frame, *op, [left, right], types)?,
+                    SetOp::Intersect => intersect(branch(left)?, branch(right)?, *all)?,
+                    SetOp::Except => except(branch(left)?, branch(right)?, *all)?,
                 };
                 pick(whole, wanted)
             }
-            SetTree::Node { op: SetOp::Intersect, .. } => opaque("it has INTERSECT ALL"),
-            SetTree::Node { .. } => opaque("it has EXCEPT ALL"),
         }
     }
 
@@ -102,45 +98,5 @@ impl<'q> Analyzer<'q> {
         // Branches may show different numbers of decimals even where each shows one only.
         scalar.ty = ty;
         Ok(scalar)
-    }
-
-    /// INTERSECT and EXCEPT: how many rows of a group come from either side.
-    fn matched(&self, frame: &Frame<'_, 'q>, op: SetOp, branches: [&SetTree; 2], types: &[TypeRef]) -> Mapped<Rel> {
-        let every: Vec<usize> = (1..=types.len()).collect();
-        let mut inputs = Vec::new();
-        for (branch, side) in branches.into_iter().zip(["true", "false"]) {
-            let rel = self.branch(frame, branch, types, &every)?;
-            let mut exprs = columns(&rel);
-            exprs.push(Scalar::deparsed(side, vec![], Ty::new("boolean"), true));
-            inputs.push(rel.map(exprs)?);
-        }
-        let union = Rel::union_all(inputs)?;
-        let side = types.len();
-        let keys = columns(&union)[..side].to_vec();
-        let counts = [sql!("{}", Sql::column(side)), sql!("(NOT {})", Sql::column(side))].map(|of| count_where(of, side));
-        let grouped = union.aggregate(keys, counts.to_vec())?;
-        let (left, right) = (Sql::column(side), Sql::column(side + 1));
-        let both = match op {
-            SetOp::Intersect => sql!("(({} > 0) AND ({} > 0))", left, right),
-            _ => sql!("(({} > 0) AND ({} = 0))", left, right),
-        };
-        let test = Scalar { sql: both, ..Scalar::deparsed("", vec![side, side + 1], Ty::new("boolean"), true) };
-        pick(grouped.filter(vec![test])?, &every)
-    }
-}
-
-/// All columns as they are.
-fn columns(rel: &Rel) -> Vec<Scalar> {
-    rel.cols().iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect()
-}
-
-/// `count(*) FILTER (WHERE condition)`, the condition being over column `side`.
-fn count_where(condition: Sql, side: usize) -> Agg {
-    let bigint = Ty::bigint().with_number(Number::Big);
-    let call = sql!("count(*) FILTER (WHERE {})", condition);
-    Agg {
-        call: Scalar { sql: call, ..Scalar::deparsed("", vec![side], bigint, true) },
-        kind: AggKind::CountStar,
-        filter: Some(Scalar { sql: condition, ..Scalar::deparsed("", vec![side], Ty::new("boolean"), true) }),
     }
 }

@@ -14,12 +14,12 @@
 //! value of (SELECT a FROM S WHERE S.k = L.k)  = L left join (SELECT k, a FROM S GROUP BY k) on k
 //! ```
 
-use super::aggregate::Groups;
+use super::aggregate::{Groups, count};
 use super::node::{Condition, Node, Sides, conditions, sublinks};
 use super::scalar::Row;
 use super::target::{needed_below, needed_by};
 use super::{Analyzer, Frame, Mapped, opaque};
-use pgtrickle_engine::ir::{Agg, AggKind, Conjunct, Equality, JoinKind, Rel, Scalar, Ty};
+use pgtrickle_engine::ir::{Conjunct, Equality, JoinKind, Rel, Scalar, Ty};
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
 use pgtrickle_pg::expr::{Expr, Hole, Shape, Sublink, SublinkKind, Walk};
@@ -209,14 +209,9 @@ impl<'q> Analyzer<'q> {
     /// EXISTS as a value: whether there is a group for the row.
     fn with_existence(&self, frame: &Frame<'_, 'q>, outer: Node<'q>, query: Query<'q>) -> Mapped<Node<'q>> {
         let inner = self.inner(frame, query, &[])?;
-        let count = Agg {
-            call: Scalar::deparsed("count(*)", vec![], Ty::bigint(), true),
-            kind: AggKind::CountStar,
-            filter: None,
-        };
         if inner.correlated.is_empty() {
             let found = Scalar::deparsed("(c1 > 0)", vec![0], Ty::new("boolean"), true);
-            let rel = inner.node.rel.aggregate(vec![], vec![count])?.map(vec![found])?;
+            let rel = inner.node.rel.aggregate(vec![], vec![count()])?.map(vec![found])?;
             let rel = outer.rel.clone().join(JoinKind::Inner, rel, vec![])?;
             return Ok(outer.become_rel(rel));
         }
@@ -261,7 +256,7 @@ impl<'q> Analyzer<'q> {
     ) -> Mapped<Node<'q>> {
         let within = frame.inside(query);
         let target = selected(query, &[1])[0];
-        let mut groups = Groups { keys: Vec::new(), calls: Vec::new() };
+        let mut groups = Groups::default();
         groups.collect(target);
         if !groups.keys.is_empty() || target.reads_outer() {
             return opaque("a correlated scalar subquery selects more than aggregates");

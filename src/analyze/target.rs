@@ -24,7 +24,6 @@ impl<'q> Analyzer<'q> {
         for (present, what) in [
             (features.windows, "it has a window function"),
             (features.target_srfs, "it has a set-returning function in the select list"),
-            (features.grouping_sets, "it has GROUPING SETS, ROLLUP or CUBE"),
             (features.distinct_on, "it has DISTINCT ON"),
         ] {
             if present {

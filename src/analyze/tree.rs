@@ -40,6 +40,7 @@ impl Tree<'_> {
             Rel::Map { exprs, .. } => format!("Map {}", scalars(exprs)),
             Rel::Filter { predicates, .. } => format!("Filter {}", scalars(predicates)),
             Rel::Join { kind, on, .. } => format!("{} {}", join(*kind), conjuncts(on)).trim_end().to_owned(),
+            Rel::Repeat { times, .. } => format!("Repeat {}", times.sql),
             Rel::UnionAll { .. } => "Union all".into(),
             Rel::Aggregate { keys, aggs, .. } if aggs.is_empty() => format!("Distinct by ({})", scalars(keys)),
             Rel::Aggregate { keys, aggs, .. } => {
