@@ -44,49 +44,22 @@ fn cut_below(rel: &Rel, stages: &mut Vec<Stage>) -> Result<Rel, Unsupported> {
     let boxed = |rel: &Rel, stages: &mut Vec<Stage>| cut_below(rel, stages).map(Box::new);
     Ok(match rel {
         Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } => rel.clone(),
-        Rel::Map { input, exprs } => Rel::Map {
-            input: boxed(input, stages)?,
-            exprs: exprs.clone(),
-        },
-        Rel::Filter { input, predicates } => Rel::Filter {
-            input: boxed(input, stages)?,
-            predicates: predicates.clone(),
-        },
-        Rel::Repeat { input, times } => Rel::Repeat {
-            input: boxed(input, stages)?,
-            times: times.clone(),
-        },
-        Rel::Join {
-            kind,
-            left,
-            right,
-            on,
-        } => {
-            comparable(*kind, left, on)?;
-            Rel::Join {
-                kind: *kind,
-                left: boxed(left, stages)?,
-                right: boxed(right, stages)?,
-                on: on.clone(),
-            }
+        Rel::Map { input, exprs } => Rel::Map { input: boxed(input, stages)?, exprs: exprs.clone() },
+        Rel::Filter { input, predicates } => {
+            Rel::Filter { input: boxed(input, stages)?, predicates: predicates.clone() }
         }
-        Rel::UnionAll { inputs } => Rel::UnionAll {
-            inputs: inputs
-                .iter()
-                .map(|i| cut_below(i, stages))
-                .collect::<Result<_, _>>()?,
-        },
+        Rel::Repeat { input, times } => Rel::Repeat { input: boxed(input, stages)?, times: times.clone() },
+        Rel::Join { kind, left, right, on } => {
+            comparable(*kind, left, on)?;
+            Rel::Join { kind: *kind, left: boxed(left, stages)?, right: boxed(right, stages)?, on: on.clone() }
+        }
+        Rel::UnionAll { inputs } => {
+            Rel::UnionAll { inputs: inputs.iter().map(|i| cut_below(i, stages)).collect::<Result<_, _>>()? }
+        }
         Rel::Aggregate { input, keys, aggs } => {
             let input = cut_below(input, stages)?;
-            stages.push(Stage {
-                input,
-                keys: keys.clone(),
-                aggs: aggs.clone(),
-            });
-            Rel::State {
-                stage: stages.len() - 1,
-                cols: rel.cols(),
-            }
+            stages.push(Stage { input, keys: keys.clone(), aggs: aggs.clone() });
+            Rel::State { stage: stages.len() - 1, cols: rel.cols() }
         }
     })
 }
@@ -94,17 +67,10 @@ fn cut_below(rel: &Rel, stages: &mut Vec<Stage>) -> Result<Rel, Unsupported> {
 /// All joins but inner ones count partners per value of the left columns that their condition reads.
 fn comparable(kind: JoinKind, left: &Rel, on: &[Conjunct]) -> Result<(), Unsupported> {
     let left = left.cols();
-    let blind = |c: &usize| {
-        left.get(*c)
-            .is_some_and(|col| col.ty.equality == Equality::None)
-    };
+    let blind = |c: &usize| left.get(*c).is_some_and(|col| col.ty.equality == Equality::None);
     match on.iter().flat_map(|c| &c.condition.cols).find(|c| blind(c)) {
         Some(c) if kind != JoinKind::Inner => Err(Unsupported {
-            reason: format!(
-                "{} join on a column of type {}, which has no equality",
-                kind.name(),
-                left[*c].ty.sql
-            ),
+            reason: format!("{} join on a column of type {}, which has no equality", kind.name(), left[*c].ty.sql),
         }),
         _ => Ok(()),
     }

@@ -86,9 +86,13 @@ impl Ty {
 
     /// Unconstrained numeric.
     pub fn numeric() -> Ty {
-        Ty::new("numeric")
-            .with_equality(Equality::Semantic)
-            .with_number(Number::Numeric { fixed_scale: false })
+        Ty::new("numeric").with_equality(Equality::Semantic).with_number(Number::Numeric { fixed_scale: false })
+    }
+
+    /// Whether equal values always look the same.
+    pub fn is_exact(&self) -> bool {
+        let fixed_scale = self.number == Number::Numeric { fixed_scale: true };
+        self.equality == Equality::Image || self.equality == Equality::Semantic && fixed_scale
     }
 
     /// Whether `sum` and `avg` over it can be maintained by addition.
@@ -109,10 +113,7 @@ pub struct Col {
 impl Col {
     /// A nullable column.
     pub fn new(ty: Ty) -> Col {
-        Col {
-            ty,
-            not_null: false,
-        }
+        Col { ty, not_null: false }
     }
 
     /// A column that is never NULL.
@@ -145,51 +146,25 @@ pub struct Scalar {
 
 impl Scalar {
     /// An expression from text that PostgreSQL's deparser printed.
-    pub fn deparsed(
-        sql: impl Into<String>,
-        mut cols: Vec<usize>,
-        ty: Ty,
-        not_null: bool,
-    ) -> Scalar {
+    pub fn deparsed(sql: impl Into<String>, mut cols: Vec<usize>, ty: Ty, not_null: bool) -> Scalar {
         cols.sort_unstable();
         cols.dedup();
-        Scalar {
-            sql: Sql::deparsed(sql),
-            cols,
-            ty,
-            not_null,
-            column: None,
-        }
+        Scalar { sql: Sql::deparsed(sql), cols, ty, not_null, column: None }
     }
 
     /// Input column `i` (from 0) as it is.
     pub fn column(i: usize, col: &Col) -> Scalar {
-        Scalar {
-            sql: Sql::column(i),
-            cols: vec![i],
-            ty: col.ty.clone(),
-            not_null: col.not_null,
-            column: Some(i),
-        }
+        Scalar { sql: Sql::column(i), cols: vec![i], ty: col.ty.clone(), not_null: col.not_null, column: Some(i) }
     }
 
     /// NULL of some type.
     pub fn null(ty: &Ty) -> Scalar {
-        Scalar {
-            sql: sql!("NULL::{}", ty.sql),
-            cols: Vec::new(),
-            ty: ty.clone(),
-            not_null: false,
-            column: None,
-        }
+        Scalar { sql: sql!("NULL::{}", ty.sql), cols: Vec::new(), ty: ty.clone(), not_null: false, column: None }
     }
 
     /// The column that it makes.
     pub fn col(&self) -> Col {
-        Col {
-            ty: self.ty.clone(),
-            not_null: self.not_null,
-        }
+        Col { ty: self.ty.clone(), not_null: self.not_null }
     }
 }
 
@@ -267,11 +242,7 @@ impl Agg {
     pub fn argument(&self) -> Option<&Scalar> {
         match &self.kind {
             AggKind::CountStar | AggKind::Recompute => None,
-            AggKind::Count(x)
-            | AggKind::Sum(x)
-            | AggKind::Avg(x)
-            | AggKind::Min(x)
-            | AggKind::Max(x) => Some(x),
+            AggKind::Count(x) | AggKind::Sum(x) | AggKind::Avg(x) | AggKind::Min(x) | AggKind::Max(x) => Some(x),
         }
     }
 }
@@ -280,42 +251,23 @@ impl Agg {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rel {
     /// Columns of a source, named by attribute number.
-    Scan {
-        source: SourceId,
-        columns: Vec<i16>,
-        cols: Vec<Col>,
-    },
+    Scan { source: SourceId, columns: Vec<i16>, cols: Vec<Col> },
     /// What stage `stage` keeps. Only [cutting](crate::cut) makes it.
     State { stage: usize, cols: Vec<Col> },
     /// Constant rows; the scalars read no columns.
-    Values {
-        rows: Vec<Vec<Scalar>>,
-        cols: Vec<Col>,
-    },
+    Values { rows: Vec<Vec<Scalar>>, cols: Vec<Col> },
     /// One output column per expression.
     Map { input: Box<Rel>, exprs: Vec<Scalar> },
     /// The rows for which every predicate is true.
-    Filter {
-        input: Box<Rel>,
-        predicates: Vec<Scalar>,
-    },
+    Filter { input: Box<Rel>, predicates: Vec<Scalar> },
     /// A join on a conjunction; no conjunct means all pairs.
-    Join {
-        kind: JoinKind,
-        left: Box<Rel>,
-        right: Box<Rel>,
-        on: Vec<Conjunct>,
-    },
+    Join { kind: JoinKind, left: Box<Rel>, right: Box<Rel>, on: Vec<Conjunct> },
     /// Each row as often as an integer over it says, which is never negative or NULL.
     Repeat { input: Box<Rel>, times: Scalar },
     /// Bag union; the columns' types agree.
     UnionAll { inputs: Vec<Rel> },
     /// Groups: keys ++ aggregates. Without keys exactly one row, also over no input.
-    Aggregate {
-        input: Box<Rel>,
-        keys: Vec<Scalar>,
-        aggs: Vec<Agg>,
-    },
+    Aggregate { input: Box<Rel>, keys: Vec<Scalar>, aggs: Vec<Agg> },
 }
 
 /// A node that its constructor refused: a mistake of the caller's, not of the user's.
@@ -341,18 +293,10 @@ fn malformed<T>(what: impl Into<String>) -> Result<T, Malformed> {
     Err(Malformed { what: what.into() })
 }
 
-fn check_reads<'a>(
-    what: &str,
-    scalars: impl IntoIterator<Item = &'a Scalar>,
-    arity: usize,
-) -> Result<(), Malformed> {
+fn check_reads<'a>(what: &str, scalars: impl IntoIterator<Item = &'a Scalar>, arity: usize) -> Result<(), Malformed> {
     for scalar in scalars {
         if let Some(col) = scalar.cols.iter().find(|c| **c >= arity) {
-            return malformed(format!(
-                "{what} reads column {} of {arity}: {}",
-                col + 1,
-                scalar.sql
-            ));
+            return malformed(format!("{what} reads column {} of {arity}: {}", col + 1, scalar.sql));
         }
     }
     Ok(())
@@ -362,28 +306,16 @@ impl Rel {
     /// Columns of a source.
     pub fn scan(source: SourceId, columns: Vec<i16>, cols: Vec<Col>) -> Result<Rel, Malformed> {
         if columns.len() != cols.len() {
-            return malformed(format!(
-                "scan of {} columns described by {}",
-                columns.len(),
-                cols.len()
-            ));
+            return malformed(format!("scan of {} columns described by {}", columns.len(), cols.len()));
         }
-        Ok(Rel::Scan {
-            source,
-            columns,
-            cols,
-        })
+        Ok(Rel::Scan { source, columns, cols })
     }
 
     /// Constant rows of the given columns.
     pub fn values(rows: Vec<Vec<Scalar>>, cols: Vec<Col>) -> Result<Rel, Malformed> {
         for row in &rows {
             if row.len() != cols.len() {
-                return malformed(format!(
-                    "a row of {} values for {} columns",
-                    row.len(),
-                    cols.len()
-                ));
+                return malformed(format!("a row of {} values for {} columns", row.len(), cols.len()));
             }
             check_reads("a constant", row, 0)?;
         }
@@ -393,51 +325,29 @@ impl Rel {
     /// One column per expression.
     pub fn map(self, exprs: Vec<Scalar>) -> Result<Rel, Malformed> {
         check_reads("map", &exprs, self.arity())?;
-        Ok(Rel::Map {
-            input: Box::new(self),
-            exprs,
-        })
+        Ok(Rel::Map { input: Box::new(self), exprs })
     }
 
     /// The rows that fulfil all predicates.
     pub fn filter(self, predicates: Vec<Scalar>) -> Result<Rel, Malformed> {
         check_reads("filter", &predicates, self.arity())?;
-        Ok(Rel::Filter {
-            input: Box::new(self),
-            predicates,
-        })
+        Ok(Rel::Filter { input: Box::new(self), predicates })
     }
 
     /// A join of any kind on a conjunction.
     pub fn join(self, kind: JoinKind, right: Rel, on: Vec<Conjunct>) -> Result<Rel, Malformed> {
         let (l, r) = (self.arity(), right.arity());
         check_reads("join", on.iter().map(|c| &c.condition), l + r)?;
-        if let Some((a, b)) = on
-            .iter()
-            .filter_map(|c| c.equi)
-            .find(|(a, b)| *a >= l || *b >= r)
-        {
-            return malformed(format!(
-                "equality of left column {} of {l} and right column {} of {r}",
-                a + 1,
-                b + 1
-            ));
+        if let Some((a, b)) = on.iter().filter_map(|c| c.equi).find(|(a, b)| *a >= l || *b >= r) {
+            return malformed(format!("equality of left column {} of {l} and right column {} of {r}", a + 1, b + 1));
         }
-        Ok(Rel::Join {
-            kind,
-            left: Box::new(self),
-            right: Box::new(right),
-            on,
-        })
+        Ok(Rel::Join { kind, left: Box::new(self), right: Box::new(right), on })
     }
 
     /// Each row as often as `times` says.
     pub fn repeat(self, times: Scalar) -> Result<Rel, Malformed> {
         check_reads("repeat", [&times], self.arity())?;
-        Ok(Rel::Repeat {
-            input: Box::new(self),
-            times,
-        })
+        Ok(Rel::Repeat { input: Box::new(self), times })
     }
 
     /// Bag union of at least one input of equal arity.
@@ -456,21 +366,9 @@ impl Rel {
         let arity = self.arity();
         check_reads("group key", &keys, arity)?;
         check_reads("aggregate", aggs.iter().map(|a| &a.call), arity)?;
-        check_reads(
-            "aggregate argument",
-            aggs.iter().filter_map(Agg::argument),
-            arity,
-        )?;
-        check_reads(
-            "aggregate filter",
-            aggs.iter().filter_map(|a| a.filter.as_ref()),
-            arity,
-        )?;
-        Ok(Rel::Aggregate {
-            input: Box::new(self),
-            keys,
-            aggs,
-        })
+        check_reads("aggregate argument", aggs.iter().filter_map(Agg::argument), arity)?;
+        check_reads("aggregate filter", aggs.iter().filter_map(|a| a.filter.as_ref()), arity)?;
+        Ok(Rel::Aggregate { input: Box::new(self), keys, aggs })
     }
 
     /// DISTINCT: the groups by all columns, without aggregates. A relation without columns keeps one row if it has any,
@@ -480,28 +378,17 @@ impl Rel {
         if cols.is_empty() {
             return malformed("DISTINCT over no columns");
         }
-        let keys = cols
-            .iter()
-            .enumerate()
-            .map(|(i, col)| Scalar::column(i, col))
-            .collect();
+        let keys = cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
         self.aggregate(keys, Vec::new())
     }
 
     /// The number of output columns.
     pub fn arity(&self) -> usize {
         match self {
-            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } => {
-                cols.len()
-            }
+            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } => cols.len(),
             Rel::Map { exprs, .. } => exprs.len(),
             Rel::Filter { input, .. } | Rel::Repeat { input, .. } => input.arity(),
-            Rel::Join {
-                kind: JoinKind::Inner | JoinKind::Left,
-                left,
-                right,
-                ..
-            } => left.arity() + right.arity(),
+            Rel::Join { kind: JoinKind::Inner | JoinKind::Left, left, right, .. } => left.arity() + right.arity(),
             Rel::Join { left, .. } => left.arity(),
             Rel::UnionAll { inputs } => inputs.first().map_or(0, Rel::arity),
             Rel::Aggregate { keys, aggs, .. } => keys.len() + aggs.len(),
@@ -511,31 +398,18 @@ impl Rel {
     /// The output columns.
     pub fn cols(&self) -> Vec<Col> {
         match self {
-            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } => {
-                cols.clone()
-            }
+            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } => cols.clone(),
             Rel::Map { exprs, .. } => exprs.iter().map(Scalar::col).collect(),
             Rel::Filter { input, .. } | Rel::Repeat { input, .. } => input.cols(),
-            Rel::Join {
-                kind,
-                left,
-                right,
-                on,
-            } => match kind {
+            Rel::Join { kind, left, right, on } => match kind {
                 JoinKind::Inner => matched([left.cols(), right.cols()].concat(), on, left.arity()),
-                JoinKind::Left => left
-                    .cols()
-                    .into_iter()
-                    .chain(right.cols().into_iter().map(Col::nullable))
-                    .collect(),
+                JoinKind::Left => left.cols().into_iter().chain(right.cols().into_iter().map(Col::nullable)).collect(),
                 JoinKind::Semi | JoinKind::Anti => left.cols(),
             },
             Rel::UnionAll { inputs } => union_cols(inputs.iter().map(Rel::cols)),
-            Rel::Aggregate { keys, aggs, .. } => keys
-                .iter()
-                .map(Scalar::col)
-                .chain(aggs.iter().map(|a| a.call.col()))
-                .collect(),
+            Rel::Aggregate { keys, aggs, .. } => {
+                keys.iter().map(Scalar::col).chain(aggs.iter().map(|a| a.call.col())).collect()
+            }
         }
     }
 

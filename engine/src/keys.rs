@@ -16,14 +16,7 @@ pub struct KnownKeys {
 /// means at most one row, `None` that duplicates are possible.
 pub fn key(rel: &Rel, known: &KnownKeys) -> Option<Vec<usize>> {
     match rel {
-        Rel::Scan {
-            source, columns, ..
-        } => known
-            .sources
-            .get(source)?
-            .iter()
-            .map(|k| position(columns, k))
-            .collect(),
+        Rel::Scan { source, columns, .. } => known.sources.get(source)?.iter().map(|k| position(columns, k)).collect(),
         Rel::State { stage, .. } => Some((0..*known.stages.get(*stage)?).collect()),
         Rel::Values { rows, .. } => (rows.len() < 2).then(Vec::new),
         Rel::Filter { input, .. } => key(input, known),
@@ -34,31 +27,15 @@ pub fn key(rel: &Rel, known: &KnownKeys) -> Option<Vec<usize>> {
             [only] => key(only, known),
             _ => None,
         },
-        Rel::Join {
-            kind: JoinKind::Semi | JoinKind::Anti,
-            left,
-            ..
-        } => key(left, known),
-        Rel::Join {
-            left, right, on, ..
-        } => joined(
-            key(left, known)?,
-            key(right, known)?,
-            on,
-            left.arity(),
-            rel_is_inner(rel),
-        ),
+        Rel::Join { kind: JoinKind::Semi | JoinKind::Anti, left, .. } => key(left, known),
+        Rel::Join { left, right, on, .. } => {
+            joined(key(left, known)?, key(right, known)?, on, left.arity(), rel_is_inner(rel))
+        }
     }
 }
 
 fn rel_is_inner(rel: &Rel) -> bool {
-    matches!(
-        rel,
-        Rel::Join {
-            kind: JoinKind::Inner,
-            ..
-        }
-    )
+    matches!(rel, Rel::Join { kind: JoinKind::Inner, .. })
 }
 
 fn position(columns: &[i16], attnum: &i16) -> Option<usize> {
@@ -71,16 +48,9 @@ fn kept(exprs: &[Scalar], column: usize) -> Option<usize> {
 
 /// Each left row has at most one partner if the condition equates the right key with left columns; then the left key
 /// is enough, and for an inner join likewise the other way round.
-fn joined(
-    l: Vec<usize>,
-    r: Vec<usize>,
-    on: &[Conjunct],
-    left_arity: usize,
-    inner: bool,
-) -> Option<Vec<usize>> {
-    let equated = |side: fn((usize, usize)) -> usize| -> BTreeSet<usize> {
-        on.iter().filter_map(|c| c.equi).map(side).collect()
-    };
+fn joined(l: Vec<usize>, r: Vec<usize>, on: &[Conjunct], left_arity: usize, inner: bool) -> Option<Vec<usize>> {
+    let equated =
+        |side: fn((usize, usize)) -> usize| -> BTreeSet<usize> { on.iter().filter_map(|c| c.equi).map(side).collect() };
     let right_key = || r.iter().map(|c| c + left_arity);
     if r.iter().all(|c| equated(|(_, right)| right).contains(c)) {
         Some(l)

@@ -9,31 +9,16 @@ pub fn right_join(left: Rel, right: Rel, on: Vec<Conjunct>) -> Result<Rel, Malfo
     let (l, r) = (left.arity(), right.arity());
     let swapped = right.join(JoinKind::Left, left, on)?;
     let cols = swapped.cols();
-    let order = (r..r + l)
-        .chain(0..r)
-        .map(|i| Scalar::column(i, &cols[i]))
-        .collect();
+    let order = (r..r + l).chain(0..r).map(|i| Scalar::column(i, &cols[i])).collect();
     swapped.map(order)
 }
 
 /// L ⟗ R = (L ⟕ R) ⊎ NULL × (R ▷ L). The second condition says the same as the first, over right ++ left.
-pub fn full_join(
-    left: Rel,
-    right: Rel,
-    on: Vec<Conjunct>,
-    swapped: Vec<Conjunct>,
-) -> Result<Rel, Malformed> {
+pub fn full_join(left: Rel, right: Rel, on: Vec<Conjunct>, swapped: Vec<Conjunct>) -> Result<Rel, Malformed> {
     let nulls = left.cols().into_iter().map(|col| Scalar::null(&col.ty));
-    let kept = right
-        .cols()
-        .into_iter()
-        .enumerate()
-        .map(|(i, col)| Scalar::column(i, &col));
+    let kept = right.cols().into_iter().enumerate().map(|(i, col)| Scalar::column(i, &col));
     let padded = nulls.chain(kept).collect();
-    let lonely = right
-        .clone()
-        .join(JoinKind::Anti, left.clone(), swapped)?
-        .map(padded)?;
+    let lonely = right.clone().join(JoinKind::Anti, left.clone(), swapped)?.map(padded)?;
     Rel::union_all(vec![left.join(JoinKind::Left, right, on)?, lonely])
 }
 
@@ -41,30 +26,15 @@ pub fn full_join(
 pub fn intersect(left: Rel, right: Rel, all: bool) -> Result<Rel, Malformed> {
     match all {
         true => counted(left, right, |l, r| sql!("LEAST({}, {})", l, r), Keep::Times),
-        false => counted(
-            left,
-            right,
-            |l, r| sql!("({} > 0 AND {} > 0)", l, r),
-            Keep::Once,
-        ),
+        false => counted(left, right, |l, r| sql!("({} > 0 AND {} > 0)", l, r), Keep::Once),
     }
 }
 
 /// EXCEPT: the rows that are only on the left; with ALL as often as the right does not make up for.
 pub fn except(left: Rel, right: Rel, all: bool) -> Result<Rel, Malformed> {
     match all {
-        true => counted(
-            left,
-            right,
-            |l, r| sql!("GREATEST({} - {}, 0::bigint)", l, r),
-            Keep::Times,
-        ),
-        false => counted(
-            left,
-            right,
-            |l, r| sql!("({} > 0 AND {} = 0)", l, r),
-            Keep::Once,
-        ),
+        true => counted(left, right, |l, r| sql!("GREATEST({} - {}, 0::bigint)", l, r), Keep::Times),
+        false => counted(left, right, |l, r| sql!("({} > 0 AND {} = 0)", l, r), Keep::Once),
     }
 }
 
@@ -74,20 +44,12 @@ enum Keep {
 }
 
 /// Both sides in one bag, the side in a further column; per distinct row its number on either side; then kept by those.
-fn counted(
-    left: Rel,
-    right: Rel,
-    rule: fn(&Sql, &Sql) -> Sql,
-    keep: Keep,
-) -> Result<Rel, Malformed> {
+fn counted(left: Rel, right: Rel, rule: fn(&Sql, &Sql) -> Sql, keep: Keep) -> Result<Rel, Malformed> {
     let n = left.arity();
     let both = Rel::union_all(vec![tagged(left, Side::Left)?, tagged(right, Side::Right)?])?;
     let cols = both.cols();
     let keys: Vec<Scalar> = (0..n).map(|i| Scalar::column(i, &cols[i])).collect();
-    let groups = both.aggregate(
-        keys,
-        vec![count_of(n, Side::Left), count_of(n, Side::Right)],
-    )?;
+    let groups = both.aggregate(keys, vec![count_of(n, Side::Left), count_of(n, Side::Right)])?;
     let cols = groups.cols();
     let text = rule(&Sql::column(n), &Sql::column(n + 1));
     let kept = match keep {
@@ -114,41 +76,18 @@ impl Side {
 
 fn tagged(rel: Rel, side: Side) -> Result<Rel, Malformed> {
     let cols = rel.cols();
-    let kept = cols
-        .iter()
-        .enumerate()
-        .map(|(i, col)| Scalar::column(i, col));
-    let exprs = kept
-        .chain([made(side.sql(), Vec::new(), Ty::new("boolean"))])
-        .collect();
+    let kept = cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col));
+    let exprs = kept.chain([made(side.sql(), Vec::new(), Ty::new("boolean"))]).collect();
     rel.map(exprs)
 }
 
 fn count_of(tag: usize, side: Side) -> Agg {
-    let wanted = made(
-        sql!("({} = {})", Sql::column(tag), side.sql()),
-        vec![tag],
-        Ty::new("boolean"),
-    );
-    let call = made(
-        sql!("count(*) FILTER (WHERE {})", wanted.sql),
-        vec![tag],
-        Ty::bigint(),
-    );
-    Agg {
-        call,
-        kind: AggKind::CountStar,
-        filter: Some(wanted),
-    }
+    let wanted = made(sql!("({} = {})", Sql::column(tag), side.sql()), vec![tag], Ty::new("boolean"));
+    let call = made(sql!("count(*) FILTER (WHERE {})", wanted.sql), vec![tag], Ty::bigint());
+    Agg { call, kind: AggKind::CountStar, filter: Some(wanted) }
 }
 
 /// An expression that is never NULL.
 fn made(sql: Sql, cols: Vec<usize>, ty: Ty) -> Scalar {
-    Scalar {
-        sql,
-        cols,
-        ty,
-        not_null: true,
-        column: None,
-    }
+    Scalar { sql, cols, ty, not_null: true, column: None }
 }

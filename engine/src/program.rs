@@ -77,26 +77,12 @@ pub struct StateTable {
 pub enum Step {
     /// Run the query into a tuplestore and register that as ephemeral named relation `name`. If it is skipped, an empty
     /// relation is registered.
-    Stage {
-        name: Ident,
-        query: Sql,
-        reads: Vec<Ident>,
-        skip_if_empty: Vec<Ident>,
-    },
+    Stage { name: Ident, query: Sql, reads: Vec<Ident>, skip_if_empty: Vec<Ident> },
     /// Run a data-modifying statement. If `expect` is there, it is a query that returns one bigint: the number of rows
     /// that the statement must have processed; any other number means that stored state is corrupt.
-    Modify {
-        sql: Sql,
-        reads: Vec<Ident>,
-        skip_if_empty: Vec<Ident>,
-        expect: Option<Sql>,
-    },
+    Modify { sql: Sql, reads: Vec<Ident>, skip_if_empty: Vec<Ident>, expect: Option<Sql> },
     /// Run a query; a row returned means that stored state is corrupt, and its first column (text) says what is wrong.
-    Check {
-        query: Sql,
-        reads: Vec<Ident>,
-        skip_if_empty: Vec<Ident>,
-    },
+    Check { query: Sql, reads: Vec<Ident>, skip_if_empty: Vec<Ident> },
 }
 
 impl Step {
@@ -172,8 +158,7 @@ impl Program {
             sources: definition.sources.iter().filter_map(primary_key).collect(),
             stages: stages.stages.iter().map(|stage| stage.keys.len()).collect(),
         };
-        let identity =
-            key(&stages.root, &known).map_or(Identity::Bag, |columns| Identity::Key { columns });
+        let identity = key(&stages.root, &known).map_or(Identity::Bag, |columns| Identity::Key { columns });
         let cols = stages.root.cols();
         Ok(Program {
             catalog: Catalog::new(&definition.sources, &stages, target.pgt_id),
@@ -199,11 +184,7 @@ impl Program {
 
     /// The hidden tables to create.
     pub fn state_tables(&self) -> Vec<StateTable> {
-        self.catalog
-            .stages
-            .iter()
-            .map(StagePlan::state_table)
-            .collect()
+        self.catalog.stages.iter().map(StagePlan::state_table).collect()
     }
 
     /// How rows of the stream table are found again.
@@ -218,11 +199,7 @@ impl Program {
 
     /// The first fill of state tables and stream table, all empty before. Stages no [`Program::root_delta`].
     pub fn fill(&self) -> Vec<Step> {
-        let stages = self
-            .catalog
-            .stages
-            .iter()
-            .map(|stage| stage.fill(&self.catalog));
+        let stages = self.catalog.stages.iter().map(|stage| stage.fill(&self.catalog));
         stages.chain([self.root.fill(self.new_rows())]).collect()
     }
 
@@ -231,10 +208,7 @@ impl Program {
         let Origin::Rules(root) = &self.query else {
             return self.recompute();
         };
-        let mut changed = Changed {
-            sources: changed.clone(),
-            stages: BTreeSet::new(),
-        };
+        let mut changed = Changed { sources: changed.clone(), stages: BTreeSet::new() };
         let mut steps = Vec::new();
         for (i, stage) in self.catalog.stages.iter().enumerate() {
             if let Some(change) = delta(&stage.stage.input, &changed) {
@@ -243,21 +217,13 @@ impl Program {
             }
         }
         let change = delta(root, &changed);
-        steps.extend(
-            change
-                .into_iter()
-                .flat_map(|change| self.root.refresh(&self.catalog, &change)),
-        );
+        steps.extend(change.into_iter().flat_map(|change| self.root.refresh(&self.catalog, &change)));
         steps
     }
 
     /// Computes everything anew, whatever is stored, and applies only the differences.
     pub fn recompute(&self) -> Vec<Step> {
-        let stages = self
-            .catalog
-            .stages
-            .iter()
-            .flat_map(|stage| stage.recompute(&self.catalog));
+        let stages = self.catalog.stages.iter().flat_map(|stage| stage.recompute(&self.catalog));
         stages.chain(self.root.recompute(self.new_rows())).collect()
     }
 
@@ -268,13 +234,7 @@ impl Program {
             Origin::Rules(root) => format!("{}; {}", describe(root), self.root.explain()),
             Origin::View(_) => format!("recomputed and compared; {}", self.root.explain()),
         };
-        stages
-            .chain([StageInfo {
-                operator: "root".into(),
-                rule,
-                state: None,
-            }])
-            .collect()
+        stages.chain([StageInfo { operator: "root".into(), rule, state: None }]).collect()
     }
 
     fn new_rows(&self) -> Query {
@@ -282,9 +242,7 @@ impl Program {
             Origin::Rules(root) => self.catalog.rel(root),
             Origin::View(view) => {
                 let columns = self.root.names.iter().map(Sql::from);
-                Select::from(From::table(view))
-                    .columns(columns.zip(crate::plan::columns(self.root.names.len())))
-                    .into()
+                Select::from(From::table(view)).columns(columns.zip(crate::plan::columns(self.root.names.len()))).into()
             }
         }
     }

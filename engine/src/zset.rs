@@ -8,53 +8,23 @@ pub enum Zset {
     /// Every row of a relation, at its new state, with weight 1.
     Bag(Rel),
     /// The staged change of a source.
-    SourceChange {
-        source: SourceId,
-        columns: Vec<i16>,
-        cols: Vec<Col>,
-    },
+    SourceChange { source: SourceId, columns: Vec<i16>, cols: Vec<Col> },
     /// The staged change of what a stage keeps.
     StageChange { stage: usize, cols: Vec<Col> },
     /// One output column per expression; weights stay.
-    Map {
-        input: Box<Zset>,
-        exprs: Vec<Scalar>,
-    },
+    Map { input: Box<Zset>, exprs: Vec<Scalar> },
     /// The rows for which every predicate is true.
-    Filter {
-        input: Box<Zset>,
-        predicates: Vec<Scalar>,
-    },
+    Filter { input: Box<Zset>, predicates: Vec<Scalar> },
     /// Pairs that fulfil the condition; weights multiply.
-    Join {
-        left: Box<Zset>,
-        right: Box<Zset>,
-        on: Vec<Conjunct>,
-    },
+    Join { left: Box<Zset>, right: Box<Zset>, on: Vec<Conjunct> },
     /// The rows that have a partner in a relation at its new state, or those that have none.
-    Matching {
-        input: Box<Zset>,
-        right: Rel,
-        on: Vec<Conjunct>,
-        matched: bool,
-    },
+    Matching { input: Box<Zset>, right: Rel, on: Vec<Conjunct>, matched: bool },
     /// How the presence of keys in a relation has changed: weight 1 for a key that has come, -1 for one that has gone,
     /// nothing for one that had or has rows all the time. Outputs the relation's columns, those outside of the key NULL.
-    Presence {
-        right: Rel,
-        change: Box<Zset>,
-        keys: Vec<usize>,
-        only: Vec<Conjunct>,
-        left_arity: usize,
-    },
+    Presence { right: Rel, change: Box<Zset>, keys: Vec<usize>, only: Vec<Conjunct>, left_arity: usize },
     /// The rows of which a change of a relation decides whether they have a partner: weighted 1 if they have got the
     /// first, -1 if they have lost the last.
-    Flips {
-        input: Box<Zset>,
-        right: Rel,
-        change: Box<Zset>,
-        on: Vec<Conjunct>,
-    },
+    Flips { input: Box<Zset>, right: Rel, change: Box<Zset>, on: Vec<Conjunct> },
     /// Weights are multiplied with a number of each row.
     Repeat { input: Box<Zset>, times: Scalar },
     /// Weights add up.
@@ -75,11 +45,7 @@ pub enum Staged {
 impl Zset {
     /// Pairs that fulfil the condition.
     pub fn join(left: Zset, right: Zset, on: &[Conjunct]) -> Zset {
-        Zset::Join {
-            left: Box::new(left),
-            right: Box::new(right),
-            on: on.to_vec(),
-        }
+        Zset::Join { left: Box::new(left), right: Box::new(right), on: on.to_vec() }
     }
 
     /// The opposite change.
@@ -90,11 +56,7 @@ impl Zset {
     /// The sum of the terms that are there; nothing if none is.
     pub fn sum(terms: impl IntoIterator<Item = Option<Zset>>) -> Option<Zset> {
         let mut terms: Vec<Zset> = terms.into_iter().flatten().collect();
-        if terms.len() > 1 {
-            Some(Zset::UnionAll(terms))
-        } else {
-            terms.pop()
-        }
+        if terms.len() > 1 { Some(Zset::UnionAll(terms)) } else { terms.pop() }
     }
 
     /// The number of columns, the weight not counted.

@@ -1,9 +1,7 @@
 //! Plan in, SQL out: each query below is planned and its statements compared with `tests/plans/<name>.sql`.
 //! `UPDATE_PLANS=1` writes what comes out now; read the difference before committing it.
 
-use pgtrickle_engine::ir::{
-    Agg, AggKind, Col, Conjunct, Equality, JoinKind, Number, Rel, Scalar, SourceId, Ty,
-};
+use pgtrickle_engine::ir::{Agg, AggKind, Col, Conjunct, Equality, JoinKind, Number, Rel, Scalar, SourceId, Ty};
 use pgtrickle_engine::program::{Definition, Identity, Program, SourceInfo, Step, Target};
 use pgtrickle_engine::sql::{Ident, QualifiedName};
 use std::collections::BTreeSet;
@@ -19,28 +17,18 @@ fn integer() -> Ty {
 
 fn money() -> Ty {
     let exact = Number::Numeric { fixed_scale: true };
-    Ty::new("numeric(12,2)")
-        .with_equality(Equality::Semantic)
-        .with_number(exact)
+    Ty::new("numeric(12,2)").with_equality(Equality::Semantic).with_number(exact)
 }
 
 /// orders(id primary key, customer_id not null, amount)
 fn orders() -> Rel {
-    let cols = vec![
-        Col::not_null(integer()),
-        Col::not_null(integer()),
-        Col::new(money()),
-    ];
+    let cols = vec![Col::not_null(integer()), Col::not_null(integer()), Col::new(money())];
     Rel::scan(ORDERS, vec![1, 2, 3], cols).unwrap()
 }
 
 /// customers(id primary key, region not null, name)
 fn customers() -> Rel {
-    let cols = vec![
-        Col::not_null(integer()),
-        Col::not_null(integer()),
-        Col::new(Ty::new("text")),
-    ];
+    let cols = vec![Col::not_null(integer()), Col::not_null(integer()), Col::new(Ty::new("text"))];
     Rel::scan(CUSTOMERS, vec![1, 2, 3], cols).unwrap()
 }
 
@@ -59,25 +47,12 @@ fn column(rel: &Rel, i: usize) -> Scalar {
 
 fn joined() -> Rel {
     let condition = Scalar::deparsed("(c2 = c4)", vec![1, 3], Ty::new("boolean"), true);
-    orders()
-        .join(
-            JoinKind::Inner,
-            customers(),
-            vec![Conjunct {
-                condition,
-                equi: Some((1, 0)),
-            }],
-        )
-        .unwrap()
+    orders().join(JoinKind::Inner, customers(), vec![Conjunct { condition, equi: Some((1, 0)) }]).unwrap()
 }
 
 fn agg(call: &str, ty: Ty, kind: AggKind) -> Agg {
     let reads = kind_reads(&kind);
-    Agg {
-        call: Scalar::deparsed(call, reads, ty, false),
-        kind,
-        filter: None,
-    }
+    Agg { call: Scalar::deparsed(call, reads, ty, false), kind, filter: None }
 }
 
 fn kind_reads(kind: &AggKind) -> Vec<usize> {
@@ -89,45 +64,24 @@ fn kind_reads(kind: &AggKind) -> Vec<usize> {
 
 fn check(name: &str, root: Rel, changed: &[SourceId], identity: &Identity) {
     let columns = root.cols().into_iter().enumerate();
-    let columns = columns
-        .map(|(i, col)| (Ident::new(["Region", "total", "n", "d"][i]), col.ty))
-        .collect();
+    let columns = columns.map(|(i, col)| (Ident::new(["Region", "total", "n", "d"][i]), col.ty)).collect();
     let sources = vec![
         source(ORDERS, "orders", ["id", "customer_id", "amount"]),
         source(CUSTOMERS, "customers", ["id", "region", "name"]),
     ];
-    let target = Target {
-        table: QualifiedName::new("public", "st"),
-        pgt_id: 1,
-    };
-    let program = Program::new(
-        &Definition {
-            root,
-            columns,
-            sources,
-        },
-        &target,
-    )
-    .unwrap();
+    let target = Target { table: QualifiedName::new("public", "st"), pgt_id: 1 };
+    let program = Program::new(&Definition { root, columns, sources }, &target).unwrap();
     assert_eq!(program.identity(), identity, "{name}");
     let mut found = String::new();
     for state in program.state_tables() {
         let _ = writeln!(found, "{};", state.create);
-        state
-            .indexes
-            .iter()
-            .for_each(|index| writeln!(found, "{index};").unwrap());
+        state.indexes.iter().for_each(|index| writeln!(found, "{index};").unwrap());
     }
-    program
-        .identity_index()
-        .iter()
-        .for_each(|index| writeln!(found, "{index};").unwrap());
+    program.identity_index().iter().for_each(|index| writeln!(found, "{index};").unwrap());
     let changed: BTreeSet<SourceId> = changed.iter().copied().collect();
-    for (title, steps) in [
-        ("fill", program.fill()),
-        ("refresh", program.refresh(&changed)),
-        ("recompute", program.recompute()),
-    ] {
+    for (title, steps) in
+        [("fill", program.fill()), ("refresh", program.refresh(&changed)), ("recompute", program.recompute())]
+    {
         let _ = writeln!(found, "\n-- {title}");
         steps.iter().for_each(|step| found.push_str(&printed(step)));
     }
@@ -137,49 +91,21 @@ fn check(name: &str, root: Rel, changed: &[SourceId], identity: &Identity) {
 fn printed(step: &Step) -> String {
     let names = |enrs: &[Ident]| enrs.iter().map(Ident::as_str).collect::<Vec<_>>().join(" ");
     match step {
-        Step::Stage {
-            name,
-            query,
-            skip_if_empty,
-            ..
-        } => {
-            format!(
-                "-- stage {} unless empty: {}\n{query};\n",
-                name.as_str(),
-                names(skip_if_empty)
-            )
+        Step::Stage { name, query, skip_if_empty, .. } => {
+            format!("-- stage {} unless empty: {}\n{query};\n", name.as_str(), names(skip_if_empty))
         }
-        Step::Modify {
-            sql,
-            skip_if_empty,
-            expect,
-            ..
-        } => {
-            let expect = expect
-                .as_ref()
-                .map_or(String::new(), |e| format!("-- as many as {e}\n"));
-            format!(
-                "-- modify unless empty: {}\n{expect}{sql};\n",
-                names(skip_if_empty)
-            )
+        Step::Modify { sql, skip_if_empty, expect, .. } => {
+            let expect = expect.as_ref().map_or(String::new(), |e| format!("-- as many as {e}\n"));
+            format!("-- modify unless empty: {}\n{expect}{sql};\n", names(skip_if_empty))
         }
-        Step::Check {
-            query,
-            skip_if_empty,
-            ..
-        } => {
-            format!(
-                "-- check unless empty: {}\n{query};\n",
-                names(skip_if_empty)
-            )
+        Step::Check { query, skip_if_empty, .. } => {
+            format!("-- check unless empty: {}\n{query};\n", names(skip_if_empty))
         }
     }
 }
 
 fn compare(name: &str, found: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/plans")
-        .join(format!("{name}.sql"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans").join(format!("{name}.sql"));
     if std::env::var_os("UPDATE_PLANS").is_some() {
         std::fs::write(&path, found).unwrap();
     }
@@ -193,12 +119,7 @@ fn filter_and_map_keep_the_primary_key() {
     let positive = Scalar::deparsed("(c3 > 0::numeric)", vec![2], Ty::new("boolean"), false);
     let exprs = vec![column(&rel, 0), column(&rel, 2)];
     let root = rel.filter(vec![positive]).unwrap().map(exprs).unwrap();
-    check(
-        "filter_map",
-        root,
-        &[ORDERS],
-        &Identity::Key { columns: vec![0] },
-    );
+    check("filter_map", root, &[ORDERS], &Identity::Key { columns: vec![0] });
 }
 
 #[test]
@@ -212,12 +133,7 @@ fn a_table_without_its_key_is_a_bag() {
 fn an_inner_join_needs_the_key_of_the_many_side_only() {
     let rel = joined();
     let exprs = vec![column(&rel, 0), column(&rel, 5)];
-    check(
-        "join",
-        rel.map(exprs).unwrap(),
-        &[ORDERS, CUSTOMERS],
-        &Identity::Key { columns: vec![0] },
-    );
+    check("join", rel.map(exprs).unwrap(), &[ORDERS, CUSTOMERS], &Identity::Key { columns: vec![0] });
 }
 
 #[test]
@@ -233,12 +149,7 @@ fn sums_over_a_join_add_up() {
     let sum = agg("sum(c3)", Ty::numeric(), AggKind::Sum(amount));
     let count = agg("count(*)", Ty::bigint(), AggKind::CountStar);
     let root = rel.aggregate(vec![region], vec![sum, count]).unwrap();
-    check(
-        "aggregate_join",
-        root,
-        &[ORDERS],
-        &Identity::Key { columns: vec![0] },
-    );
+    check("aggregate_join", root, &[ORDERS], &Identity::Key { columns: vec![0] });
 }
 
 #[test]
@@ -254,24 +165,9 @@ fn a_deleted_maximum_makes_its_group_dirty() {
 fn an_aggregate_over_an_aggregate_reads_its_change() {
     let rel = customers();
     let region = column(&rel, 1);
-    let inner = rel
-        .aggregate(
-            vec![region],
-            vec![agg("count(*)", Ty::bigint(), AggKind::CountStar)],
-        )
-        .unwrap();
-    let root = inner
-        .aggregate(
-            vec![],
-            vec![agg("max(c2)", Ty::bigint(), AggKind::Recompute)],
-        )
-        .unwrap();
-    check(
-        "nested",
-        root,
-        &[CUSTOMERS],
-        &Identity::Key { columns: vec![] },
-    );
+    let inner = rel.aggregate(vec![region], vec![agg("count(*)", Ty::bigint(), AggKind::CountStar)]).unwrap();
+    let root = inner.aggregate(vec![], vec![agg("max(c2)", Ty::bigint(), AggKind::Recompute)]).unwrap();
+    check("nested", root, &[CUSTOMERS], &Identity::Key { columns: vec![] });
 }
 
 #[test]
@@ -279,39 +175,17 @@ fn distinct_over_nullable_text_is_found_by_hash() {
     let rel = customers();
     let name = column(&rel, 2);
     let root = rel.map(vec![name]).unwrap().distinct().unwrap();
-    check(
-        "distinct",
-        root,
-        &[CUSTOMERS],
-        &Identity::Key { columns: vec![0] },
-    );
+    check("distinct", root, &[CUSTOMERS], &Identity::Key { columns: vec![0] });
 }
 
 #[test]
 fn an_opaque_query_is_recomputed_and_compared() {
-    let target = Target {
-        table: QualifiedName::new("public", "st"),
-        pgt_id: 1,
-    };
-    let columns = [
-        (
-            Ident::new("doc"),
-            Ty::new("json").with_equality(Equality::None),
-        ),
-        (Ident::new("n"), integer()),
-    ];
+    let target = Target { table: QualifiedName::new("public", "st"), pgt_id: 1 };
+    let columns = [(Ident::new("doc"), Ty::new("json").with_equality(Equality::None)), (Ident::new("n"), integer())];
     let view = QualifiedName::new("pgtrickle", "def_1");
     let program = Program::opaque(&view, &columns, &target);
     assert!(!program.is_differential());
-    assert_eq!(
-        program.refresh(&BTreeSet::from([ORDERS])),
-        program.recompute()
-    );
-    let steps: String = program
-        .fill()
-        .iter()
-        .chain(&program.recompute())
-        .map(printed)
-        .collect();
+    assert_eq!(program.refresh(&BTreeSet::from([ORDERS])), program.recompute());
+    let steps: String = program.fill().iter().chain(&program.recompute()).map(printed).collect();
     compare("opaque", &steps);
 }

@@ -12,11 +12,7 @@ use pgtrickle_engine::delta::{Changed, delta};
 use pgtrickle_engine::ir::{Rel, SourceId};
 use std::collections::BTreeSet;
 
-const GRAMMAR: Grammar = Grammar {
-    decimals: false,
-    aggregates: true,
-    joins: ALL_JOINS,
-};
+const GRAMMAR: Grammar = Grammar { decimals: false, aggregates: true, joins: ALL_JOINS };
 
 /// What a program keeps between refreshes: the input of each stage stands for its state.
 struct Kept {
@@ -37,12 +33,7 @@ impl Kept {
             inputs.push(input);
         }
         let root = state.rel(&stages.root);
-        Kept {
-            stages,
-            inputs,
-            state,
-            root,
-        }
+        Kept { stages, inputs, state, root }
     }
 
     /// The sources are at their new state; only what the rules say about changes is added to what is kept.
@@ -51,14 +42,8 @@ impl Kept {
         self.state.source_changes = sources.source_changes.clone();
         self.state.stage_changes = vec![Weighted::new(); self.stages.stages.len()];
         let changes = self.state.source_changes.iter();
-        let sources: BTreeSet<SourceId> = changes
-            .filter(|(_, change)| !change.is_empty())
-            .map(|(id, _)| *id)
-            .collect();
-        let mut changed = Changed {
-            sources,
-            stages: BTreeSet::new(),
-        };
+        let sources: BTreeSet<SourceId> = changes.filter(|(_, change)| !change.is_empty()).map(|(id, _)| *id).collect();
+        let mut changed = Changed { sources, stages: BTreeSet::new() };
         for (i, stage) in self.stages.stages.iter().enumerate() {
             let Some(change) = delta(&stage.input, &changed) else {
                 continue;
@@ -83,15 +68,9 @@ struct Tables {
 
 impl Tables {
     fn new(r: &mut Random) -> Tables {
-        let mut tables = Tables {
-            contents: vec![Contents::default(); TABLES.len()],
-            state: State::default(),
-        };
+        let mut tables = Tables { contents: vec![Contents::default(); TABLES.len()], state: State::default() };
         for table in TABLES {
-            tables
-                .state
-                .sources
-                .insert(SourceId(table), Weighted::new());
+            tables.state.sources.insert(SourceId(table), Weighted::new());
         }
         tables.change(6, r);
         tables
@@ -101,16 +80,9 @@ impl Tables {
         for (table, contents) in TABLES.into_iter().zip(&mut self.contents) {
             let mut change = Weighted::new();
             if r.chance(60) {
-                contents
-                    .change(table, size, r)
-                    .into_iter()
-                    .for_each(|(w, row)| add(&mut change, row, w));
+                contents.change(table, size, r).into_iter().for_each(|(w, row)| add(&mut change, row, w));
             }
-            let source = self
-                .state
-                .sources
-                .get_mut(&SourceId(table))
-                .expect("made above");
+            let source = self.state.sources.get_mut(&SourceId(table)).expect("made above");
             *source = plus(source, &change, 1);
             self.state.source_changes.insert(SourceId(table), change);
         }
@@ -118,10 +90,7 @@ impl Tables {
 }
 
 fn cases() -> u64 {
-    std::env::var("PGTRICKLE_RULE_CASES")
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(1500)
+    std::env::var("PGTRICKLE_RULE_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(1500)
 }
 
 #[test]
@@ -130,11 +99,7 @@ fn oracle_cutting_keeps_the_result() {
         let mut r = Random::new(seed);
         let query = rel(3, &GRAMMAR, &mut r);
         let tables = Tables::new(&mut r);
-        assert_eq!(
-            Kept::fill(&query, &tables.state).root,
-            tables.state.rel(&query),
-            "seed {seed}"
-        );
+        assert_eq!(Kept::fill(&query, &tables.state).root, tables.state.rel(&query), "seed {seed}");
     }
 }
 
@@ -150,11 +115,7 @@ fn differential_small_steps_equal_recomputing() {
             let size = 1 + r.below(4);
             tables.change(size, &mut r);
             kept.refresh(&tables.state);
-            assert_eq!(
-                kept.root,
-                tables.state.rel(&query),
-                "seed {seed} step {step}\n{query:#?}"
-            );
+            assert_eq!(kept.root, tables.state.rel(&query), "seed {seed} step {step}\n{query:#?}");
         }
     }
 }
@@ -165,20 +126,14 @@ fn differential_one_big_step_equals_small_steps() {
         let mut r = Random::new(seed);
         let query = rel(2, &GRAMMAR, &mut r);
         let mut tables = Tables::new(&mut r);
-        let (mut small, mut big) = (
-            Kept::fill(&query, &tables.state),
-            Kept::fill(&query, &tables.state),
-        );
+        let (mut small, mut big) = (Kept::fill(&query, &tables.state), Kept::fill(&query, &tables.state));
         let before = tables.state.sources.clone();
         for _ in 0..3 {
             tables.change(2, &mut r);
             small.refresh(&tables.state);
         }
         for (source, rows) in &tables.state.sources {
-            tables
-                .state
-                .source_changes
-                .insert(*source, plus(rows, &before[source], -1));
+            tables.state.source_changes.insert(*source, plus(rows, &before[source], -1));
         }
         big.refresh(&tables.state);
         assert_eq!(big.root, small.root, "seed {seed}\n{query:#?}");

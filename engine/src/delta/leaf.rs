@@ -6,19 +6,12 @@ use crate::zset::Zset;
 
 pub(super) fn delta(leaf: &Rel, changed: &Changed) -> Option<Zset> {
     match leaf {
-        Rel::Scan {
-            source,
-            columns,
-            cols,
-        } if changed.sources.contains(source) => Some(Zset::SourceChange {
-            source: *source,
-            columns: columns.clone(),
-            cols: cols.clone(),
-        }),
-        Rel::State { stage, cols } if changed.stages.contains(stage) => Some(Zset::StageChange {
-            stage: *stage,
-            cols: cols.clone(),
-        }),
+        Rel::Scan { source, columns, cols } if changed.sources.contains(source) => {
+            Some(Zset::SourceChange { source: *source, columns: columns.clone(), cols: cols.clone() })
+        }
+        Rel::State { stage, cols } if changed.stages.contains(stage) => {
+            Some(Zset::StageChange { stage: *stage, cols: cols.clone() })
+        }
         _ => None,
     }
 }

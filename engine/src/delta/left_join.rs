@@ -9,18 +9,11 @@ pub(super) fn delta(left: &Rel, right: &Rel, on: &[Conjunct], changed: &Changed)
     let lonely = semi_join::delta(left, right, on, false, changed);
     Zset::sum([
         inner_join::delta(left, right, on, changed),
-        lonely.map(|rows| Zset::Map {
-            input: Box::new(rows),
-            exprs: padded(&left.cols(), &right.cols()),
-        }),
+        lonely.map(|rows| Zset::Map { input: Box::new(rows), exprs: padded(&left.cols(), &right.cols()) }),
     ])
 }
 
 fn padded(left: &[Col], right: &[Col]) -> Vec<Scalar> {
-    let kept = left
-        .iter()
-        .enumerate()
-        .map(|(i, col)| Scalar::column(i, col));
-    kept.chain(right.iter().map(|col| Scalar::null(&col.ty)))
-        .collect()
+    let kept = left.iter().enumerate().map(|(i, col)| Scalar::column(i, col));
+    kept.chain(right.iter().map(|col| Scalar::null(&col.ty))).collect()
 }

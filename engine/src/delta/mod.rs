@@ -33,12 +33,7 @@ pub fn delta(rel: &Rel, changed: &Changed) -> Option<Zset> {
         Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } => leaf::delta(rel, changed),
         Rel::Map { input, exprs } => map::delta(input, exprs, changed),
         Rel::Filter { input, predicates } => filter::delta(input, predicates, changed),
-        Rel::Join {
-            kind,
-            left,
-            right,
-            on,
-        } => match kind {
+        Rel::Join { kind, left, right, on } => match kind {
             JoinKind::Inner => inner_join::delta(left, right, on, changed),
             JoinKind::Left => left_join::delta(left, right, on, changed),
             JoinKind::Semi => semi_join::delta(left, right, on, true, changed),

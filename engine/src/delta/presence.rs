@@ -7,22 +7,11 @@
 use crate::ir::{Conjunct, Rel, Scalar};
 use crate::zset::Zset;
 
-pub(super) fn presence(
-    rows: Zset,
-    left: &Rel,
-    right: &Rel,
-    change: &Zset,
-    on: &[Conjunct],
-) -> Zset {
+pub(super) fn presence(rows: Zset, left: &Rel, right: &Rel, change: &Zset, on: &[Conjunct]) -> Zset {
     let arity = left.arity();
-    let is_right = |c: &&Conjunct| {
-        !c.condition.cols.is_empty() && c.condition.cols.iter().all(|col| *col >= arity)
-    };
+    let is_right = |c: &&Conjunct| !c.condition.cols.is_empty() && c.condition.cols.iter().all(|col| *col >= arity);
     let (only, between): (Vec<&Conjunct>, Vec<&Conjunct>) = on.iter().partition(is_right);
-    if !between
-        .iter()
-        .all(|c| c.equi.is_some() || c.condition.cols.iter().all(|col| *col < arity))
-    {
+    if !between.iter().all(|c| c.equi.is_some() || c.condition.cols.iter().all(|col| *col < arity)) {
         return Zset::Flips {
             input: Box::new(rows),
             right: right.clone(),
@@ -30,11 +19,7 @@ pub(super) fn presence(
             on: on.to_vec(),
         };
     }
-    let mut keys: Vec<usize> = between
-        .iter()
-        .filter_map(|c| c.equi)
-        .map(|(_, r)| r)
-        .collect();
+    let mut keys: Vec<usize> = between.iter().filter_map(|c| c.equi).map(|(_, r)| r).collect();
     keys.sort_unstable();
     keys.dedup();
     let present = Zset::Presence {
@@ -45,14 +30,6 @@ pub(super) fn presence(
         left_arity: arity,
     };
     let between: Vec<Conjunct> = between.into_iter().cloned().collect();
-    let exprs = left
-        .cols()
-        .iter()
-        .enumerate()
-        .map(|(i, col)| Scalar::column(i, col))
-        .collect();
-    Zset::Map {
-        input: Box::new(Zset::join(rows, present, &between)),
-        exprs,
-    }
+    let exprs = left.cols().iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
+    Zset::Map { input: Box::new(Zset::join(rows, present, &between)), exprs }
 }

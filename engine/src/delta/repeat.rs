@@ -5,8 +5,5 @@ use crate::ir::{Rel, Scalar};
 use crate::zset::Zset;
 
 pub(super) fn delta(input: &Rel, times: &Scalar, changed: &Changed) -> Option<Zset> {
-    Some(Zset::Repeat {
-        input: Box::new(change(input, changed)?),
-        times: times.clone(),
-    })
+    Some(Zset::Repeat { input: Box::new(change(input, changed)?), times: times.clone() })
 }

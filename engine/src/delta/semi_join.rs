@@ -9,27 +9,13 @@ use super::{Changed, delta as change};
 use crate::ir::{Conjunct, Rel};
 use crate::zset::Zset;
 
-pub(super) fn delta(
-    left: &Rel,
-    right: &Rel,
-    on: &[Conjunct],
-    semi: bool,
-    changed: &Changed,
-) -> Option<Zset> {
+pub(super) fn delta(left: &Rel, right: &Rel, on: &[Conjunct], semi: bool, changed: &Changed) -> Option<Zset> {
     let (dl, dr) = (change(left, changed), change(right, changed));
     let signed = |zset: Zset, positive: bool| if positive { zset } else { zset.negate() };
     let flips = |rows: Zset, dr: &Zset| presence(rows, left, right, dr, on);
     Zset::sum([
-        dr.as_ref()
-            .map(|dr| signed(flips(Zset::Bag(left.clone()), dr), semi)),
-        dr.as_ref()
-            .zip(dl.clone())
-            .map(|(dr, dl)| signed(flips(dl, dr), !semi)),
-        dl.map(|dl| Zset::Matching {
-            input: Box::new(dl),
-            right: right.clone(),
-            on: on.to_vec(),
-            matched: semi,
-        }),
+        dr.as_ref().map(|dr| signed(flips(Zset::Bag(left.clone()), dr), semi)),
+        dr.as_ref().zip(dl.clone()).map(|(dr, dl)| signed(flips(dl, dr), !semi)),
+        dl.map(|dl| Zset::Matching { input: Box::new(dl), right: right.clone(), on: on.to_vec(), matched: semi }),
     ])
 }

@@ -27,18 +27,7 @@ pub(crate) fn same_key(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
 /// The same for keys without NULLs: by plain equality alone, which any index of a source serves.
 pub(crate) fn same_key_without_null(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
     let pairs = cols.iter().zip(a.iter().zip(b));
-    pairs
-        .map(|(col, (a, b))| {
-            same_value(
-                &Col {
-                    not_null: true,
-                    ..col.clone()
-                },
-                a,
-                b,
-            )
-        })
-        .collect()
+    pairs.map(|(col, (a, b))| same_value(&Col { not_null: true, ..col.clone() }, a, b)).collect()
 }
 
 /// The same for keys that have a NULL, to look for them in a query's input, which has no index on a hash: a hash is
@@ -47,14 +36,8 @@ pub(crate) fn same_key_with_null(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql>
     if let ([a], [b]) = (a, b) {
         return vec![sql!("{} IS NULL", a), sql!("{} IS NULL", b)];
     }
-    let values = cols
-        .iter()
-        .zip(a.iter().zip(b))
-        .map(|(col, (a, b))| same_value(col, a, b));
-    let hash = cols
-        .iter()
-        .all(|col| !col.not_null)
-        .then(|| sql!("{} = {}", row_hash(a), row_hash(b)));
+    let values = cols.iter().zip(a.iter().zip(b)).map(|(col, (a, b))| same_value(col, a, b));
+    let hash = cols.iter().all(|col| !col.not_null).then(|| sql!("{} = {}", row_hash(a), row_hash(b)));
     hash.into_iter().chain(values).collect()
 }
 
@@ -90,14 +73,8 @@ fn is_short(ty: &Ty) -> bool {
         "uuid",
     ];
     const SIZED: [&str; 2] = ["character", "character varying"];
-    let (name, modifier) = ty
-        .sql
-        .as_str()
-        .split_once('(')
-        .unwrap_or((ty.sql.as_str(), ""));
-    let length = modifier
-        .strip_suffix(')')
-        .and_then(|n| n.parse::<u32>().ok());
+    let (name, modifier) = ty.sql.as_str().split_once('(').unwrap_or((ty.sql.as_str(), ""));
+    let length = modifier.strip_suffix(')').and_then(|n| n.parse::<u32>().ok());
     SHORT.contains(&name) || SIZED.contains(&name) && length.is_some_and(|n| n <= 60)
 }
 
@@ -106,14 +83,7 @@ fn same_value(col: &Col, a: &Sql, b: &Sql) -> Sql {
         (None, true) => sql!("{} = {}", a, b),
         (Some(equals), true) => sql!("{} {} {}", a, equals, b),
         (None, false) => sql!("{} IS NOT DISTINCT FROM {}", a, b),
-        (Some(equals), false) => sql!(
-            "({} {} {} OR ({} IS NULL AND {} IS NULL))",
-            a,
-            equals,
-            b,
-            a,
-            b
-        ),
+        (Some(equals), false) => sql!("({} {} {} OR ({} IS NULL AND {} IS NULL))", a, equals, b, a, b),
     }
 }
 
@@ -136,36 +106,22 @@ fn call<P: Piece>(function: &'static str, values: &[P]) -> Sql {
     if values.len() <= MAX_ARGUMENTS {
         return sql!("{}({})", function, Sql::list(values));
     }
-    let chunks = values
-        .chunks(MAX_ARGUMENTS)
-        .map(|chunk| call(function, chunk))
-        .collect::<Vec<_>>();
+    let chunks = values.chunks(MAX_ARGUMENTS).map(|chunk| call(function, chunk)).collect::<Vec<_>>();
     call(function, &chunks)
 }
 
 /// Whether two rows differ in any byte.
 pub(crate) fn images_differ<P: Piece>(a: &[P], b: &[P]) -> Sql {
-    sql!(
-        "record_image_ne(ROW({}), ROW({}))",
-        Sql::list(a),
-        Sql::list(b)
-    )
+    sql!("record_image_ne(ROW({}), ROW({}))", Sql::list(a), Sql::list(b))
 }
 
 /// Whether two rows are identical.
 pub(crate) fn images_agree<P: Piece>(a: &[P], b: &[P]) -> Sql {
-    sql!(
-        "record_image_eq(ROW({}), ROW({}))",
-        Sql::list(a),
-        Sql::list(b)
-    )
+    sql!("record_image_eq(ROW({}), ROW({}))", Sql::list(a), Sql::list(b))
 }
 
 /// `alias.name` for each name.
 pub(crate) fn of(alias: &'static str, names: &[Ident]) -> Vec<Sql> {
     let alias = Ident::new(alias);
-    names
-        .iter()
-        .map(|name| sql!("{}.{}", alias, name))
-        .collect()
+    names.iter().map(|name| sql!("{}.{}", alias, name)).collect()
 }

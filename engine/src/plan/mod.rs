@@ -26,22 +26,15 @@ impl Catalog {
     /// Names and parts for all stages of a query.
     pub fn new(sources: &[SourceInfo], stages: &Stages, pgt_id: i64) -> Catalog {
         let plan = |(i, stage): (usize, &crate::cut::Stage)| {
-            let table =
-                QualifiedName::new("pgtrickle_changes", format!("state_{pgt_id}_{}", i + 1));
+            let table = QualifiedName::new("pgtrickle_changes", format!("state_{pgt_id}_{}", i + 1));
             StagePlan::new(i, stage.clone(), table)
         };
-        Catalog {
-            stages: stages.stages.iter().enumerate().map(plan).collect(),
-            ..Catalog::of_sources(sources)
-        }
+        Catalog { stages: stages.stages.iter().enumerate().map(plan).collect(), ..Catalog::of_sources(sources) }
     }
 
     /// Sources alone.
     pub fn of_sources(sources: &[SourceInfo]) -> Catalog {
-        Catalog {
-            sources: sources.iter().map(|s| (s.id, s.clone())).collect(),
-            stages: Vec::new(),
-        }
+        Catalog { sources: sources.iter().map(|s| (s.id, s.clone())).collect(), stages: Vec::new() }
     }
 
     /// The names of staged relations.

@@ -25,18 +25,9 @@ pub(crate) enum Part {
     /// The sum, 0 over nothing.
     Sum { x: Scalar, filter: Option<Sql> },
     /// The narrowest and the widest scale of numeric values; the former may be out of date, but never too wide.
-    Scale {
-        x: Scalar,
-        filter: Option<Sql>,
-        count: Counted,
-    },
+    Scale { x: Scalar, filter: Option<Sql>, count: Counted },
     /// The minimum or maximum.
-    Extremum {
-        call: Scalar,
-        x: Scalar,
-        filter: Option<Sql>,
-        most: Most,
-    },
+    Extremum { call: Scalar, x: Scalar, filter: Option<Sql>, most: Most },
     /// The result itself.
     Value { call: Scalar },
 }
@@ -61,18 +52,8 @@ pub(crate) enum Counted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Output {
     Count(Counted),
-    Sum {
-        sum: usize,
-        count: Counted,
-        scale: Option<usize>,
-        ty: Ty,
-    },
-    Avg {
-        sum: usize,
-        count: Counted,
-        scale: Option<usize>,
-        ty: Ty,
-    },
+    Sum { sum: usize, count: Counted, scale: Option<usize>, ty: Ty },
+    Avg { sum: usize, count: Counted, scale: Option<usize>, ty: Ty },
     Part(usize),
 }
 
@@ -110,76 +91,41 @@ impl Parts {
             AggKind::Count(x) => Output::Count(self.counted(Some(x), filter)),
             AggKind::Sum(x) if x.ty.algebraic_sum() => {
                 let (sum, count, scale) = self.summed(x, filter);
-                Output::Sum {
-                    sum,
-                    count,
-                    scale,
-                    ty,
-                }
+                Output::Sum { sum, count, scale, ty }
             }
             AggKind::Avg(x) if x.ty.algebraic_sum() => {
                 let (sum, count, scale) = self.summed(x, filter);
-                Output::Avg {
-                    sum,
-                    count,
-                    scale,
-                    ty,
-                }
+                Output::Avg { sum, count, scale, ty }
             }
             AggKind::Min(x) => Output::Part(self.extremum(agg, x, filter, Most::Min)),
             AggKind::Max(x) => Output::Part(self.extremum(agg, x, filter, Most::Max)),
-            _ => Output::Part(self.part(Part::Value {
-                call: agg.call.clone(),
-            })),
+            _ => Output::Part(self.part(Part::Value { call: agg.call.clone() })),
         }
     }
 
     fn counted(&mut self, x: Option<&Scalar>, filter: Option<Sql>) -> Counted {
-        let not_null = x
-            .filter(|x| !x.not_null)
-            .map(|x| sql!("({}) IS NOT NULL", x.sql));
+        let not_null = x.filter(|x| !x.not_null).map(|x| sql!("({}) IS NOT NULL", x.sql));
         let conditions: Vec<Sql> = not_null.into_iter().chain(filter).collect();
-        if conditions.is_empty() {
-            Counted::Rows
-        } else {
-            Counted::Part(self.part(Part::Count { conditions }))
-        }
+        if conditions.is_empty() { Counted::Rows } else { Counted::Part(self.part(Part::Count { conditions })) }
     }
 
     fn summed(&mut self, x: &Scalar, filter: Option<Sql>) -> (usize, Counted, Option<usize>) {
         let count = self.counted(Some(x), filter.clone());
-        let sum = self.part(Part::Sum {
-            x: x.clone(),
-            filter: filter.clone(),
-        });
+        let sum = self.part(Part::Sum { x: x.clone(), filter: filter.clone() });
         let varies = x.ty.number == Number::Numeric { fixed_scale: false };
-        let scale = varies.then(|| {
-            self.part(Part::Scale {
-                x: x.clone(),
-                filter,
-                count,
-            })
-        });
+        let scale = varies.then(|| self.part(Part::Scale { x: x.clone(), filter, count }));
         (sum, count, scale)
     }
 
     fn extremum(&mut self, agg: &Agg, x: &Scalar, filter: Option<Sql>, most: Most) -> usize {
-        self.part(Part::Extremum {
-            call: agg.call.clone(),
-            x: x.clone(),
-            filter,
-            most,
-        })
+        self.part(Part::Extremum { call: agg.call.clone(), x: x.clone(), filter, most })
     }
 
     fn part(&mut self, part: Part) -> usize {
-        self.parts
-            .iter()
-            .position(|p| *p == part)
-            .unwrap_or_else(|| {
-                self.parts.push(part);
-                self.parts.len() - 1
-            })
+        self.parts.iter().position(|p| *p == part).unwrap_or_else(|| {
+            self.parts.push(part);
+            self.parts.len() - 1
+        })
     }
 
     /// The types of the stored columns.
@@ -201,39 +147,29 @@ impl Parts {
     pub fn merged(&self, stored: &Row, gathered: &Row) -> Vec<Sql> {
         let count = |count: Counted| match count {
             Counted::Rows => plus(&stored.n, &gathered.n),
-            Counted::Part(part) => plus(
-                &stored.columns[self.stored_at(part)],
-                &gathered.columns[self.gathered_at(part)],
-            ),
+            Counted::Part(part) => {
+                plus(&stored.columns[self.stored_at(part)], &gathered.columns[self.gathered_at(part)])
+            }
         };
-        let merged = |(i, part): (usize, &Part)| {
-            part.merged(self.stored(i, stored), self.change(i, gathered), &count)
-        };
+        let merged = |(i, part): (usize, &Part)| part.merged(self.stored(i, stored), self.change(i, gathered), &count);
         self.parts.iter().enumerate().flat_map(merged).collect()
     }
 
     /// When a group is dirty; nothing if none ever is.
     pub fn dirty(&self, stored: &Row, gathered: &Row) -> Option<Sql> {
-        let dirty = |(i, part): (usize, &Part)| {
-            part.dirty(self.stored(i, stored), self.change(i, gathered))
-        };
+        let dirty = |(i, part): (usize, &Part)| part.dirty(self.stored(i, stored), self.change(i, gathered));
         let conditions: Vec<Sql> = self.parts.iter().enumerate().filter_map(dirty).collect();
         (!conditions.is_empty()).then(|| Sql::any(conditions))
     }
 
     /// Whether every touched group is dirty, whatever is stored.
     pub fn always_dirty(&self) -> bool {
-        self.parts
-            .iter()
-            .any(|part| matches!(part, Part::Value { .. }))
+        self.parts.iter().any(|part| matches!(part, Part::Value { .. }))
     }
 
     /// The aggregates' results.
     pub fn results(&self, row: &Row) -> Vec<Sql> {
-        self.outputs
-            .iter()
-            .map(|output| self.result(output, row))
-            .collect()
+        self.outputs.iter().map(|output| self.result(output, row)).collect()
     }
 
     fn result(&self, output: &Output, row: &Row) -> Sql {
@@ -244,44 +180,19 @@ impl Parts {
         let sum = |sum: &usize, scale: &Option<usize>| {
             let sum = &row.columns[self.stored_at(*sum)];
             match scale {
-                Some(part) => sql!(
-                    "coalesce(round({}, {}), {})",
-                    sum,
-                    row.columns[self.stored_at(*part) + 1],
-                    sum
-                ),
+                Some(part) => sql!("coalesce(round({}, {}), {})", sum, row.columns[self.stored_at(*part) + 1], sum),
                 None => sum.clone(),
             }
         };
         match output {
             Output::Count(c) => count(c),
             Output::Part(part) => row.columns[self.stored_at(*part)].clone(),
-            Output::Sum {
-                sum: s,
-                count: c,
-                scale,
-                ty,
-            } => {
-                sql!(
-                    "CASE WHEN {} > 0 THEN {}::{} END",
-                    count(c),
-                    sum(s, scale),
-                    ty.sql
-                )
+            Output::Sum { sum: s, count: c, scale, ty } => {
+                sql!("CASE WHEN {} > 0 THEN {}::{} END", count(c), sum(s, scale), ty.sql)
             }
-            Output::Avg {
-                sum: s,
-                count: c,
-                scale,
-                ty,
-            } => {
+            Output::Avg { sum: s, count: c, scale, ty } => {
                 let quotient = sql!("({}::numeric / {}::numeric)", sum(s, scale), count(c));
-                sql!(
-                    "CASE WHEN {} > 0 THEN {}::{} END",
-                    count(c),
-                    quotient,
-                    ty.sql
-                )
+                sql!("CASE WHEN {} > 0 THEN {}::{} END", count(c), quotient, ty.sql)
             }
         }
     }
@@ -318,16 +229,10 @@ impl Part {
         match self {
             Part::Count { conditions } => vec![sql!("count(*){}", only(conditions))],
             Part::Sum { x, filter } => {
-                vec![sql!(
-                    "coalesce(sum({}){}, 0)::{}",
-                    x.sql,
-                    only(filter),
-                    self.types()[0].sql
-                )]
+                vec![sql!("coalesce(sum({}){}, 0)::{}", x.sql, only(filter), self.types()[0].sql)]
             }
             Part::Scale { x, filter, .. } => {
-                let scale =
-                    |most: Most| sql!("{}(scale({})){}", most.aggregate(), x.sql, only(filter));
+                let scale = |most: Most| sql!("{}(scale({})){}", most.aggregate(), x.sql, only(filter));
                 vec![scale(Most::Min), scale(Most::Max)]
             }
             Part::Extremum { call, .. } | Part::Value { call } => vec![call.sql.clone()],
@@ -341,39 +246,15 @@ impl Part {
             }
             Part::Sum { x, filter } => {
                 let ty = &self.types()[0].sql;
-                vec![sql!(
-                    "coalesce(sum({}){}, 0)::{}",
-                    weighted(x, ty),
-                    only(filter),
-                    ty
-                )]
+                vec![sql!("coalesce(sum({}){}, 0)::{}", weighted(x, ty), only(filter), ty)]
             }
             Part::Scale { x, filter, .. } => {
-                let scale = |most: Most, sign| {
-                    sql!(
-                        "{}(scale({})){}",
-                        most.aggregate(),
-                        x.sql,
-                        only_signed(sign, filter)
-                    )
-                };
-                vec![
-                    scale(Most::Min, "w > 0"),
-                    scale(Most::Max, "w > 0"),
-                    scale(Most::Max, "w < 0"),
-                ]
+                let scale =
+                    |most: Most, sign| sql!("{}(scale({})){}", most.aggregate(), x.sql, only_signed(sign, filter));
+                vec![scale(Most::Min, "w > 0"), scale(Most::Max, "w > 0"), scale(Most::Max, "w < 0")]
             }
-            Part::Extremum {
-                x, filter, most, ..
-            } => {
-                let extremum = |sign| {
-                    sql!(
-                        "{}({}){}",
-                        most.aggregate(),
-                        x.sql,
-                        only_signed(sign, filter)
-                    )
-                };
+            Part::Extremum { x, filter, most, .. } => {
+                let extremum = |sign| sql!("{}({}){}", most.aggregate(), x.sql, only_signed(sign, filter));
                 vec![extremum("w > 0"), extremum("w < 0")]
             }
             Part::Value { .. } => Vec::new(),
@@ -385,11 +266,7 @@ impl Part {
             Part::Count { .. } | Part::Sum { .. } => vec![plus(&stored[0], &change[0])],
             Part::Scale { count: of, .. } => {
                 let scale = |i: usize, most: Most| {
-                    sql!(
-                        "CASE WHEN {} > 0 THEN {} END",
-                        count(*of),
-                        most.of(&stored[i], &change[i])
-                    )
+                    sql!("CASE WHEN {} > 0 THEN {} END", count(*of), most.of(&stored[i], &change[i]))
                 };
                 vec![scale(0, Most::Min), scale(1, Most::Max)]
             }
@@ -404,32 +281,17 @@ impl Part {
             Part::Sum { x, .. } => {
                 let numeric = matches!(x.ty.number, Number::Numeric { .. });
                 let sum = plus(&stored[0], &change[0]);
-                numeric.then(|| {
-                    sql!(
-                        "{} IN ('NaN'::numeric, 'Infinity'::numeric, '-Infinity'::numeric)",
-                        sum
-                    )
-                })
+                numeric.then(|| sql!("{} IN ('NaN'::numeric, 'Infinity'::numeric, '-Infinity'::numeric)", sum))
             }
             Part::Scale { .. } => {
                 let widest = Most::Max.of(&stored[1], &change[1]);
                 let narrowest = Most::Min.of(&stored[0], &change[0]);
-                Some(sql!(
-                    "({} >= {} AND {} <> {})",
-                    change[2],
-                    widest,
-                    narrowest,
-                    widest
-                ))
+                Some(sql!("({} >= {} AND {} <> {})", change[2], widest, narrowest, widest))
             }
             Part::Extremum { most, .. } => {
                 let new = most.of(&stored[0], &change[0]);
                 let reaches = sql!("({} {} {})", change[1], most.reaches(), new);
-                Some(sql!(
-                    "({} IS NOT NULL AND {} IS NOT FALSE)",
-                    change[1],
-                    reaches
-                ))
+                Some(sql!("({} IS NOT NULL AND {} IS NOT FALSE)", change[1], reaches))
             }
             Part::Value { .. } => Some(sql!("true")),
         }
@@ -464,12 +326,7 @@ fn weighted(x: &Scalar, ty: &Sql) -> Sql {
     let value = sql!("({})::{}", x.sql, ty);
     match x.ty.number {
         Number::Small => sql!("{} * w", value),
-        _ => sql!(
-            "CASE w WHEN 1 THEN {} WHEN -1 THEN -{} ELSE {} * w END",
-            value,
-            value,
-            value
-        ),
+        _ => sql!("CASE w WHEN 1 THEN {} WHEN -1 THEN -{} ELSE {} * w END", value, value, value),
     }
 }
 
@@ -479,11 +336,7 @@ fn plus(stored: &Sql, change: &Sql) -> Sql {
 
 fn only<'a>(conditions: impl IntoIterator<Item = &'a Sql>) -> Sql {
     let conditions: Vec<&Sql> = conditions.into_iter().collect();
-    if conditions.is_empty() {
-        Sql::default()
-    } else {
-        sql!(" FILTER (WHERE {})", Sql::all(conditions))
-    }
+    if conditions.is_empty() { Sql::default() } else { sql!(" FILTER (WHERE {})", Sql::all(conditions)) }
 }
 
 fn only_signed(sign: &'static str, filter: &Option<Sql>) -> Sql {

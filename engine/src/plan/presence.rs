@@ -6,56 +6,32 @@
 use super::matching::{images_agree, of, row_image, same_key, same_key_without_null};
 use super::render::{condition, named};
 use super::{Catalog, columns, weighted_columns};
-use crate::ir::{Col, Conjunct, Equality, Rel};
+use crate::ir::{Col, Conjunct, Rel};
 use crate::sql;
 use crate::sql::{From, Ident, JoinType, Query, Select, Sql};
 use crate::zset::Zset;
 
 impl Catalog {
     /// Rows that have a partner at the new state, or that have none.
-    pub(super) fn matching(
-        &self,
-        input: &Zset,
-        right: &Rel,
-        on: &[Conjunct],
-        matched: bool,
-    ) -> Query {
+    pub(super) fn matching(&self, input: &Zset, right: &Rel, on: &[Conjunct], matched: bool) -> Query {
         let l = input.arity();
         let partners = Select::from(self.numbered_from(right, "r", l)).filter(condition(on));
         let not = if matched { "" } else { "NOT " };
         let rows = self.zset(input).aliased("l", weighted_columns(l));
-        named(weighted_columns(l), rows)
-            .filter(sql!("{}EXISTS ({})", not, partners.sql()))
-            .into()
+        named(weighted_columns(l), rows).filter(sql!("{}EXISTS ({})", not, partners.sql())).into()
     }
 
     /// The change of which keys a relation has.
-    pub(super) fn presence(
-        &self,
-        right: &Rel,
-        change: &Zset,
-        keys: &[usize],
-        only: &[Conjunct],
-        l: usize,
-    ) -> Query {
+    pub(super) fn presence(&self, right: &Rel, change: &Zset, keys: &[usize], only: &[Conjunct], l: usize) -> Query {
         let cols = right.cols();
         let names: Vec<Ident> = keys.iter().map(|k| Ident::column(l + k)).collect();
         let key_cols: Vec<Col> = keys.iter().map(|k| cols[*k].clone()).collect();
-        let touched =
-            named(names.clone(), self.numbered_change(change, "d", l)).filter(condition(only));
-        let mut touched = touched
-            .column("sum(w)", Ident::new("i1"))
-            .group_by_first(keys.len());
+        let touched = named(names.clone(), self.numbered_change(change, "d", l)).filter(condition(only));
+        let mut touched = touched.column("sum(w)", Ident::new("i1")).group_by_first(keys.len());
         touched.having = vec![sql!("sum(w) <> 0")];
-        let partners =
-            named(names.clone(), self.numbered_from(right, "d", l)).filter(condition(only));
-        let partners =
-            Query::from(partners.column("true", Ident::new("i2"))).aliased("r", Vec::new());
-        let on = Sql::all(same_key_without_null(
-            &key_cols,
-            &of("k", &names),
-            &of("r", &names),
-        ));
+        let partners = named(names.clone(), self.numbered_from(right, "d", l)).filter(condition(only));
+        let partners = Query::from(partners.column("true", Ident::new("i2"))).aliased("r", Vec::new());
+        let on = Sql::all(same_key_without_null(&key_cols, &of("k", &names), &of("r", &names)));
         let touched = Query::from(touched).aliased("k", Vec::new());
         let counted = counted(touched.join(JoinType::Left, partners, on), &names, &[]);
         let value = |(i, col): (usize, &Col)| match keys.contains(&i) {
@@ -68,43 +44,24 @@ impl Catalog {
     /// The rows that have got their first partner or lost their last, by any condition.
     pub(super) fn flips(&self, input: &Zset, right: &Rel, change: &Zset, on: &[Conjunct]) -> Query {
         let (l, cols) = (input.arity(), input.cols());
-        let mut read: Vec<usize> = on
-            .iter()
-            .flat_map(|c| c.condition.cols.iter().copied())
-            .filter(|c| *c < l)
-            .collect();
+        let mut read: Vec<usize> =
+            on.iter().flat_map(|c| c.condition.cols.iter().copied()).filter(|c| *c < l).collect();
         read.sort_unstable();
         read.dedup();
         let names: Vec<Ident> = read.iter().map(|c| Ident::column(*c)).collect();
         let read: Vec<Col> = read.iter().map(|c| cols[*c].clone()).collect();
         let inexact = inexact(&names, &read);
 
-        let rows = self
-            .distinct_touched(input, change, on, &names, &inexact)
-            .aliased("k", Vec::new());
-        let mut touched = named(
-            names.clone(),
-            rows.join(
-                JoinType::Inner,
-                self.numbered_change(change, "r", l),
-                condition(on),
-            ),
-        );
+        let rows = self.distinct_touched(input, change, on, &names, &inexact).aliased("k", Vec::new());
+        let mut touched =
+            named(names.clone(), rows.join(JoinType::Inner, self.numbered_change(change, "r", l), condition(on)));
         touched = touched.column("sum(w)", Ident::new("i1"));
         touched.group_by = by_image(&names, &inexact);
         touched.having = vec![sql!("sum(w) <> 0")];
         let touched = Query::from(touched).aliased("k", Vec::new());
-        let partners = named(
-            columns(l + right.arity()).split_off(l),
-            self.numbered_from(right, "d", l),
-        );
-        let partners =
-            Query::from(partners.column("true", Ident::new("i2"))).aliased("r", Vec::new());
-        let counted = counted(
-            touched.join(JoinType::Left, partners, condition(on)),
-            &names,
-            &inexact,
-        );
+        let partners = named(columns(l + right.arity()).split_off(l), self.numbered_from(right, "d", l));
+        let partners = Query::from(partners.column("true", Ident::new("i2"))).aliased("r", Vec::new());
+        let counted = counted(touched.join(JoinType::Left, partners, condition(on)), &names, &inexact);
         let flips = Query::from(flipped(named(names.clone(), counted))).aliased("f", Vec::new());
 
         let mut same = same_key(&read, &of("x", &names), &of("f", &names));
@@ -113,10 +70,7 @@ impl Catalog {
         }
         let rows = self.zset(input).aliased("x", weighted_columns(l));
         let mut select = Select::from(rows.join(JoinType::Inner, flips, Sql::all(same)));
-        select.columns = of("x", &columns(l))
-            .into_iter()
-            .map(|column| (column, None))
-            .collect();
+        select.columns = of("x", &columns(l)).into_iter().map(|column| (column, None)).collect();
         select.column("x.w * f.w", Ident::new("w")).into()
     }
 
@@ -134,8 +88,7 @@ impl Catalog {
         let equalities: Vec<Conjunct> = on.iter().filter(|c| c.equi.is_some()).cloned().collect();
         let mut rows = named(names.to_vec(), self.from_zset(input));
         if !equalities.is_empty() {
-            let partners =
-                Select::from(self.numbered_change(change, "r", l)).filter(condition(&equalities));
+            let partners = Select::from(self.numbered_change(change, "r", l)).filter(condition(&equalities));
             rows = rows.filter(sql!("EXISTS ({})", partners.sql()));
         }
         rows.group_by = by_image(names, inexact);
@@ -144,26 +97,19 @@ impl Catalog {
 
     /// A relation on the right of `l` columns.
     fn numbered_from(&self, right: &Rel, alias: &'static str, l: usize) -> From {
-        self.rel(right)
-            .aliased(alias, columns(l + right.arity()).split_off(l))
+        self.rel(right).aliased(alias, columns(l + right.arity()).split_off(l))
     }
 
     /// A change of a relation on the right of `l` columns.
     fn numbered_change(&self, change: &Zset, alias: &'static str, l: usize) -> From {
-        self.zset(change)
-            .aliased(alias, weighted_columns(l + change.arity()).split_off(l))
+        self.zset(change).aliased(alias, weighted_columns(l + change.arity()).split_off(l))
     }
 }
 
 /// Columns whose equal values may look different: a condition may tell them apart.
 fn inexact(names: &[Ident], cols: &[Col]) -> Vec<Ident> {
-    let blurred = |(_, col): &(&Ident, &Col)| col.ty.equality != Equality::Image;
-    names
-        .iter()
-        .zip(cols)
-        .filter(blurred)
-        .map(|(name, _)| name.clone())
-        .collect()
+    let blurred = |(_, col): &(&Ident, &Col)| !col.ty.is_exact();
+    names.iter().zip(cols).filter(blurred).map(|(name, _)| name.clone()).collect()
 }
 
 fn by_image(names: &[Ident], inexact: &[Ident]) -> Vec<Sql> {
@@ -179,9 +125,7 @@ fn counted(joined: From, names: &[Ident], inexact: &[Ident]) -> From {
     let mut select = Select::from(joined);
     let keys = of("k", names);
     select.columns = keys.iter().map(|key| (key.clone(), None)).collect();
-    select = select
-        .column("k.i1", Ident::new("i1"))
-        .column("count(r.i2)", Ident::new("i2"));
+    select = select.column("k.i1", Ident::new("i1")).column("count(r.i2)", Ident::new("i2"));
     select.group_by = keys.into_iter().chain([sql!("k.i1")]).collect();
     if !inexact.is_empty() {
         select.group_by.push(row_image(&of("k", inexact)));
@@ -191,7 +135,5 @@ fn counted(joined: From, names: &[Ident], inexact: &[Ident]) -> From {
 
 fn flipped(select: Select) -> Select {
     let weight = "CASE WHEN i2 = 0 THEN (-1)::bigint ELSE 1::bigint END";
-    select
-        .column(weight, Ident::new("w"))
-        .filter("(i2 = 0 OR i2 = i1)")
+    select.column(weight, Ident::new("w")).filter("(i2 = 0 OR i2 = i1)")
 }

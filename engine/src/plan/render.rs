@@ -14,43 +14,23 @@ impl Catalog {
     /// A relation at its new state.
     pub fn rel(&self, rel: &Rel) -> Query {
         match rel {
-            Rel::Scan {
-                source, columns, ..
-            } => self.scan(*source, columns),
+            Rel::Scan { source, columns, .. } => self.scan(*source, columns),
             Rel::State { stage, .. } => self.stages[*stage].state(),
             Rel::Values { rows, cols } => values(rows, cols),
             Rel::Map { input, exprs } => mapped(exprs, self.from_rel(input)).into(),
             Rel::Filter { input, predicates } => {
                 filtered(columns(input.arity()), predicates, self.from_rel(input)).into()
             }
-            Rel::Join {
-                kind,
-                left,
-                right,
-                on,
-            } => self.joined(*kind, left, right, on),
+            Rel::Join { kind, left, right, on } => self.joined(*kind, left, right, on),
             Rel::Repeat { input, times } => {
-                let copies = From::Rows {
-                    rows: sql!("generate_series(1, {})", times.sql),
-                    alias: sql!("i1"),
-                };
-                let from = self
-                    .from_rel(input)
-                    .join(JoinType::Cross, copies, Sql::default());
+                let copies = From::Rows { rows: sql!("generate_series(1, {})", times.sql), alias: sql!("i1") };
+                let from = self.from_rel(input).join(JoinType::Cross, copies, Sql::default());
                 named(columns(input.arity()), from).into()
             }
-            Rel::UnionAll { inputs } => {
-                Query::UnionAll(inputs.iter().map(|input| self.rel(input)).collect())
-            }
+            Rel::UnionAll { inputs } => Query::UnionAll(inputs.iter().map(|input| self.rel(input)).collect()),
             Rel::Aggregate { input, keys, aggs } => {
-                let values = keys
-                    .iter()
-                    .chain(aggs.iter().map(|agg| &agg.call))
-                    .cloned()
-                    .collect::<Vec<_>>();
-                mapped(&values, self.from_rel(input))
-                    .group_by_first(keys.len())
-                    .into()
+                let values = keys.iter().chain(aggs.iter().map(|agg| &agg.call)).cloned().collect::<Vec<_>>();
+                mapped(&values, self.from_rel(input)).group_by_first(keys.len()).into()
             }
         }
     }
@@ -64,49 +44,26 @@ impl Catalog {
     pub fn zset(&self, zset: &Zset) -> Query {
         match zset {
             Zset::Bag(rel) => one_each(rel.arity(), self.from_rel(rel)).into(),
-            Zset::SourceChange {
-                source, columns, ..
-            } => source_change(*source, columns).into(),
+            Zset::SourceChange { source, columns, .. } => source_change(*source, columns).into(),
             Zset::StageChange { stage, .. } => self.stages[*stage].change(),
             Zset::Map { input, exprs } => weighted(mapped(exprs, self.from_zset(input))).into(),
-            Zset::Filter { input, predicates } => filtered(
-                weighted_columns(input.arity()),
-                predicates,
-                self.from_zset(input),
-            )
-            .into(),
+            Zset::Filter { input, predicates } => {
+                filtered(weighted_columns(input.arity()), predicates, self.from_zset(input)).into()
+            }
             Zset::Join { left, right, on } => self.joined_zset(left, right, on),
-            Zset::Matching {
-                input,
-                right,
-                on,
-                matched,
-            } => self.matching(input, right, on, *matched),
-            Zset::Presence {
-                right,
-                change,
-                keys,
-                only,
-                left_arity,
-            } => self.presence(right, change, keys, only, *left_arity),
-            Zset::Flips {
-                input,
-                right,
-                change,
-                on,
-            } => self.flips(input, right, change, on),
+            Zset::Matching { input, right, on, matched } => self.matching(input, right, on, *matched),
+            Zset::Presence { right, change, keys, only, left_arity } => {
+                self.presence(right, change, keys, only, *left_arity)
+            }
+            Zset::Flips { input, right, change, on } => self.flips(input, right, change, on),
             Zset::Repeat { input, times } => {
                 let weight = sql!("w * ({})", times.sql);
-                named(columns(input.arity()), self.from_zset(input))
-                    .column(weight, Ident::new("w"))
-                    .into()
+                named(columns(input.arity()), self.from_zset(input)).column(weight, Ident::new("w")).into()
             }
-            Zset::UnionAll(inputs) => {
-                Query::UnionAll(inputs.iter().map(|input| self.zset(input)).collect())
+            Zset::UnionAll(inputs) => Query::UnionAll(inputs.iter().map(|input| self.zset(input)).collect()),
+            Zset::Negate(input) => {
+                named(columns(input.arity()), self.from_zset(input)).column("-w", Ident::new("w")).into()
             }
-            Zset::Negate(input) => named(columns(input.arity()), self.from_zset(input))
-                .column("-w", Ident::new("w"))
-                .into(),
         }
     }
 
@@ -118,23 +75,15 @@ impl Catalog {
     fn scan(&self, source: SourceId, attnums: &[i16]) -> Query {
         let info = &self.sources[&source];
         let select = Select::from(From::table(&info.table));
-        let column =
-            |(i, attnum): (usize, &i16)| (Sql::from(&info.columns[attnum]), Ident::column(i));
-        select
-            .columns(attnums.iter().enumerate().map(column))
-            .into()
+        let column = |(i, attnum): (usize, &i16)| (Sql::from(&info.columns[attnum]), Ident::column(i));
+        select.columns(attnums.iter().enumerate().map(column)).into()
     }
 
     fn joined(&self, kind: JoinKind, left: &Rel, right: &Rel, on: &[Conjunct]) -> Query {
         let (l, r) = (left.arity(), right.arity());
         let left = self.rel(left).aliased("l", columns(l));
         let right = self.rel(right).aliased("r", columns(l + r).split_off(l));
-        let join = |kind| {
-            named(
-                columns(l + r),
-                left.clone().join(kind, right.clone(), condition(on)),
-            )
-        };
+        let join = |kind| named(columns(l + r), left.clone().join(kind, right.clone(), condition(on)));
         let exists = |not: &'static str| {
             let partners = Select::from(right.clone()).filter(condition(on));
             named(columns(l), left.clone()).filter(sql!("{}EXISTS ({})", not, partners.sql()))
@@ -157,12 +106,7 @@ impl Catalog {
             (Some(w), None) | (None, Some(w)) => w,
             (None, None) => sql!("1::bigint"),
         };
-        named(
-            columns(l + r),
-            left.join(JoinType::Inner, right, condition(on)),
-        )
-        .column(weight, Ident::new("w"))
-        .into()
+        named(columns(l + r), left.join(JoinType::Inner, right, condition(on))).column(weight, Ident::new("w")).into()
     }
 
     /// One side of a join and its weight, if that is not 1 anyway.
@@ -171,46 +115,29 @@ impl Catalog {
             Zset::Bag(rel) => (self.rel(rel).aliased(alias, names), None),
             _ => {
                 let names = names.into_iter().chain([Ident::new("w")]).collect();
-                (
-                    self.zset(side).aliased(alias, names),
-                    Some(sql!("{}.w", Ident::new(alias))),
-                )
+                (self.zset(side).aliased(alias, names), Some(sql!("{}.w", Ident::new(alias))))
             }
         }
     }
 }
 
 fn source_change(source: SourceId, attnums: &[i16]) -> Select {
-    let select = Select::from(From::Enr {
-        name: Program::source_delta(source),
-        alias: None,
-    });
-    let column =
-        |(i, attnum): (usize, &i16)| (Ident::numbered("c", attnum).into(), Ident::column(i));
+    let select = Select::from(From::Enr { name: Program::source_delta(source), alias: None });
+    let column = |(i, attnum): (usize, &i16)| (Ident::numbered("c", attnum).into(), Ident::column(i));
     weighted(select.columns(attnums.iter().enumerate().map(column))).filter("w <> 0")
 }
 
 /// Constant rows; without any, a query that returns none but has the types.
 fn values(rows: &[Vec<Scalar>], cols: &[Col]) -> Query {
     let branches = rows.iter().map(|row| {
-        let values = row
-            .iter()
-            .enumerate()
-            .map(|(i, value)| (value.sql.clone(), Ident::column(i)));
+        let values = row.iter().enumerate().map(|(i, value)| (value.sql.clone(), Ident::column(i)));
         Query::from(Select::default().columns(values))
     });
     let nothing = || {
-        let nulls = cols
-            .iter()
-            .enumerate()
-            .map(|(i, col)| (sql!("NULL::{}", col.ty.sql), Ident::column(i)));
+        let nulls = cols.iter().enumerate().map(|(i, col)| (sql!("NULL::{}", col.ty.sql), Ident::column(i)));
         Query::from(Select::default().columns(nulls).filter("false"))
     };
-    if rows.is_empty() {
-        nothing()
-    } else {
-        Query::UnionAll(branches.collect())
-    }
+    if rows.is_empty() { nothing() } else { Query::UnionAll(branches.collect()) }
 }
 
 fn mapped(exprs: &[Scalar], from: From) -> Select {

@@ -6,17 +6,14 @@
 //!
 //! The stream table's column names are any identifiers; they appear only in the outermost statements.
 
-use super::matching::{
-    hashed, image_hash, images_agree, images_differ, of, row_hash, row_image, same_key,
-};
+use super::matching::{hashed, image_hash, images_agree, images_differ, of, row_hash, row_image, same_key};
 use super::render::named;
 use super::{Catalog, columns, weighted_columns};
 use crate::ir::{Col, Equality, Ty};
 use crate::program::{Identity, Program, Step, Target};
 use crate::sql;
 use crate::sql::{
-    CreateIndex, Delete, From, Ident, Insert, JoinType, Matched, Merge, QualifiedName, Query,
-    Select, Sql,
+    CreateIndex, Delete, From, Ident, Insert, JoinType, Matched, Merge, QualifiedName, Query, Select, Sql,
 };
 use crate::zset::Zset;
 
@@ -31,19 +28,9 @@ pub(crate) struct RootPlan {
 
 impl RootPlan {
     /// The stream table of this target.
-    pub fn new(
-        target: &Target,
-        columns: &[(Ident, Ty)],
-        cols: Vec<Col>,
-        identity: Identity,
-    ) -> RootPlan {
+    pub fn new(target: &Target, columns: &[(Ident, Ty)], cols: Vec<Col>, identity: Identity) -> RootPlan {
         let names = columns.iter().map(|(name, _)| name.clone()).collect();
-        RootPlan {
-            table: target.table.clone(),
-            names,
-            cols,
-            identity,
-        }
+        RootPlan { table: target.table.clone(), names, cols, identity }
     }
 
     /// How its rows are found.
@@ -52,11 +39,7 @@ impl RootPlan {
             Some((columns, _)) if columns.is_empty() => "a single row".to_owned(),
             Some((columns, cols)) => {
                 let names: Vec<&str> = columns.iter().map(|c| self.names[*c].as_str()).collect();
-                let how = if hashed(&cols) {
-                    "the hash of the key"
-                } else {
-                    "the key"
-                };
+                let how = if hashed(&cols) { "the hash of the key" } else { "the key" };
                 format!("rows found by {how} ({})", names.join(", "))
             }
             None => "rows found by their image".to_owned(),
@@ -69,10 +52,7 @@ impl RootPlan {
 
     fn key(&self) -> Option<(&[usize], Vec<Col>)> {
         match &self.identity {
-            Identity::Key { columns } => Some((
-                columns,
-                columns.iter().map(|c| self.cols[*c].clone()).collect(),
-            )),
+            Identity::Key { columns } => Some((columns, columns.iter().map(|c| self.cols[*c].clone()).collect())),
             Identity::Bag => None,
         }
     }
@@ -83,23 +63,12 @@ impl RootPlan {
             Some((columns, cols)) => {
                 let names: Vec<Sql> = columns.iter().map(|c| Sql::from(&self.names[*c])).collect();
                 let hashed = hashed(&cols);
-                (
-                    !hashed,
-                    if hashed {
-                        vec![row_hash(&names)]
-                    } else {
-                        names
-                    },
-                )
+                (!hashed, if hashed { vec![row_hash(&names)] } else { names })
             }
             None if self.names.is_empty() => return None,
             None => (false, vec![image_hash(&self.names)]),
         };
-        let index = CreateIndex {
-            table: self.table.clone(),
-            unique,
-            expressions,
-        };
+        let index = CreateIndex { table: self.table.clone(), unique, expressions };
         (!index.expressions.is_empty()).then(|| index.sql())
     }
 
@@ -107,33 +76,15 @@ impl RootPlan {
     pub fn fill(&self, query: Query) -> Step {
         let from = query.aliased("d", columns(self.arity()));
         let select = named(columns(self.arity()), from);
-        let insert = Insert {
-            table: self.table.clone(),
-            columns: self.names.clone(),
-            query: select.into(),
-        };
-        Step::Modify {
-            sql: insert.sql(),
-            reads: Vec::new(),
-            skip_if_empty: Vec::new(),
-            expect: None,
-        }
+        let insert = Insert { table: self.table.clone(), columns: self.names.clone(), query: select.into() };
+        Step::Modify { sql: insert.sql(), reads: Vec::new(), skip_if_empty: Vec::new(), expect: None }
     }
 
     /// Stages the change of the root and applies it.
     pub fn refresh(&self, catalog: &Catalog, change: &Zset) -> Vec<Step> {
         let reads = catalog.enrs(&change.staged());
-        let query = if self.is_netted(change) {
-            catalog.zset(change).sql()
-        } else {
-            self.netted(catalog.zset(change))
-        };
-        let stage = Step::Stage {
-            name: Program::root_delta(),
-            query,
-            skip_if_empty: reads.clone(),
-            reads,
-        };
+        let query = if self.is_netted(change) { catalog.zset(change).sql() } else { self.netted(catalog.zset(change)) };
+        let stage = Step::Stage { name: Program::root_delta(), query, skip_if_empty: reads.clone(), reads };
         std::iter::once(stage).chain(self.apply()).collect()
     }
 
@@ -143,28 +94,18 @@ impl RootPlan {
             Some((columns, cols)) => self.difference_by_key(query, columns, &cols),
             None => self.difference_of_bags(query),
         };
-        let stage = Step::Stage {
-            name: Program::root_delta(),
-            query,
-            reads: Vec::new(),
-            skip_if_empty: Vec::new(),
-        };
+        let stage = Step::Stage { name: Program::root_delta(), query, reads: Vec::new(), skip_if_empty: Vec::new() };
         std::iter::once(stage).chain(self.apply()).collect()
     }
 
     fn stored(&self) -> Select {
-        let stored = Select::from(From::Table {
-            name: self.table.clone(),
-            only: true,
-            alias: None,
-        });
+        let stored = Select::from(From::Table { name: self.table.clone(), only: true, alias: None });
         stored.columns(self.names.iter().map(Sql::from).zip(columns(self.arity())))
     }
 
     fn difference_of_bags(&self, query: Query) -> Sql {
         let n = self.arity();
-        let new =
-            named(columns(n), query.aliased("d", columns(n))).column("1::bigint", Ident::new("w"));
+        let new = named(columns(n), query.aliased("d", columns(n))).column("1::bigint", Ident::new("w"));
         let old = self.stored().column("(-1)::bigint", Ident::new("w"));
         self.netted(Query::UnionAll(vec![new.into(), old.into()]))
     }
@@ -174,8 +115,7 @@ impl RootPlan {
         let n = self.arity();
         let key: Vec<Ident> = key.iter().map(|c| Ident::column(*c)).collect();
         let marked = |select: Select| Query::from(select.column("true", Ident::new("i1")));
-        let new =
-            marked(named(columns(n), query.aliased("d", columns(n)))).aliased("a", Vec::new());
+        let new = marked(named(columns(n), query.aliased("d", columns(n)))).aliased("a", Vec::new());
         let old = marked(self.stored()).aliased("b", Vec::new());
         let on = Sql::all(same_key(key_cols, &of("a", &key), &of("b", &key)));
         let weights = Query::Values(vec![vec![sql!("1::bigint")], vec![sql!("(-1)::bigint")]]);
@@ -183,20 +123,10 @@ impl RootPlan {
         let (a, b) = (of("a", &columns(n)), of("b", &columns(n)));
         let value = |(a, b): (&Sql, &Sql)| sql!("CASE WHEN v.w > 0 THEN {} ELSE {} END", a, b);
         let values: Vec<Sql> = a.iter().zip(&b).map(value).collect();
-        let from = new
-            .join(JoinType::Full, old, on)
-            .join(JoinType::Cross, weights, Sql::default());
-        let select = Select::from(from)
-            .columns(values.into_iter().zip(columns(n)))
-            .column("v.w", Ident::new("w"));
-        let differ = sql!(
-            "(a.i1 IS NULL OR b.i1 IS NULL OR {})",
-            images_differ(&a, &b)
-        );
-        select
-            .filter(differ)
-            .filter("CASE WHEN v.w > 0 THEN a.i1 ELSE b.i1 END")
-            .sql()
+        let from = new.join(JoinType::Full, old, on).join(JoinType::Cross, weights, Sql::default());
+        let select = Select::from(from).columns(values.into_iter().zip(columns(n))).column("v.w", Ident::new("w"));
+        let differ = sql!("(a.i1 IS NULL OR b.i1 IS NULL OR {})", images_differ(&a, &b));
+        select.filter(differ).filter("CASE WHEN v.w > 0 THEN a.i1 ELSE b.i1 END").sql()
     }
 
     /// A stage's own change has at most one old and one new row per key; what maps and filters them keeps it so.
@@ -216,19 +146,13 @@ impl RootPlan {
     fn netted(&self, change: Query) -> Sql {
         let n = self.arity();
         let from = change.aliased("d", weighted_columns(n));
-        let blurred = |col: &&(Ident, &Col)| col.1.ty.equality != Equality::Image;
+        let blurred = |col: &&(Ident, &Col)| !col.1.ty.is_exact();
         let cols: Vec<(Ident, &Col)> = columns(n).into_iter().zip(&self.cols).collect();
         let inexact: Vec<&Ident> = cols.iter().filter(blurred).map(|(name, _)| name).collect();
-        if self
-            .cols
-            .iter()
-            .any(|col| col.ty.equality == Equality::None)
-        {
+        if self.cols.iter().any(|col| col.ty.equality == Equality::None) {
             return self.netted_by_image(from);
         }
-        let mut select = named(columns(n), from)
-            .column("sum(w)::bigint", Ident::new("w"))
-            .group_by_first(n);
+        let mut select = named(columns(n), from).column("sum(w)::bigint", Ident::new("w")).group_by_first(n);
         if !inexact.is_empty() {
             select.group_by.push(row_image(&inexact));
         }
@@ -238,18 +162,11 @@ impl RootPlan {
 
     fn netted_by_image(&self, from: From) -> Sql {
         let n = self.arity();
-        let image =
-            named(weighted_columns(n), from).column(row_image(&columns(n)), Ident::new("i1"));
+        let image = named(weighted_columns(n), from).column(row_image(&columns(n)), Ident::new("i1"));
         let image = Query::from(image).aliased("d", Vec::new());
-        let mut rows = named(columns(n), image)
-            .column("sum(w) OVER (PARTITION BY i1)::bigint", Ident::new("w"));
+        let mut rows = named(columns(n), image).column("sum(w) OVER (PARTITION BY i1)::bigint", Ident::new("w"));
         rows.distinct_on = vec![sql!("i1")];
-        named(
-            weighted_columns(n),
-            Query::from(rows).aliased("d", Vec::new()),
-        )
-        .filter("w <> 0")
-        .sql()
+        named(weighted_columns(n), Query::from(rows).aliased("d", Vec::new())).filter("w <> 0").sql()
     }
 
     fn apply(&self) -> Vec<Step> {
@@ -261,132 +178,65 @@ impl RootPlan {
 
     fn modify(&self, sql: Sql, expect: Option<Sql>) -> Step {
         let root = vec![Program::root_delta()];
-        Step::Modify {
-            sql,
-            reads: root.clone(),
-            skip_if_empty: root,
-            expect,
-        }
+        Step::Modify { sql, reads: root.clone(), skip_if_empty: root, expect }
     }
 
     /// Per key the row that comes, else the row that goes.
     fn merge(&self, key: &[usize], key_cols: &[Col]) -> Step {
         let n = self.arity();
-        let key_of = |alias| {
-            of(
-                alias,
-                &key.iter().map(|c| Ident::column(*c)).collect::<Vec<_>>(),
-            )
-        };
+        let key_of = |alias| of(alias, &key.iter().map(|c| Ident::column(*c)).collect::<Vec<_>>());
         let root = |alias: &'static str| From::enr(&Program::root_delta(), alias);
         let comes = named(weighted_columns(n), root("a")).filter("w > 0");
         let mut replaced = Select::from(root("a")).filter("a.w > 0");
-        replaced
-            .filter
-            .extend(same_key(key_cols, &key_of("a"), &key_of("b")));
+        replaced.filter.extend(same_key(key_cols, &key_of("a"), &key_of("b")));
         let goes = named(weighted_columns(n), root("b")).filter("w < 0");
         let goes = goes.filter(sql!("NOT EXISTS ({})", replaced.sql()));
-        let source =
-            Query::UnionAll(vec![comes.into(), goes.into()]).aliased("d", weighted_columns(n));
+        let source = Query::UnionAll(vec![comes.into(), goes.into()]).aliased("d", weighted_columns(n));
 
-        let target: Vec<Sql> = of(
-            "t",
-            &key.iter()
-                .map(|c| self.names[*c].clone())
-                .collect::<Vec<_>>(),
-        );
-        let all: Vec<(Ident, Sql)> = self
-            .names
-            .iter()
-            .cloned()
-            .zip(of("d", &columns(n)))
-            .collect();
-        let fixed = |c: &usize| key.contains(c) && self.cols[*c].ty.equality == Equality::Image;
-        let set = all
-            .iter()
-            .enumerate()
-            .filter(|(c, _)| !fixed(c))
-            .map(|(_, set)| set.clone())
-            .collect::<Vec<_>>();
-        let mut when = vec![Matched::Delete {
-            condition: Some(sql!("d.w < 0")),
-        }];
+        let target: Vec<Sql> = of("t", &key.iter().map(|c| self.names[*c].clone()).collect::<Vec<_>>());
+        let all: Vec<(Ident, Sql)> = self.names.iter().cloned().zip(of("d", &columns(n))).collect();
+        let fixed = |c: &usize| key.contains(c) && self.cols[*c].ty.is_exact();
+        let set = all.iter().enumerate().filter(|(c, _)| !fixed(c)).map(|(_, set)| set.clone()).collect::<Vec<_>>();
+        let mut when = vec![Matched::Delete { condition: Some(sql!("d.w < 0")) }];
         if !set.is_empty() {
-            when.push(Matched::Update {
-                condition: None,
-                set,
-            });
+            when.push(Matched::Update { condition: None, set });
         }
-        when.push(Matched::Insert {
-            condition: Some(sql!("d.w > 0")),
-            columns: all,
-        });
+        when.push(Matched::Insert { condition: Some(sql!("d.w > 0")), columns: all });
         let on = same_key(key_cols, &target, &key_of("d"));
-        let merge = Merge {
-            table: self.table.clone(),
-            alias: Ident::new("t"),
-            source,
-            on,
-            when,
-        };
+        let merge = Merge { table: self.table.clone(), alias: Ident::new("t"), source, on, when };
         self.modify(merge.sql(), None)
     }
 
     /// Of each row that goes, as many copies as its weight says.
     fn delete_copies(&self) -> Step {
         let n = self.arity();
-        let goes =
-            named(weighted_columns(n), From::enr(&Program::root_delta(), "d")).filter("w < 0");
-        let goes = Query::from(goes.column("row_number() OVER ()", Ident::new("i1")))
-            .aliased("d", Vec::new());
+        let goes = named(weighted_columns(n), From::enr(&Program::root_delta(), "d")).filter("w < 0");
+        let goes = Query::from(goes.column("row_number() OVER ()", Ident::new("i1"))).aliased("d", Vec::new());
         let (stored, gone) = (of("t", &self.names), of("d", &columns(n)));
         let mut on = vec![images_agree(&stored, &gone)];
         if n > 0 {
             on.insert(0, sql!("{} = {}", image_hash(&stored), image_hash(&gone)));
         }
-        let target = From::Table {
-            name: self.table.clone(),
-            only: true,
-            alias: Some(Ident::new("t")),
-        };
+        let target = From::Table { name: self.table.clone(), only: true, alias: Some(Ident::new("t")) };
         let copies = Select::from(goes.join(JoinType::Inner, target, Sql::all(on)))
             .column("t.ctid", Ident::new("i1"))
             .column("row_number() OVER (PARTITION BY d.i1)", Ident::new("i2"))
             .column("d.w", Ident::new("w"));
-        let chosen = named(
-            vec![Ident::new("i1")],
-            Query::from(copies).aliased("d", Vec::new()),
-        )
-        .filter("i2 <= -w");
+        let chosen = named(vec![Ident::new("i1")], Query::from(copies).aliased("d", Vec::new())).filter("i2 <= -w");
         let filter = vec![sql!("t.ctid = ANY (ARRAY({}))", chosen.sql())];
-        let delete = Delete {
-            table: self.table.clone(),
-            alias: Ident::new("t"),
-            filter,
-        };
+        let delete = Delete { table: self.table.clone(), alias: Ident::new("t"), filter };
         let number = sql!("coalesce(-sum(w) FILTER (WHERE w < 0), 0)::bigint");
-        let expect = Select::from(From::Enr {
-            name: Program::root_delta(),
-            alias: None,
-        })
-        .column(number, Ident::new("n"));
+        let expect =
+            Select::from(From::Enr { name: Program::root_delta(), alias: None }).column(number, Ident::new("n"));
         self.modify(delete.sql(), Some(expect.sql()))
     }
 
     /// Of each row that comes, as many copies as its weight says.
     fn insert_copies(&self) -> Step {
-        let copies = From::Rows {
-            rows: sql!("generate_series(1, d.w)"),
-            alias: sql!("i1"),
-        };
-        let from =
-            From::enr(&Program::root_delta(), "d").join(JoinType::Cross, copies, Sql::default());
+        let copies = From::Rows { rows: sql!("generate_series(1, d.w)"), alias: sql!("i1") };
+        let from = From::enr(&Program::root_delta(), "d").join(JoinType::Cross, copies, Sql::default());
         let query = named(columns(self.arity()), from).filter("d.w > 0").into();
-        let insert = Insert {
-            table: self.table.clone(),
-            columns: self.names.clone(),
-            query,
-        };
+        let insert = Insert { table: self.table.clone(), columns: self.names.clone(), query };
         self.modify(insert.sql(), None)
     }
 }

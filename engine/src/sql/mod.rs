@@ -8,8 +8,7 @@ mod print;
 mod statement;
 
 pub use statement::{
-    CreateIndex, CreateTable, Delete, From, Insert, JoinType, Matched, Merge, Query, Select,
-    Update, With,
+    CreateIndex, CreateTable, Delete, From, Insert, JoinType, Matched, Merge, Query, Select, Update, With,
 };
 
 use std::fmt;
@@ -68,21 +67,13 @@ impl Sql {
     /// The conjunction; `true` if there is nothing to fulfil.
     pub fn all<P: Piece>(pieces: impl IntoIterator<Item = P>) -> Sql {
         let text = Sql::join(" AND ", pieces);
-        if text.0.is_empty() {
-            Sql::text("true")
-        } else {
-            text
-        }
+        if text.0.is_empty() { Sql::text("true") } else { text }
     }
 
     /// The disjunction; `false` if there is nothing to choose from.
     pub fn any<P: Piece>(pieces: impl IntoIterator<Item = P>) -> Sql {
         let text = Sql::join(" OR ", pieces);
-        if text.0.is_empty() {
-            Sql::text("false")
-        } else {
-            text
-        }
+        if text.0.is_empty() { Sql::text("false") } else { text }
     }
 
     /// The text for PostgreSQL.
@@ -167,17 +158,7 @@ macro_rules! piece_into_sql {
     )*};
 }
 
-piece_into_sql!(
-    &'static str,
-    Ident,
-    &Ident,
-    QualifiedName,
-    &QualifiedName,
-    Literal,
-    Param,
-    i64,
-    &Sql
-);
+piece_into_sql!(&'static str, Ident, &Ident, QualifiedName, &QualifiedName, Literal, Param, i64, &Sql);
 
 /// The number of holes in a template of [`sql!`](crate::sql!).
 #[doc(hidden)]
@@ -252,10 +233,7 @@ pub struct QualifiedName {
 impl QualifiedName {
     /// `schema.name`
     pub fn new(schema: impl Into<String>, name: impl Into<String>) -> QualifiedName {
-        QualifiedName {
-            schema: Ident::new(schema),
-            name: Ident::new(name),
-        }
+        QualifiedName { schema: Ident::new(schema), name: Ident::new(name) }
     }
 }
 

@@ -14,12 +14,9 @@ pub(super) fn identifier(name: &str, out: &mut String) {
 
 fn is_plain(name: &str) -> bool {
     let bytes = name.as_bytes();
-    let simple = bytes
-        .iter()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_');
+    let simple = bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_');
     let starts = bytes.first().is_some_and(u8::is_ascii_lowercase);
-    let ours =
-        bytes.len() == 1 || name.starts_with("pgt") || bytes.last().is_some_and(u8::is_ascii_digit);
+    let ours = bytes.len() == 1 || name.starts_with("pgt") || bytes.last().is_some_and(u8::is_ascii_digit);
     simple && starts && ours
 }
 

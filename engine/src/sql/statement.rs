@@ -27,22 +27,14 @@ impl Query {
             Query::Select(select) => select.sql(),
             Query::UnionAll(queries) => Sql::join(" UNION ALL ", queries.iter().map(Query::sql)),
             Query::Values(rows) => {
-                sql!(
-                    "VALUES {}",
-                    Sql::list(rows.iter().map(|row| sql!("({})", Sql::list(row))))
-                )
+                sql!("VALUES {}", Sql::list(rows.iter().map(|row| sql!("({})", Sql::list(row)))))
             }
         }
     }
 
     /// As an item of FROM.
     pub fn aliased(self, alias: impl Into<Ident>, columns: Vec<Ident>) -> From {
-        From::Subquery {
-            query: Box::new(self),
-            lateral: false,
-            alias: alias.into(),
-            columns,
-        }
+        From::Subquery { query: Box::new(self), lateral: false, alias: alias.into(), columns }
     }
 }
 
@@ -76,10 +68,7 @@ pub struct Select {
 impl Select {
     /// `SELECT .. FROM from`
     pub fn from(from: From) -> Select {
-        Select {
-            from: Some(from),
-            ..Select::default()
-        }
+        Select { from: Some(from), ..Select::default() }
     }
 
     /// Adds a column.
@@ -90,8 +79,7 @@ impl Select {
 
     /// Adds columns.
     pub fn columns(mut self, columns: impl IntoIterator<Item = (Sql, Ident)>) -> Select {
-        self.columns
-            .extend(columns.into_iter().map(|(value, name)| (value, Some(name))));
+        self.columns.extend(columns.into_iter().map(|(value, name)| (value, Some(name))));
         self
     }
 
@@ -120,11 +108,7 @@ impl Select {
         clauses.push(match (self.distinct_on.is_empty(), columns.as_str()) {
             (true, "") => Sql::text("SELECT"),
             (true, _) => sql!("SELECT {}", columns),
-            (false, _) => sql!(
-                "SELECT DISTINCT ON ({}) {}",
-                Sql::list(&self.distinct_on),
-                columns
-            ),
+            (false, _) => sql!("SELECT DISTINCT ON ({}) {}", Sql::list(&self.distinct_on), columns),
         });
         if let Some(from) = &self.from {
             clauses.push(sql!("FROM {}", from.sql()));
@@ -169,27 +153,13 @@ impl With {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum From {
     /// A table, a view, anything in the catalog.
-    Table {
-        name: QualifiedName,
-        only: bool,
-        alias: Option<Ident>,
-    },
+    Table { name: QualifiedName, only: bool, alias: Option<Ident> },
     /// An ephemeral named relation.
     Enr { name: Ident, alias: Option<Ident> },
     /// A subquery with names for its columns (none: as the query says).
-    Subquery {
-        query: Box<Query>,
-        lateral: bool,
-        alias: Ident,
-        columns: Vec<Ident>,
-    },
+    Subquery { query: Box<Query>, lateral: bool, alias: Ident, columns: Vec<Ident> },
     /// A join.
-    Join {
-        kind: JoinType,
-        left: Box<From>,
-        right: Box<From>,
-        on: Sql,
-    },
+    Join { kind: JoinType, left: Box<From>, right: Box<From>, on: Sql },
     /// Anything else that yields rows, such as a function call, with its alias.
     Rows { rows: Sql, alias: Sql },
 }
@@ -210,29 +180,17 @@ pub enum JoinType {
 impl From {
     /// A table under its own name.
     pub fn table(name: &QualifiedName) -> From {
-        From::Table {
-            name: name.clone(),
-            only: false,
-            alias: None,
-        }
+        From::Table { name: name.clone(), only: false, alias: None }
     }
 
     /// An ephemeral named relation under an alias.
     pub fn enr(name: &Ident, alias: impl Into<Ident>) -> From {
-        From::Enr {
-            name: name.clone(),
-            alias: Some(alias.into()),
-        }
+        From::Enr { name: name.clone(), alias: Some(alias.into()) }
     }
 
     /// Joined to another item.
     pub fn join(self, kind: JoinType, right: From, on: impl Into<Sql>) -> From {
-        From::Join {
-            kind,
-            left: Box::new(self),
-            right: Box::new(right),
-            on: on.into(),
-        }
+        From::Join { kind, left: Box::new(self), right: Box::new(right), on: on.into() }
     }
 
     /// Its text.
@@ -243,41 +201,16 @@ impl From {
                 with_alias(sql!("{}{}", only, name), alias.as_ref())
             }
             From::Enr { name, alias } => with_alias(name.into(), alias.as_ref()),
-            From::Subquery {
-                query,
-                lateral,
-                alias,
-                columns,
-            } => {
+            From::Subquery { query, lateral, alias, columns } => {
                 let lateral = if *lateral { "LATERAL " } else { "" };
-                let columns = if columns.is_empty() {
-                    Sql::default()
-                } else {
-                    sql!("({})", Sql::list(columns))
-                };
+                let columns = if columns.is_empty() { Sql::default() } else { sql!("({})", Sql::list(columns)) };
                 sql!("{}({}) AS {}{}", lateral, query.sql(), alias, columns)
             }
-            From::Join {
-                kind: JoinType::Cross,
-                left,
-                right,
-                ..
-            } => {
+            From::Join { kind: JoinType::Cross, left, right, .. } => {
                 sql!("{} CROSS JOIN {}", left.sql(), right.nested())
             }
-            From::Join {
-                kind,
-                left,
-                right,
-                on,
-            } => {
-                sql!(
-                    "{} {} {} ON ({})",
-                    left.sql(),
-                    kind.keyword(),
-                    right.nested(),
-                    on
-                )
+            From::Join { kind, left, right, on } => {
+                sql!("{} {} {} ON ({})", left.sql(), kind.keyword(), right.nested(), on)
             }
             From::Rows { rows, alias } => sql!("{} AS {}", rows, alias),
         }
@@ -327,12 +260,7 @@ impl Insert {
         if self.columns.is_empty() {
             return sql!("INSERT INTO {} {}", self.table, self.query.sql());
         }
-        sql!(
-            "INSERT INTO {} ({}) {}",
-            self.table,
-            Sql::list(&self.columns),
-            self.query.sql()
-        )
+        sql!("INSERT INTO {} ({}) {}", self.table, Sql::list(&self.columns), self.query.sql())
     }
 }
 
@@ -354,10 +282,7 @@ pub struct Update {
 impl Update {
     /// Its text.
     pub fn sql(&self) -> Sql {
-        let from = self
-            .from
-            .as_ref()
-            .map_or(Sql::default(), |from| sql!(" FROM {}", from.sql()));
+        let from = self.from.as_ref().map_or(Sql::default(), |from| sql!(" FROM {}", from.sql()));
         sql!(
             "UPDATE ONLY {} AS {} SET {}{} WHERE {}",
             self.table,
@@ -383,12 +308,7 @@ pub struct Delete {
 impl Delete {
     /// Its text.
     pub fn sql(&self) -> Sql {
-        sql!(
-            "DELETE FROM ONLY {} AS {} WHERE {}",
-            self.table,
-            self.alias,
-            Sql::all(&self.filter)
-        )
+        sql!("DELETE FROM ONLY {} AS {} WHERE {}", self.table, self.alias, Sql::all(&self.filter))
     }
 }
 
@@ -413,15 +333,9 @@ pub enum Matched {
     /// WHEN MATCHED [AND condition] THEN DELETE
     Delete { condition: Option<Sql> },
     /// WHEN MATCHED [AND condition] THEN UPDATE SET
-    Update {
-        condition: Option<Sql>,
-        set: Vec<(Ident, Sql)>,
-    },
+    Update { condition: Option<Sql>, set: Vec<(Ident, Sql)> },
     /// WHEN NOT MATCHED [AND condition] THEN INSERT
-    Insert {
-        condition: Option<Sql>,
-        columns: Vec<(Ident, Sql)>,
-    },
+    Insert { condition: Option<Sql>, columns: Vec<(Ident, Sql)> },
 }
 
 impl Merge {
@@ -440,19 +354,11 @@ impl Merge {
 
 impl Matched {
     fn sql(&self) -> Sql {
-        let and = |condition: &Option<Sql>| {
-            condition
-                .as_ref()
-                .map_or(Sql::default(), |c| sql!(" AND {}", c))
-        };
+        let and = |condition: &Option<Sql>| condition.as_ref().map_or(Sql::default(), |c| sql!(" AND {}", c));
         match self {
             Matched::Delete { condition } => sql!("WHEN MATCHED{} THEN DELETE", and(condition)),
             Matched::Update { condition, set } => {
-                sql!(
-                    "WHEN MATCHED{} THEN UPDATE SET {}",
-                    and(condition),
-                    assignments(set)
-                )
+                sql!("WHEN MATCHED{} THEN UPDATE SET {}", and(condition), assignments(set))
             }
             Matched::Insert { condition, columns } => sql!(
                 "WHEN NOT MATCHED{} THEN INSERT ({}) VALUES ({})",
@@ -482,16 +388,8 @@ pub struct CreateTable {
 impl CreateTable {
     /// Its text.
     pub fn sql(&self) -> Sql {
-        let columns = Sql::list(
-            self.columns
-                .iter()
-                .map(|(name, ty)| sql!("{} {}", name, ty)),
-        );
-        let with = if self.with.is_empty() {
-            Sql::default()
-        } else {
-            sql!(" WITH ({})", Sql::list(&self.with))
-        };
+        let columns = Sql::list(self.columns.iter().map(|(name, ty)| sql!("{} {}", name, ty)));
+        let with = if self.with.is_empty() { Sql::default() } else { sql!(" WITH ({})", Sql::list(&self.with)) };
         sql!("CREATE TABLE {} ({}){}", self.name, columns, with)
     }
 }
@@ -511,11 +409,6 @@ impl CreateIndex {
     /// Its text.
     pub fn sql(&self) -> Sql {
         let unique = if self.unique { "UNIQUE " } else { "" };
-        sql!(
-            "CREATE {}INDEX ON {} ({})",
-            unique,
-            self.table,
-            Sql::list(&self.expressions)
-        )
+        sql!("CREATE {}INDEX ON {} ({})", unique, self.table, Sql::list(&self.expressions))
     }
 }

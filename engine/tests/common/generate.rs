@@ -2,9 +2,7 @@
 
 use super::random::Random;
 use super::tables::{self, ATTNUMS, TABLES, bigint, integer, numeric, other, text};
-use pgtrickle_engine::ir::{
-    Agg, AggKind, Col, Conjunct, Equality, JoinKind, Number, Rel, Scalar, SourceId, Ty,
-};
+use pgtrickle_engine::ir::{Agg, AggKind, Col, Conjunct, Equality, JoinKind, Number, Rel, Scalar, SourceId, Ty};
 use pgtrickle_engine::lower;
 
 /// What may appear.
@@ -51,31 +49,18 @@ pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
         }
         2 => {
             let input = rel(below, g, r);
-            let predicates = (0..1 + r.below(2))
-                .map(|_| predicate(&input.cols(), r))
-                .collect();
+            let predicates = (0..1 + r.below(2)).map(|_| predicate(&input.cols(), r)).collect();
             input.filter(predicates).unwrap()
         }
         3..=5 => join(below, g, r),
         6 => {
-            let inputs = (0..1 + r.below(2) + 1)
-                .map(|_| shape(rel(below, g, r)))
-                .collect();
+            let inputs = (0..1 + r.below(2) + 1).map(|_| shape(rel(below, g, r))).collect();
             Rel::union_all(inputs).unwrap()
         }
         7 | 8 => keys_only(rel(below, g, r), r).distinct().unwrap(),
         9 => {
-            let (left, right, all) = (
-                shape(rel(below, g, r)),
-                shape(rel(below, g, r)),
-                r.chance(50),
-            );
-            if r.chance(50) {
-                lower::intersect(left, right, all)
-            } else {
-                lower::except(left, right, all)
-            }
-            .unwrap()
+            let (left, right, all) = (shape(rel(below, g, r)), shape(rel(below, g, r)), r.chance(50));
+            if r.chance(50) { lower::intersect(left, right, all) } else { lower::except(left, right, all) }.unwrap()
         }
         _ => aggregate(rel(below, g, r), g, r),
     }
@@ -87,12 +72,7 @@ fn scan(g: &Grammar, r: &mut Random) -> Rel {
     let columns: Vec<usize> = (0..4).filter(kept).collect();
     let cols = tables::cols(table);
     let attnums = columns.iter().map(|i| ATTNUMS[*i]).collect();
-    Rel::scan(
-        SourceId(table),
-        attnums,
-        columns.iter().map(|i| cols[*i].clone()).collect(),
-    )
-    .unwrap()
+    Rel::scan(SourceId(table), attnums, columns.iter().map(|i| cols[*i].clone()).collect()).unwrap()
 }
 
 fn of_kind(cols: &[Col], wanted: impl Fn(&Ty) -> bool) -> Vec<usize> {
@@ -126,30 +106,11 @@ fn int(cols: &[Col], r: &mut Random) -> Scalar {
         return constant(r.below(3));
     }
     let (i, j) = (*r.pick(&ints), *r.pick(&ints));
-    let both = if [i, j].iter().any(|i| cols[*i].ty == bigint()) {
-        bigint()
-    } else {
-        integer()
-    };
+    let both = if [i, j].iter().any(|i| cols[*i].ty == bigint()) { bigint() } else { integer() };
     match r.below(6) {
-        0 => Scalar::deparsed(
-            format!("({} + {})", c(i), c(j)),
-            vec![i, j],
-            both,
-            cols[i].not_null && cols[j].not_null,
-        ),
-        1 => Scalar::deparsed(
-            format!("({} % 3)", c(i)),
-            vec![i],
-            cols[i].ty.clone(),
-            cols[i].not_null,
-        ),
-        2 => Scalar::deparsed(
-            format!("COALESCE({}, 0)", c(i)),
-            vec![i],
-            cols[i].ty.clone(),
-            true,
-        ),
+        0 => Scalar::deparsed(format!("({} + {})", c(i), c(j)), vec![i, j], both, cols[i].not_null && cols[j].not_null),
+        1 => Scalar::deparsed(format!("({} % 3)", c(i)), vec![i], cols[i].ty.clone(), cols[i].not_null),
+        2 => Scalar::deparsed(format!("COALESCE({}, 0)", c(i)), vec![i], cols[i].ty.clone(), true),
         _ => Scalar::column(i, &cols[i]),
     }
 }
@@ -158,12 +119,7 @@ fn string(cols: &[Col], r: &mut Random) -> Option<Scalar> {
     let texts = of_kind(cols, is_text);
     let i = *texts.get(r.below(texts.len().max(1)))?;
     Some(match r.below(4) {
-        0 => Scalar::deparsed(
-            format!("({} || 'x'::text)", c(i)),
-            vec![i],
-            text(),
-            cols[i].not_null,
-        ),
+        0 => Scalar::deparsed(format!("({} || 'x'::text)", c(i)), vec![i], text(), cols[i].not_null),
         _ => Scalar::column(i, &cols[i]),
     })
 }
@@ -173,12 +129,7 @@ fn decimal(cols: &[Col], r: &mut Random) -> Option<Scalar> {
     let decimals = of_kind(cols, is_numeric);
     let i = *decimals.get(r.below(decimals.len().max(1)))?;
     Some(match r.below(4) {
-        0 => Scalar::deparsed(
-            format!("({} * {})", c(i), c(i)),
-            vec![i],
-            numeric(),
-            cols[i].not_null,
-        ),
+        0 => Scalar::deparsed(format!("({} * {})", c(i), c(i)), vec![i], numeric(), cols[i].not_null),
         _ => Scalar::column(i, &cols[i]),
     })
 }
@@ -186,12 +137,7 @@ fn decimal(cols: &[Col], r: &mut Random) -> Option<Scalar> {
 /// A numeric that looks the same whenever it is equal.
 fn rounded(cols: &[Col], r: &mut Random) -> Option<Scalar> {
     let d = decimal(cols, r)?;
-    Some(Scalar::deparsed(
-        format!("round({}, 2)", d.sql),
-        d.cols,
-        numeric(),
-        d.not_null,
-    ))
+    Some(Scalar::deparsed(format!("round({}, 2)", d.sql), d.cols, numeric(), d.not_null))
 }
 
 /// Something to group by or to take the maximum of.
@@ -204,8 +150,7 @@ fn key(cols: &[Col], r: &mut Random) -> Scalar {
 }
 
 fn predicate(cols: &[Col], r: &mut Random) -> Scalar {
-    let boolean =
-        |sql: String, cols: Vec<usize>| Scalar::deparsed(sql, cols, Ty::new("boolean"), false);
+    let boolean = |sql: String, cols: Vec<usize>| Scalar::deparsed(sql, cols, Ty::new("boolean"), false);
     let (a, b) = (int(cols, r), int(cols, r));
     let both = [a.cols.clone(), b.cols.clone()].concat();
     match r.below(6) {
@@ -217,10 +162,7 @@ fn predicate(cols: &[Col], r: &mut Random) -> Scalar {
             Some(s) => boolean(format!("({} >= 'a'::text)", s.sql), s.cols),
             None => boolean(format!("({} < 2)", a.sql), a.cols),
         },
-        _ => boolean(
-            format!("(({} IS NOT NULL) OR ({} = 1))", a.sql, b.sql),
-            both,
-        ),
+        _ => boolean(format!("(({} IS NOT NULL) OR ({} = 1))", a.sql, b.sql), both),
     }
 }
 
@@ -239,11 +181,7 @@ fn map(input: Rel, r: &mut Random) -> Rel {
         })
         .collect();
     if r.chance(30) {
-        exprs.extend(
-            cols.iter()
-                .enumerate()
-                .map(|(i, col)| Scalar::column(i, col)),
-        );
+        exprs.extend(cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)));
     }
     input.map(exprs).unwrap()
 }
@@ -260,12 +198,7 @@ fn shape(input: Rel) -> Rel {
     let cols = input.cols();
     let int = of_kind(&cols, is_int).first().map(|i| (c(*i), *i));
     let first = match int {
-        Some((name, i)) => Scalar::deparsed(
-            format!("({name})::bigint"),
-            vec![i],
-            bigint(),
-            cols[i].not_null,
-        ),
+        Some((name, i)) => Scalar::deparsed(format!("({name})::bigint"), vec![i], bigint(), cols[i].not_null),
         None => Scalar::deparsed("(7)::bigint", vec![], bigint(), true),
     };
     let second = match of_kind(&cols, is_text).first() {
@@ -283,19 +216,10 @@ fn join(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
         Joins::Right => lower::right_join(left, right, condition(&rc, &l, r)),
         Joins::Full => {
             let (ints, others) = (of_kind(&l, is_int), of_kind(&rc, is_int));
-            let pairs = if ints.is_empty() || others.is_empty() {
-                vec![]
-            } else {
-                vec![(*r.pick(&ints), *r.pick(&others))]
-            };
-            let on = pairs
-                .iter()
-                .map(|(a, b)| equality(*a, *b, l.len()))
-                .collect();
-            let swapped = pairs
-                .iter()
-                .map(|(a, b)| equality(*b, *a, rc.len()))
-                .collect();
+            let pairs =
+                if ints.is_empty() || others.is_empty() { vec![] } else { vec![(*r.pick(&ints), *r.pick(&others))] };
+            let on = pairs.iter().map(|(a, b)| equality(*a, *b, l.len())).collect();
+            let swapped = pairs.iter().map(|(a, b)| equality(*b, *a, rc.len())).collect();
             lower::full_join(left, right, on, swapped)
         }
     }
@@ -305,10 +229,7 @@ fn join(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
 fn equality(a: usize, b: usize, left_arity: usize) -> Conjunct {
     let sql = format!("({} = {})", c(a), c(left_arity + b));
     let condition = Scalar::deparsed(sql, vec![a, left_arity + b], Ty::new("boolean"), false);
-    Conjunct {
-        condition,
-        equi: Some((a, b)),
-    }
+    Conjunct { condition, equi: Some((a, b)) }
 }
 
 fn condition(l: &[Col], rc: &[Col], r: &mut Random) -> Vec<Conjunct> {
@@ -321,10 +242,7 @@ fn condition(l: &[Col], rc: &[Col], r: &mut Random) -> Vec<Conjunct> {
         }
     }
     if on.is_empty() && r.chance(80) || r.chance(20) {
-        on.push(Conjunct {
-            condition: predicate(&all, r),
-            equi: None,
-        });
+        on.push(Conjunct { condition: predicate(&all, r), equi: None });
     }
     on
 }
@@ -339,89 +257,45 @@ fn aggregate(input: Rel, g: &Grammar, r: &mut Random) -> Rel {
 
 fn agg(cols: &[Col], g: &Grammar, r: &mut Random) -> Agg {
     let filter = r.chance(25).then(|| predicate(cols, r));
-    let suffix = filter
-        .as_ref()
-        .map_or(String::new(), |f| format!(" FILTER (WHERE {})", f.sql));
+    let suffix = filter.as_ref().map_or(String::new(), |f| format!(" FILTER (WHERE {})", f.sql));
     let make = |call: String, x: Option<Scalar>, ty: Ty, not_null, kind: fn(Scalar) -> AggKind| {
         let mut reads = x.as_ref().map_or(Vec::new(), |x| x.cols.clone());
         reads.extend(filter.iter().flat_map(|f| f.cols.clone()));
         let call = Scalar::deparsed(format!("{call}{suffix}"), reads, ty, not_null);
-        Agg {
-            call,
-            kind: x.map_or(AggKind::CountStar, kind),
-            filter: filter.clone(),
-        }
+        Agg { call, kind: x.map_or(AggKind::CountStar, kind), filter: filter.clone() }
     };
-    let number = |r: &mut Random| {
-        decimal(cols, r)
-            .filter(|_| r.chance(60))
-            .unwrap_or_else(|| int(cols, r))
-    };
+    let number = |r: &mut Random| decimal(cols, r).filter(|_| r.chance(60)).unwrap_or_else(|| int(cols, r));
     match r.below(9) {
         0 => make("count(*)".into(), None, bigint(), true, AggKind::Count),
         1 => {
             let x = key(cols, r);
-            make(
-                format!("count({})", x.sql),
-                Some(x),
-                bigint(),
-                true,
-                AggKind::Count,
-            )
+            make(format!("count({})", x.sql), Some(x), bigint(), true, AggKind::Count)
         }
         2 | 3 => {
             let x = number(r);
-            let ty = if x.ty.number == Number::Small {
-                bigint()
-            } else {
-                numeric()
-            };
+            let ty = if x.ty.number == Number::Small { bigint() } else { numeric() };
             make(format!("sum({})", x.sql), Some(x), ty, false, AggKind::Sum)
         }
         4 if g.decimals => {
             let x = number(r);
-            make(
-                format!("avg({})", x.sql),
-                Some(x),
-                numeric(),
-                false,
-                AggKind::Avg,
-            )
+            make(format!("avg({})", x.sql), Some(x), numeric(), false, AggKind::Avg)
         }
         5 | 6 => {
             let x = key(cols, r);
             let ty = x.ty.clone();
             let max = r.chance(50);
             let kind = if max { AggKind::Max } else { AggKind::Min };
-            make(
-                format!("{}({})", if max { "max" } else { "min" }, x.sql),
-                Some(x),
-                ty,
-                false,
-                kind,
-            )
+            make(format!("{}({})", if max { "max" } else { "min" }, x.sql), Some(x), ty, false, kind)
         }
         7 | 4 => {
             let x = key(cols, r);
-            make(
-                format!("count(DISTINCT {})", x.sql),
-                Some(x),
-                bigint(),
-                true,
-                |_| AggKind::Recompute,
-            )
+            make(format!("count(DISTINCT {})", x.sql), Some(x), bigint(), true, |_| AggKind::Recompute)
         }
         _ if !g.decimals => make("count(*)".into(), None, bigint(), true, AggKind::Count),
         _ => {
             let x = int(cols, r);
             let ty = other(&format!("{}[]", x.ty.sql), Equality::Image);
-            make(
-                format!("array_agg({0} ORDER BY {0})", x.sql),
-                Some(x),
-                ty,
-                false,
-                |_| AggKind::Recompute,
-            )
+            make(format!("array_agg({0} ORDER BY {0})", x.sql), Some(x), ty, false, |_| AggKind::Recompute)
         }
     }
 }

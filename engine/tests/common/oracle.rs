@@ -30,8 +30,7 @@ pub fn add(to: &mut Weighted, row: Row, w: i64) {
 /// a + sign · b
 pub fn plus(a: &Weighted, b: &Weighted, sign: i64) -> Weighted {
     let mut sum = a.clone();
-    b.iter()
-        .for_each(|(row, w)| add(&mut sum, row.clone(), sign * w));
+    b.iter().for_each(|(row, w)| add(&mut sum, row.clone(), sign * w));
     sum
 }
 
@@ -46,36 +45,18 @@ fn is_true(condition: &Scalar, row: &Row) -> bool {
 }
 
 fn mapped(rows: &Weighted, exprs: &[Scalar]) -> Weighted {
-    let value = |row: &Row| {
-        exprs
-            .iter()
-            .map(|e| evaluate(e.sql.as_str(), row))
-            .collect()
-    };
+    let value = |row: &Row| exprs.iter().map(|e| evaluate(e.sql.as_str(), row)).collect();
     collect(rows.iter().map(|(row, w)| (value(row), *w)))
 }
 
 fn filtered(rows: &Weighted, predicates: &[Scalar]) -> Weighted {
     let kept = |row: &Row| predicates.iter().all(|p| is_true(p, row));
-    rows.iter()
-        .filter(|(row, _)| kept(row))
-        .map(|(row, w)| (row.clone(), *w))
-        .collect()
+    rows.iter().filter(|(row, _)| kept(row)).map(|(row, w)| (row.clone(), *w)).collect()
 }
 
 fn picked(rows: &Weighted, attnums: &[i16]) -> Weighted {
-    let at = |attnum: &i16| {
-        ATTNUMS
-            .iter()
-            .position(|a| a == attnum)
-            .expect("a column of the table")
-    };
-    let pick = |row: &Row| {
-        attnums
-            .iter()
-            .map(|attnum| row[at(attnum)].clone())
-            .collect()
-    };
+    let at = |attnum: &i16| ATTNUMS.iter().position(|a| a == attnum).expect("a column of the table");
+    let pick = |row: &Row| attnums.iter().map(|attnum| row[at(attnum)].clone()).collect();
     collect(rows.iter().map(|(row, w)| (pick(row), *w)))
 }
 
@@ -93,9 +74,7 @@ fn pairs(l: &Weighted, r: &Weighted, on: &[Conjunct]) -> Weighted {
 }
 
 fn partners(row: &Row, right: &Weighted, on: &[Conjunct]) -> i64 {
-    pairs(&Weighted::from([(row.clone(), 1)]), right, on)
-        .values()
-        .sum()
+    pairs(&Weighted::from([(row.clone(), 1)]), right, on).values().sum()
 }
 
 fn repeated(rows: &Weighted, times: &Scalar) -> Weighted {
@@ -106,28 +85,18 @@ fn repeated(rows: &Weighted, times: &Scalar) -> Weighted {
     collect(rows.iter().map(|(row, w)| (row.clone(), w * number(row))))
 }
 
-fn joined(
-    kind: JoinKind,
-    l: &Weighted,
-    r: &Weighted,
-    on: &[Conjunct],
-    right_arity: usize,
-) -> Weighted {
+fn joined(kind: JoinKind, l: &Weighted, r: &Weighted, on: &[Conjunct], right_arity: usize) -> Weighted {
     let partners = |row: &Row| pairs(&Weighted::from([(row.clone(), 1)]), r, on);
     match kind {
         JoinKind::Inner => pairs(l, r, on),
         JoinKind::Left => {
             let lonely = l.iter().filter(|(row, _)| partners(row).is_empty());
-            let padded =
-                lonely.map(|(row, w)| ([row.clone(), vec![Value::Null; right_arity]].concat(), *w));
+            let padded = lonely.map(|(row, w)| ([row.clone(), vec![Value::Null; right_arity]].concat(), *w));
             plus(&pairs(l, r, on), &collect(padded), 1)
         }
         JoinKind::Semi | JoinKind::Anti => {
             let wanted = kind == JoinKind::Anti;
-            l.iter()
-                .filter(|(row, _)| partners(row).is_empty() == wanted)
-                .map(|(row, w)| (row.clone(), *w))
-                .collect()
+            l.iter().filter(|(row, _)| partners(row).is_empty() == wanted).map(|(row, w)| (row.clone(), *w)).collect()
         }
     }
 }
@@ -136,30 +105,19 @@ impl State {
     /// The rows of a relation.
     pub fn rel(&self, rel: &Rel) -> Weighted {
         match rel {
-            Rel::Scan {
-                source, columns, ..
-            } => picked(&self.sources[source], columns),
+            Rel::Scan { source, columns, .. } => picked(&self.sources[source], columns),
             Rel::State { stage, .. } => self.stages[*stage].clone(),
             Rel::Values { rows, .. } => {
-                let row = |row: &Vec<Scalar>| {
-                    row.iter()
-                        .map(|v| evaluate(v.sql.as_str(), &vec![]))
-                        .collect()
-                };
+                let row = |row: &Vec<Scalar>| row.iter().map(|v| evaluate(v.sql.as_str(), &vec![])).collect();
                 collect(rows.iter().map(|r| (row(r), 1)))
             }
             Rel::Map { input, exprs } => mapped(&self.rel(input), exprs),
             Rel::Filter { input, predicates } => filtered(&self.rel(input), predicates),
-            Rel::Join {
-                kind,
-                left,
-                right,
-                on,
-            } => joined(*kind, &self.rel(left), &self.rel(right), on, right.arity()),
+            Rel::Join { kind, left, right, on } => joined(*kind, &self.rel(left), &self.rel(right), on, right.arity()),
             Rel::Repeat { input, times } => repeated(&self.rel(input), times),
-            Rel::UnionAll { inputs } => inputs.iter().fold(Weighted::new(), |sum, input| {
-                plus(&sum, &self.rel(input), 1)
-            }),
+            Rel::UnionAll { inputs } => {
+                inputs.iter().fold(Weighted::new(), |sum, input| plus(&sum, &self.rel(input), 1))
+            }
             Rel::Aggregate { input, keys, aggs } => grouped(&self.rel(input), keys, aggs),
         }
     }
@@ -168,75 +126,44 @@ impl State {
     pub fn zset(&self, zset: &Zset) -> Weighted {
         match zset {
             Zset::Bag(rel) => self.rel(rel),
-            Zset::SourceChange {
-                source, columns, ..
-            } => picked(&self.source_changes[source], columns),
+            Zset::SourceChange { source, columns, .. } => picked(&self.source_changes[source], columns),
             Zset::StageChange { stage, .. } => self.stage_changes[*stage].clone(),
             Zset::Map { input, exprs } => mapped(&self.zset(input), exprs),
             Zset::Filter { input, predicates } => filtered(&self.zset(input), predicates),
             Zset::Join { left, right, on } => pairs(&self.zset(left), &self.zset(right), on),
             Zset::Repeat { input, times } => repeated(&self.zset(input), times),
-            Zset::Matching {
-                input,
-                right,
-                on,
-                matched,
-            } => {
+            Zset::Matching { input, right, on, matched } => {
                 let right = self.rel(right);
                 let rows = self.zset(input);
                 let kept = |row: &&Row| partners(row, &right, on) > 0;
-                rows.iter()
-                    .filter(|(row, _)| kept(row) == *matched)
-                    .map(|(row, w)| (row.clone(), *w))
-                    .collect()
+                rows.iter().filter(|(row, _)| kept(row) == *matched).map(|(row, w)| (row.clone(), *w)).collect()
             }
-            Zset::Presence {
-                right,
-                change,
-                keys,
-                only,
-                left_arity,
-            } => {
+            Zset::Presence { right, change, keys, only, left_arity } => {
                 let (now, change) = (self.rel(right), self.zset(change));
                 let before = plus(&now, &change, -1);
                 let offset = |row: &Row| [vec![Value::Null; *left_arity], row.clone()].concat();
                 let counts = |row: &Row| only.iter().all(|c| is_true(&c.condition, &offset(row)));
                 let key = |row: &Row| -> Row {
                     let value = |(i, v): (usize, &Value)| {
-                        if keys.contains(&i) {
-                            v.clone()
-                        } else {
-                            Value::Null
-                        }
+                        if keys.contains(&i) { v.clone() } else { Value::Null }
                     };
                     row.iter().enumerate().map(value).collect()
                 };
                 let present = |rows: &Weighted| -> Weighted {
-                    rows.keys()
-                        .filter(|row| counts(row))
-                        .map(|row| (key(row), 1))
-                        .collect()
+                    rows.keys().filter(|row| counts(row)).map(|row| (key(row), 1)).collect()
                 };
                 plus(&present(&now), &present(&before), -1)
             }
-            Zset::Flips {
-                input,
-                right,
-                change,
-                on,
-            } => {
+            Zset::Flips { input, right, change, on } => {
                 let (now, change) = (self.rel(right), self.zset(change));
                 let before = plus(&now, &change, -1);
                 let has = |row: &Row, right: &Weighted| i64::from(partners(row, right, on) > 0);
                 let rows = self.zset(input);
-                collect(
-                    rows.iter()
-                        .map(|(row, w)| (row.clone(), w * (has(row, &now) - has(row, &before)))),
-                )
+                collect(rows.iter().map(|(row, w)| (row.clone(), w * (has(row, &now) - has(row, &before)))))
             }
-            Zset::UnionAll(inputs) => inputs.iter().fold(Weighted::new(), |sum, input| {
-                plus(&sum, &self.zset(input), 1)
-            }),
+            Zset::UnionAll(inputs) => {
+                inputs.iter().fold(Weighted::new(), |sum, input| plus(&sum, &self.zset(input), 1))
+            }
             Zset::Negate(input) => plus(&Weighted::new(), &self.zset(input), -1),
         }
     }
@@ -251,33 +178,17 @@ pub fn grouped(rows: &Weighted, keys: &[Scalar], aggs: &[Agg]) -> Weighted {
     for (row, w) in rows {
         assert!(*w > 0, "a bag has no negative weights");
         let key = keys.iter().map(|k| evaluate(k.sql.as_str(), row)).collect();
-        groups
-            .entry(key)
-            .or_default()
-            .extend(std::iter::repeat_n(row, *w as usize));
+        groups.entry(key).or_default().extend(std::iter::repeat_n(row, *w as usize));
     }
-    let results = |rows: &[&Row]| {
-        aggs.iter()
-            .map(|agg| aggregate(agg, rows))
-            .collect::<Vec<_>>()
-    };
-    groups
-        .iter()
-        .map(|(key, rows)| ([key.clone(), results(rows)].concat(), 1))
-        .collect()
+    let results = |rows: &[&Row]| aggs.iter().map(|agg| aggregate(agg, rows)).collect::<Vec<_>>();
+    groups.iter().map(|(key, rows)| ([key.clone(), results(rows)].concat(), 1)).collect()
 }
 
 fn aggregate(agg: &Agg, rows: &[&Row]) -> Value {
-    let kept: Vec<&Row> = rows
-        .iter()
-        .copied()
-        .filter(|row| agg.filter.as_ref().is_none_or(|f| is_true(f, row)))
-        .collect();
+    let kept: Vec<&Row> =
+        rows.iter().copied().filter(|row| agg.filter.as_ref().is_none_or(|f| is_true(f, row))).collect();
     let values = |text: &str| -> Vec<Value> {
-        kept.iter()
-            .map(|row| evaluate(text, row))
-            .filter(|v| *v != Value::Null)
-            .collect()
+        kept.iter().map(|row| evaluate(text, row)).filter(|v| *v != Value::Null).collect()
     };
     let of = |x: &Scalar| values(x.sql.as_str());
     match &agg.kind {
@@ -289,20 +200,14 @@ fn aggregate(agg: &Agg, rows: &[&Row]) -> Value {
                 other => panic!("sum of {other:?}"),
             };
             let values = of(x);
-            if values.is_empty() {
-                Value::Null
-            } else {
-                Value::Int(values.into_iter().fold(0, sum))
-            }
+            if values.is_empty() { Value::Null } else { Value::Int(values.into_iter().fold(0, sum)) }
         }
         AggKind::Min(x) => of(x).into_iter().min().unwrap_or(Value::Null),
         AggKind::Max(x) => of(x).into_iter().max().unwrap_or(Value::Null),
         AggKind::Avg(_) => panic!("the evaluator has no fractions"),
         AggKind::Recompute => {
             let call = agg.call.sql.as_str();
-            let distinct = call
-                .strip_prefix("count(DISTINCT ")
-                .expect("an aggregate that the evaluator knows");
+            let distinct = call.strip_prefix("count(DISTINCT ").expect("an aggregate that the evaluator knows");
             let argument = &distinct[..closing(distinct)];
             let mut values = values(argument);
             values.sort();

@@ -4,11 +4,7 @@ use super::tables::{Row, Value};
 
 /// The value of `text` over a row.
 pub fn evaluate(text: &str, row: &Row) -> Value {
-    let mut parser = Parser {
-        tokens: tokens(text),
-        at: 0,
-        row,
-    };
+    let mut parser = Parser { tokens: tokens(text), at: 0, row };
     let value = parser.disjunction();
     assert_eq!(parser.at, parser.tokens.len(), "the rest of {text}");
     value
@@ -20,22 +16,13 @@ fn tokens(text: &str) -> Vec<String> {
     let mut i = 0;
     while i < chars.len() {
         let start = i;
-        let end = |i: usize, more: fn(char) -> bool| {
-            (i..chars.len())
-                .find(|j| !more(chars[*j]))
-                .unwrap_or(chars.len())
-        };
+        let end = |i: usize, more: fn(char) -> bool| (i..chars.len()).find(|j| !more(chars[*j])).unwrap_or(chars.len());
         i = match chars[i] {
             ' ' => {
                 i += 1;
                 continue;
             }
-            '\'' => {
-                (i + 1..)
-                    .find(|j| chars[*j] == '\'')
-                    .expect("a closing quote")
-                    + 1
-            }
+            '\'' => (i + 1..).find(|j| chars[*j] == '\'').expect("a closing quote") + 1,
             c if c.is_alphanumeric() => end(i, char::is_alphanumeric),
             c if "<>|:".contains(c) => end(i, |c| "<>=|:".contains(c)),
             _ => i + 1,
@@ -162,9 +149,7 @@ impl Parser<'_> {
             "true" | "false" => Value::Bool(token == "true"),
             "NULL" => Value::Null,
             _ if token.starts_with('\'') => Value::Text(token[1..token.len() - 1].to_owned()),
-            _ if token.starts_with('c') => {
-                self.row[token[1..].parse::<usize>().expect("a column") - 1].clone()
-            }
+            _ if token.starts_with('c') => self.row[token[1..].parse::<usize>().expect("a column") - 1].clone(),
             _ => Value::Int(token.parse().expect("an integer")),
         };
         if self.take("::") {

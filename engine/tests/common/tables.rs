@@ -44,17 +44,8 @@ pub fn other(sql: &str, equality: Equality) -> Ty {
 }
 
 pub fn cols(table: u32) -> Vec<Col> {
-    let id = if table == TABLES[0] {
-        Col::not_null(integer())
-    } else {
-        Col::new(integer())
-    };
-    vec![
-        id,
-        Col::new(integer()),
-        Col::new(numeric()),
-        Col::new(text()),
-    ]
+    let id = if table == TABLES[0] { Col::not_null(integer()) } else { Col::new(integer()) };
+    vec![id, Col::new(integer()), Col::new(numeric()), Col::new(text())]
 }
 
 pub fn info(table: u32) -> SourceInfo {
@@ -67,17 +58,10 @@ pub fn info(table: u32) -> SourceInfo {
 }
 
 pub fn create(table: u32) -> String {
-    let key = if table == TABLES[0] {
-        " PRIMARY KEY"
-    } else {
-        ""
-    };
+    let key = if table == TABLES[0] { " PRIMARY KEY" } else { "" };
     let columns = format!("\"Id\" integer{key}, b integer, amount numeric, \"select\" text");
     let buffer = "w bigint, c1 integer, c2 integer, c4 numeric, c5 text";
-    format!(
-        "CREATE TABLE public.t{} ({columns});\nCREATE TEMP TABLE pgt_delta_{table} ({buffer});\n",
-        table - 1000
-    )
+    format!("CREATE TABLE public.t{} ({columns});\nCREATE TEMP TABLE pgt_delta_{table} ({buffer});\n", table - 1000)
 }
 
 /// What a table holds.
@@ -91,42 +75,15 @@ impl Contents {
     /// A new row; its first column is a key if the table has one.
     fn row(&mut self, table: u32, r: &mut Random) -> Row {
         let small = |r: &mut Random| {
-            if r.chance(15) {
-                Value::Null
-            } else {
-                Value::Int(r.below(4) as i64)
-            }
+            if r.chance(15) { Value::Null } else { Value::Int(r.below(4) as i64) }
         };
         self.next_key += 1;
-        let id = if table == TABLES[0] {
-            Value::Int(self.next_key % 40)
-        } else {
-            small(r)
-        };
-        let decimals = [
-            "0",
-            "1",
-            "1.5",
-            "2.50",
-            "-1.500",
-            "3.25",
-            "1.0",
-            "NaN",
-            "Infinity",
-            "-Infinity",
-        ];
+        let id = if table == TABLES[0] { Value::Int(self.next_key % 40) } else { small(r) };
+        let decimals = ["0", "1", "1.5", "2.50", "-1.500", "3.25", "1.0", "NaN", "Infinity", "-Infinity"];
         let limit = if r.chance(5) { decimals.len() } else { 7 };
-        let decimal = if r.chance(10) {
-            Value::Null
-        } else {
-            Value::Decimal((*r.pick(&decimals[..limit])).to_owned())
-        };
+        let decimal = if r.chance(10) { Value::Null } else { Value::Decimal((*r.pick(&decimals[..limit])).to_owned()) };
         let texts = ["a", "b", "B c", ""];
-        let text = if r.chance(15) {
-            Value::Null
-        } else {
-            Value::Text((*r.pick(&texts)).to_owned())
-        };
+        let text = if r.chance(15) { Value::Null } else { Value::Text((*r.pick(&texts)).to_owned()) };
         vec![id, small(r), decimal, text]
     }
 

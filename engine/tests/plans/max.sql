@@ -12,23 +12,23 @@ INSERT INTO "public"."st" ("Region", "total") SELECT c1, c2 FROM (SELECT k1 AS c
 -- stage pgt_g1 unless empty: pgt_delta_100
 SELECT c2 AS k1, coalesce(sum(w), 0)::bigint AS n, max(c3) FILTER (WHERE w > 0) AS d1, max(c3) FILTER (WHERE w < 0) AS d2 FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_100 WHERE w <> 0) AS d(c1, c2, c3, w) GROUP BY 1;
 -- stage pgt_d1 unless empty: pgt_g1
-SELECT g.k1 AS k1 FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1) WHERE (coalesce(s.n, 0) + g.n) > 0 AND ((g.d2 IS NOT NULL AND (g.d2 >= GREATEST(s.p1, g.d1)) IS NOT FALSE));
+SELECT g.k1 AS k1 FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1) WHERE ((g.d2 IS NOT NULL AND (g.d2 >= GREATEST(s.p1, g.d1)) IS NOT FALSE)) AND (coalesce(s.n, 0) + g.n) > 0;
 -- stage pgt_r1 unless empty: pgt_d1
-SELECT x.k1 AS k1, count(*) AS n, max(c3) AS p1 FROM (SELECT "id" AS c1, "customer_id" AS c2, "amount" AS c3 FROM "public"."orders") AS d(c1, c2, c3) JOIN pgt_d1 AS x ON ((c2) = x.k1) GROUP BY 1;
+SELECT c2 AS k1, count(*) AS n, max(c3) AS p1 FROM (SELECT "id" AS c1, "customer_id" AS c2, "amount" AS c3 FROM "public"."orders") AS d(c1, c2, c3) JOIN pgt_d1 AS x ON ((c2) = x.k1) GROUP BY 1;
 -- stage pgt_t1 unless empty: pgt_g1
-SELECT g.k1 AS k1, (coalesce(s.n, 0) + g.n) AS n, CASE WHEN r.n IS NOT NULL THEN r.p1 ELSE GREATEST(s.p1, g.d1) END AS p1, s.n AS m, s.p1 AS q1, r.n AS r FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1) LEFT JOIN pgt_r1 AS r ON (r.k1 = g.k1);
+SELECT g.k1 AS k1, (coalesce(s.n, 0) + g.n) AS n, CASE WHEN r.n IS NOT NULL THEN r.p1 ELSE GREATEST(s.p1, g.d1) END AS p1, s.k1 AS j1, s.n AS m, s.p1 AS q1, r.n AS r FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1) LEFT JOIN pgt_r1 AS r ON (r.k1 = g.k1);
 -- check unless empty: pgt_t1
 SELECT 'the stored state of a group contradicts its changes'::text AS "wrong" FROM pgt_t1 WHERE n < 0 OR r <> n;
 -- modify unless empty: pgt_t1
 MERGE INTO ONLY pgtrickle_changes.state_1_1 AS s USING (SELECT k1, n, p1 FROM pgt_t1 WHERE (m IS NULL OR n <> m OR record_image_ne(ROW(p1), ROW(q1)))) AS t(k1, n, p1) ON s.k1 = t.k1 WHEN MATCHED AND t.n = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = t.n, p1 = t.p1 WHEN NOT MATCHED AND t.n > 0 THEN INSERT (k1, n, p1) VALUES (t.k1, t.n, t.p1);
 -- stage pgt_root unless empty: pgt_t1
-SELECT k1 AS c1, p1 AS c2, 1::bigint AS w FROM pgt_t1 WHERE (m IS NULL OR n = 0 OR record_image_ne(ROW(p1), ROW(q1))) AND n > 0 UNION ALL SELECT k1 AS c1, q1 AS c2, (-1)::bigint AS w FROM pgt_t1 WHERE (m IS NULL OR n = 0 OR record_image_ne(ROW(p1), ROW(q1))) AND m IS NOT NULL;
+SELECT k1 AS c1, p1 AS c2, 1::bigint AS w FROM pgt_t1 WHERE (m IS NULL OR n = 0 OR record_image_ne(ROW(p1), ROW(q1))) AND n > 0 UNION ALL SELECT j1 AS c1, q1 AS c2, (-1)::bigint AS w FROM pgt_t1 WHERE (m IS NULL OR n = 0 OR record_image_ne(ROW(p1), ROW(q1))) AND m IS NOT NULL;
 -- modify unless empty: pgt_root
 MERGE INTO ONLY "public"."st" AS t USING (SELECT c1, c2, w FROM pgt_root AS a WHERE w > 0 UNION ALL SELECT c1, c2, w FROM pgt_root AS b WHERE w < 0 AND NOT EXISTS (SELECT FROM pgt_root AS a WHERE a.w > 0 AND a.c1 = b.c1)) AS d(c1, c2, w) ON t."Region" = d.c1 WHEN MATCHED AND d.w < 0 THEN DELETE WHEN MATCHED THEN UPDATE SET "total" = d.c2 WHEN NOT MATCHED AND d.w > 0 THEN INSERT ("Region", "total") VALUES (d.c1, d.c2);
 
 -- recompute
 -- stage pgt_t1 unless empty: 
-SELECT CASE WHEN s.n IS NOT NULL THEN s.k1 ELSE g.k1 END AS k1, coalesce(g.n, 0) AS n, g.p1 AS p1, s.n AS m, s.p1 AS q1 FROM (SELECT c2 AS k1, count(*) AS n, max(c3) AS p1 FROM (SELECT "id" AS c1, "customer_id" AS c2, "amount" AS c3 FROM "public"."orders") AS d(c1, c2, c3) GROUP BY 1) AS g(k1, n, p1) FULL JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1);
+SELECT CASE WHEN g.n IS NOT NULL THEN g.k1 ELSE s.k1 END AS k1, coalesce(g.n, 0) AS n, g.p1 AS p1, s.k1 AS j1, s.n AS m, s.p1 AS q1 FROM (SELECT c2 AS k1, count(*) AS n, max(c3) AS p1 FROM (SELECT "id" AS c1, "customer_id" AS c2, "amount" AS c3 FROM "public"."orders") AS d(c1, c2, c3) GROUP BY 1) AS g(k1, n, p1) FULL JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1);
 -- modify unless empty: pgt_t1
 MERGE INTO ONLY pgtrickle_changes.state_1_1 AS s USING (SELECT k1, n, p1 FROM pgt_t1 WHERE (m IS NULL OR n <> m OR record_image_ne(ROW(p1), ROW(q1)))) AS t(k1, n, p1) ON s.k1 = t.k1 WHEN MATCHED AND t.n = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = t.n, p1 = t.p1 WHEN NOT MATCHED AND t.n > 0 THEN INSERT (k1, n, p1) VALUES (t.k1, t.n, t.p1);
 -- stage pgt_root unless empty: 

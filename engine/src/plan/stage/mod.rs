@@ -1,0 +1,186 @@
+//! A stage: what its hidden table looks like, how it is filled, what it keeps and how that has changed.
+//!
+//! The relations that a refresh stages for stage i:
+//! - `pgt_g<i>`, *gathered*: per touched group the change summed up: `k1.., n, d1..`
+//! - `pgt_d<i>`, *dirty*: the keys of groups that must be computed anew: `k1..`
+//! - `pgt_r<i>`, *recomputed*: those groups from the input's new state: `k1.., n, p1..`
+//! - `pgt_t<i>`, *touched*: per group the new state `k1.., n, p1..`, the old `j1.., m, q1..` (`m` is NULL where there was no
+//!   group) and `r`, the recomputed number of rows. The stage's own change is read from it.
+
+mod recompute;
+mod refresh;
+
+use super::matching::{hashed, images_differ, row_hash};
+use super::parts::{Parts, Row};
+use super::{Catalog, numbered};
+use crate::cut::Stage;
+use crate::ir::{Agg, Col, Ty};
+use crate::program::{StageInfo, StateTable, Step};
+use crate::sql;
+use crate::sql::{CreateIndex, CreateTable, From, Ident, Insert, QualifiedName, Query, Select, Sql};
+
+/// A stage with its names.
+#[derive(Clone, Debug)]
+pub(crate) struct StagePlan {
+    number: usize,
+    pub stage: Stage,
+    table: QualifiedName,
+    parts: Parts,
+}
+
+/// One side of the touched groups.
+struct Side {
+    keys: Vec<Ident>,
+    n: Ident,
+    parts: Vec<Ident>,
+}
+
+impl Side {
+    /// Keys, number of rows, parts.
+    fn names(&self) -> Vec<Ident> {
+        [self.keys.clone(), vec![self.n.clone()], self.parts.clone()].concat()
+    }
+}
+
+impl StagePlan {
+    /// The plan of the stage with this index.
+    pub fn new(index: usize, stage: Stage, table: QualifiedName) -> StagePlan {
+        let parts = Parts::of(&stage.aggs);
+        StagePlan { number: index + 1, stage, table, parts }
+    }
+
+    /// The relation with old and new state of touched groups.
+    pub fn touched(&self) -> Ident {
+        Ident::numbered("pgt_t", self.number)
+    }
+
+    /// Without keys there is always exactly one group.
+    fn is_grand(&self) -> bool {
+        self.stage.keys.is_empty()
+    }
+
+    fn key_cols(&self) -> Vec<Col> {
+        self.stage.key_cols()
+    }
+
+    fn keys(&self) -> Vec<Ident> {
+        numbered("k", self.stage.keys.len())
+    }
+
+    /// The state as it is stored, or as it is to be.
+    fn new_side(&self) -> Side {
+        let parts = numbered("p", self.parts.types().len());
+        Side { keys: self.keys(), n: Ident::new("n"), parts }
+    }
+
+    /// The state as it was, in the touched groups.
+    fn old_side(&self) -> Side {
+        let parts = numbered("q", self.parts.types().len());
+        Side { keys: numbered("j", self.stage.keys.len()), n: Ident::new("m"), parts }
+    }
+
+    /// How it is maintained.
+    pub fn explain(&self) -> StageInfo {
+        let operator = if self.stage.aggs.is_empty() { "distinct" } else { "aggregate" };
+        let again = |agg: &&Agg| Parts::of(std::slice::from_ref(*agg)).always_dirty();
+        let again: Vec<&str> = self.stage.aggs.iter().filter(again).map(|agg| agg.call.sql.as_str()).collect();
+        let rule = if again.is_empty() {
+            "the change is added to the parts of each touched group".to_owned()
+        } else {
+            format!("touched groups are computed anew, because of {}", again.join(", "))
+        };
+        StageInfo { operator: operator.to_owned(), rule, state: Some(self.table.clone()) }
+    }
+
+    /// What the stage keeps, as a relation `c1`..`cn`.
+    pub fn state(&self) -> Query {
+        self.rows(From::table(&self.table), &self.new_side()).into()
+    }
+
+    /// The change of what it keeps, `c1`..`cn` and `w`: old rows go, new rows come, unchanged ones do neither.
+    pub fn change(&self) -> Query {
+        let differ = self.results_differ();
+        let branch = |side: Side, weight: &'static str, alive: &'static str| {
+            let rows = self.rows(From::Enr { name: self.touched(), alias: None }, &side);
+            let rows = rows.column(weight, Ident::new("w")).filter(differ.clone());
+            Query::from(if self.is_grand() { rows } else { rows.filter(alive) })
+        };
+        Query::UnionAll(vec![
+            branch(self.new_side(), "1::bigint", "n > 0"),
+            branch(self.old_side(), "(-1)::bigint", "m IS NOT NULL"),
+        ])
+    }
+
+    fn rows(&self, from: From, side: &Side) -> Select {
+        let values = self.outputs(side).into_iter().enumerate();
+        Select::from(from).columns(values.map(|(i, value)| (value, Ident::column(i))))
+    }
+
+    /// Keys and results.
+    fn outputs(&self, side: &Side) -> Vec<Sql> {
+        let columns: Vec<Sql> = side.parts.iter().map(Sql::from).collect();
+        let results = self.parts.results(&Row { n: Sql::from(&side.n), columns: &columns });
+        side.keys.iter().map(Sql::from).chain(results).collect()
+    }
+
+    /// Keys that always look the same need no comparison.
+    fn results_differ(&self) -> Sql {
+        let compared = |side: &Side| {
+            let outputs = self.outputs(side);
+            let exact = |i: usize| self.stage.keys.get(i).is_some_and(|key| key.ty.is_exact());
+            outputs.into_iter().enumerate().filter(|(i, _)| !exact(*i)).map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        let (new, old) = (compared(&self.new_side()), compared(&self.old_side()));
+        match (self.is_grand(), new.is_empty()) {
+            (true, true) => sql!("false"),
+            (true, false) => images_differ(&new, &old),
+            (false, true) => sql!("(m IS NULL OR n = 0)"),
+            (false, false) => sql!("(m IS NULL OR n = 0 OR {})", images_differ(&new, &old)),
+        }
+    }
+
+    /// Its table.
+    pub fn state_table(&self) -> StateTable {
+        let side = self.new_side();
+        let keys = self.stage.keys.iter().map(|key| column_type(&key.ty));
+        let columns = side.keys.into_iter().zip(keys).chain([(side.n, sql!("bigint NOT NULL"))]);
+        let types = self.parts.types();
+        let columns = columns.chain(side.parts.into_iter().zip(types.iter().map(column_type))).collect();
+        let table = CreateTable { name: self.table.clone(), columns, with: vec![sql!("fillfactor = 80")] };
+        let indexes = self.index().into_iter().map(|index| index.sql()).collect();
+        StateTable { name: self.table.clone(), create: table.sql(), indexes }
+    }
+
+    fn index(&self) -> Option<CreateIndex> {
+        let keys: Vec<Sql> = self.keys().iter().map(Sql::from).collect();
+        let hashed = hashed(&self.key_cols());
+        let expressions = if hashed { vec![row_hash(&keys)] } else { keys };
+        (!self.is_grand()).then(|| CreateIndex { table: self.table.clone(), unique: !hashed, expressions })
+    }
+
+    /// The first fill.
+    pub fn fill(&self, catalog: &Catalog) -> Step {
+        let (columns, query) = (self.new_side().names(), self.groups(catalog).into());
+        let insert = Insert { table: self.table.clone(), columns, query };
+        Step::Modify { sql: insert.sql(), reads: Vec::new(), skip_if_empty: Vec::new(), expect: None }
+    }
+
+    /// All groups of the input's new state: `k1.., n, p1..`
+    fn groups(&self, catalog: &Catalog) -> Select {
+        self.grouped(catalog.from_rel(&self.stage.input))
+    }
+
+    fn grouped(&self, from: From) -> Select {
+        let side = self.new_side();
+        let keys = self.stage.keys.iter().map(|key| key.sql.clone());
+        let select = Select::from(from).columns(keys.zip(side.keys)).column("count(*)", side.n);
+        select.columns(self.parts.fresh().into_iter().zip(side.parts)).group_by_first(self.stage.keys.len())
+    }
+}
+
+fn column_type(ty: &Ty) -> Sql {
+    match &ty.collation {
+        Some(collation) => sql!("{} COLLATE {}", ty.sql, collation),
+        None => ty.sql.clone(),
+    }
+}

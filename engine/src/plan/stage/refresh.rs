@@ -1,0 +1,234 @@
+//! The steps that carry a change of the input through a stage.
+//!
+//! ```text
+//! g = γ Δinput                       summed up per group
+//! d = groups of g that are dirty     by what is stored and what was gathered
+//! r = γ (input restricted to d)      at the new state
+//! t = g ⟕ state ⟕ r                  old and new state of each touched group
+//! state' = state − old(t) + new(t)
+//! ```
+
+use super::super::matching::{image_hash, images_differ, of, same_key, same_key_with_null, same_key_without_null};
+use super::super::parts::Row;
+use super::super::render::named;
+use super::super::{Catalog, numbered};
+use super::StagePlan;
+use crate::program::Step;
+use crate::sql;
+use crate::sql::{From, Ident, JoinType, Matched, Merge, Query, Select, Sql};
+use crate::zset::Zset;
+
+impl StagePlan {
+    fn gathered(&self) -> Ident {
+        Ident::numbered("pgt_g", self.number)
+    }
+
+    fn dirty(&self) -> Ident {
+        Ident::numbered("pgt_d", self.number)
+    }
+
+    fn recomputed(&self) -> Ident {
+        Ident::numbered("pgt_r", self.number)
+    }
+
+    /// The steps for a change of the input.
+    pub fn refresh(&self, catalog: &Catalog, change: &Zset) -> Vec<Step> {
+        let mut steps = vec![self.gather(catalog, change)];
+        if let Some(condition) = self.dirtiness() {
+            steps.extend([self.find_dirty(condition), self.recompute_dirty(catalog)]);
+        }
+        steps.extend([self.touch(), self.check(), self.store()]);
+        steps
+    }
+
+    fn gather(&self, catalog: &Catalog, change: &Zset) -> Step {
+        let reads = catalog.enrs(&change.staged());
+        let keys = self.stage.keys.iter().map(|key| key.sql.clone()).zip(self.keys());
+        let select = Select::from(catalog.from_zset(change)).columns(keys);
+        let select = select.column("coalesce(sum(w), 0)::bigint", Ident::new("n"));
+        let changes = self.parts.gathered();
+        let names = numbered("d", changes.len());
+        let select = select.columns(changes.into_iter().zip(names)).columns(self.deleted_keys());
+        let query = select.group_by_first(self.stage.keys.len()).sql();
+        Step::Stage { name: self.gathered(), query, skip_if_empty: reads.clone(), reads }
+    }
+
+    /// Keys of which equal ones may look different. The stored one must be one that a row of the group still has.
+    fn inexact_keys(&self) -> Vec<usize> {
+        let inexact = |i: &usize| !self.stage.keys[*i].ty.is_exact();
+        (0..self.stage.keys.len()).filter(inexact).collect()
+    }
+
+    /// The range of hashes of the looks that deleted rows had.
+    fn deleted_keys(&self) -> Vec<(Sql, Ident)> {
+        let inexact = self.inexact_keys();
+        if inexact.is_empty() {
+            return Vec::new();
+        }
+        let keys: Vec<Sql> = inexact.iter().map(|i| self.stage.keys[*i].sql.clone()).collect();
+        let end = |aggregate: &'static str, name: &'static str| {
+            (sql!("{}({}) FILTER (WHERE w < 0)", aggregate, image_hash(&keys)), Ident::new(name))
+        };
+        vec![end("min", "h1"), end("max", "h2")]
+    }
+
+    /// When the look of a key may be gone.
+    fn lost_look(&self) -> Option<Sql> {
+        let inexact: Vec<Ident> = self.inexact_keys().iter().map(|i| Ident::numbered("k", i + 1)).collect();
+        let lost =
+            || sql!("(g.h1 IS NOT NULL AND (s.n IS NULL OR {} BETWEEN g.h1 AND g.h2))", image_hash(&of("s", &inexact)));
+        (!inexact.is_empty()).then(lost)
+    }
+
+    fn gathered_columns(&self) -> Vec<Sql> {
+        of("g", &numbered("d", self.parts.gathered().len()))
+    }
+
+    /// The condition under which a group of `g` with state `s` must be computed anew, if there is such a thing.
+    fn dirtiness(&self) -> Option<Sql> {
+        let (stored, gathered) = (of("s", &self.new_side().parts), self.gathered_columns());
+        let stored = Row { n: sql!("s.n"), columns: &stored };
+        let parts = self.parts.dirty(&stored, &Row { n: sql!("g.n"), columns: &gathered });
+        let conditions: Vec<Sql> = parts.into_iter().chain(self.lost_look()).collect();
+        let always = self.parts.always_dirty();
+        (!conditions.is_empty()).then(|| if always { sql!("true") } else { sql!("({})", Sql::any(conditions)) })
+    }
+
+    fn with_state(&self) -> From {
+        let state = From::Table { name: self.table.clone(), only: false, alias: Some(Ident::new("s")) };
+        let on = same_key(&self.key_cols(), &of("s", &self.keys()), &of("g", &self.keys()));
+        From::enr(&self.gathered(), "g").join(JoinType::Left, state, Sql::all(on))
+    }
+
+    fn new_count() -> Sql {
+        sql!("(coalesce(s.n, 0) + g.n)")
+    }
+
+    fn find_dirty(&self, condition: Sql) -> Step {
+        let keys = of("g", &self.keys()).into_iter().zip(self.keys());
+        let mut select = Select::from(self.with_state()).columns(keys).filter(condition);
+        if !self.is_grand() {
+            select = select.filter(sql!("{} > 0", Self::new_count()));
+        }
+        let reads = vec![self.gathered()];
+        Step::Stage { name: self.dirty(), query: select.sql(), skip_if_empty: reads.clone(), reads }
+    }
+
+    fn recompute_dirty(&self, catalog: &Catalog) -> Step {
+        let query = if self.is_grand() { self.recompute_grand(catalog) } else { self.recompute_keyed(catalog) };
+        let reads = vec![self.dirty()];
+        Step::Stage { name: self.recomputed(), query: query.sql(), skip_if_empty: reads.clone(), reads }
+    }
+
+    /// Groups whose key has a NULL are looked up apart, so that plain equality, and with it any index of a source,
+    /// serves for all others.
+    fn recompute_keyed(&self, catalog: &Catalog) -> Query {
+        let (cols, dirty) = (self.key_cols(), of("x", &self.keys()));
+        let keys: Vec<Sql> = self.stage.keys.iter().map(|key| sql!("({})", key.sql)).collect();
+        let nullable = || cols.iter().zip(&dirty).filter(|(col, _)| !col.not_null).map(|(_, key)| key);
+        let mut usual = self.recompute_matching(catalog, same_key_without_null(&cols, &keys, &dirty));
+        usual.filter = nullable().map(|key| sql!("{} IS NOT NULL", key)).collect();
+        if usual.filter.is_empty() {
+            return usual.into();
+        }
+        let with_null = self.recompute_matching(catalog, same_key_with_null(&cols, &keys, &dirty));
+        let is_null = Sql::any(nullable().map(|key| sql!("{} IS NULL", key)));
+        Query::UnionAll(vec![usual.into(), with_null.filter(sql!("({})", is_null)).into()])
+    }
+
+    fn recompute_matching(&self, catalog: &Catalog, on: Vec<Sql>) -> Select {
+        let input = catalog.from_rel(&self.stage.input);
+        self.grouped(input.join(JoinType::Inner, From::enr(&self.dirty(), "x"), Sql::all(on)))
+    }
+
+    /// The one group if it is dirty: WHERE saves reading the input otherwise, HAVING the row that would come all the same.
+    fn recompute_grand(&self, catalog: &Catalog) -> Query {
+        let dirty = sql!("EXISTS (SELECT FROM {})", self.dirty());
+        let mut select = self.groups(catalog).filter(dirty.clone());
+        select.having = vec![dirty];
+        select.into()
+    }
+
+    fn touch(&self) -> Step {
+        let (new, old) = (self.new_side(), self.old_side());
+        let (stored, gathered) = (of("s", &new.parts), self.gathered_columns());
+        let row = |n, columns| Row { n, columns };
+        let mut parts = self.parts.merged(&row(sql!("s.n"), &stored), &row(sql!("g.n"), &gathered));
+        let mut keys = self.lasting_keys();
+        let (mut from, mut reads, mut recounted) = (self.with_state(), vec![self.gathered()], sql!("NULL::bigint"));
+        if self.dirtiness().is_some() {
+            let on = same_key(&self.key_cols(), &of("r", &new.keys), &of("g", &new.keys));
+            from = from.join(JoinType::Left, From::enr(&self.recomputed(), "r"), Sql::all(on));
+            parts = recomputed_or(&of("r", &new.parts), &parts);
+            for i in self.inexact_keys() {
+                keys[i] = recomputed_or(&of("r", &new.keys[i..=i]), &keys[i..=i]).remove(0);
+            }
+            recounted = sql!("r.n");
+            reads.push(self.recomputed());
+        }
+        let select = Select::from(from).columns(keys.into_iter().zip(new.keys.clone()));
+        let select = select.column(Self::new_count(), new.n).columns(parts.into_iter().zip(new.parts));
+        let select = select.columns(of("s", &new.keys).into_iter().zip(old.keys));
+        let select = select.column("s.n", old.n).columns(stored.into_iter().zip(old.parts));
+        let query = select.column(recounted, Ident::new("r")).sql();
+        Step::Stage { name: self.touched(), query, skip_if_empty: vec![self.gathered()], reads }
+    }
+
+    /// The key as it is stored if it is.
+    fn lasting_keys(&self) -> Vec<Sql> {
+        let (g, s) = (of("g", &self.keys()), of("s", &self.keys()));
+        let lasting = |(i, g): (usize, Sql)| match self.stage.keys[i].ty.is_exact() {
+            true => g,
+            false => sql!("CASE WHEN s.n IS NOT NULL THEN {} ELSE {} END", s[i], g),
+        };
+        g.into_iter().enumerate().map(lasting).collect()
+    }
+
+    /// A group cannot have fewer than no rows, nor other rows than the input has.
+    fn check(&self) -> Step {
+        let mut wrong = vec![sql!("n < 0"), sql!("r <> n")];
+        if self.is_grand() {
+            wrong.push(sql!("m IS NULL"));
+        }
+        let what = sql!("'the stored state of a group contradicts its changes'::text");
+        let select = Select::from(From::Enr { name: self.touched(), alias: None }).filter(Sql::any(wrong));
+        let query = select.column(what, Ident::new("wrong")).sql();
+        let reads = vec![self.touched()];
+        Step::Check { query, skip_if_empty: reads.clone(), reads }
+    }
+
+    /// Brings the table up to date with the touched groups.
+    pub(super) fn store(&self) -> Step {
+        let (new, old) = (self.new_side(), self.old_side());
+        let inexact = self.inexact_keys();
+        let lasting = |keys: &[Ident], parts: &[Ident]| -> Vec<Ident> {
+            inexact.iter().map(|i| keys[*i].clone()).chain(parts.iter().cloned()).collect()
+        };
+        let (new_values, old_values) = (lasting(&new.keys, &new.parts), lasting(&old.keys, &old.parts));
+        let mut changed = vec![sql!("m IS NULL"), sql!("n <> m")];
+        if !new_values.is_empty() {
+            changed.push(images_differ(&new_values, &old_values));
+        }
+        let names = new.names();
+        let source = named(names.clone(), From::Enr { name: self.touched(), alias: None });
+        let source = Query::from(source.filter(sql!("({})", Sql::any(changed)))).aliased("t", names.clone());
+        let set = |names: Vec<Ident>| names.iter().cloned().zip(of("t", &names)).collect::<Vec<_>>();
+        let update = Matched::Update { condition: None, set: set([vec![new.n], new_values].concat()) };
+        let insert = |condition| Matched::Insert { condition, columns: set(names.clone()) };
+        let when = if self.is_grand() {
+            vec![update, insert(None)]
+        } else {
+            let gone = Matched::Delete { condition: Some(sql!("t.n = 0")) };
+            vec![gone, update, insert(Some(sql!("t.n > 0")))]
+        };
+        let on = same_key(&self.key_cols(), &of("s", &new.keys), &of("t", &new.keys));
+        let merge = Merge { table: self.table.clone(), alias: Ident::new("s"), source, on, when };
+        let touched = vec![self.touched()];
+        Step::Modify { sql: merge.sql(), reads: touched.clone(), skip_if_empty: touched, expect: None }
+    }
+}
+
+fn recomputed_or(recomputed: &[Sql], merged: &[Sql]) -> Vec<Sql> {
+    let choice = |(r, m): (&Sql, &Sql)| sql!("CASE WHEN r.n IS NOT NULL THEN {} ELSE {} END", r, m);
+    recomputed.iter().zip(merged).map(choice).collect()
+}
