@@ -508,35 +508,3 @@ unsafe extern "C-unwind" fn step(node: *mut pg_sys::Node, cx: *mut c_void) -> bo
         }
     }
 }
-
-/// All functions that evaluating the tree may call, through operators, casts and aggregates too; subqueries included.
-pub fn functions(query: Query<'_>) -> Vec<pg_sys::Oid> {
-    let mut found: Vec<pg_sys::Oid> = Vec::new();
-    // SAFETY: walks the tree; the callback gets back the pointer to `found`.
-    unsafe {
-        walk(query.as_node(), &mut |node| {
-            pg_sys::check_functions_in_node(node, Some(note_function), (&raw mut found).cast());
-            Walk::Into
-        });
-    }
-    found.sort_by_key(|function| function.to_u32());
-    found.dedup();
-    found
-}
-
-/// # Safety
-/// `cx` points to a vector of OIDs.
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn note_function(function: pg_sys::Oid, cx: *mut c_void) -> bool {
-    // SAFETY: as above.
-    unsafe { (*cx.cast::<Vec<pg_sys::Oid>>()).push(function) };
-    false
-}
-
-/// Whether anything in the tree is not immutable, by PostgreSQL's own judgement (which knows node types that are no
-/// functions).
-pub fn is_mutable(query: Query<'_>) -> bool {
-    // SAFETY: reads the tree.
-    unsafe { pg_sys::contain_mutable_functions(query.as_node()) }
-}
-

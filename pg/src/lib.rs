@@ -4,6 +4,7 @@
 use pgrx::pg_sys::ffi;
 
 pub mod bindings;
+pub mod calls;
 pub mod class;
 pub mod databases;
 pub mod decoding;

@@ -141,30 +141,6 @@ fn collation_name(ty: TypeRef) -> Option<String> {
     }
 }
 
-/// How a function may change its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Volatility {
-    Immutable,
-    Stable,
-    Volatile,
-}
-
-/// A function's declared volatility.
-pub fn volatility(function: pg_sys::Oid) -> Volatility {
-    // SAFETY: reads the catalog.
-    match unsafe { pg_sys::func_volatile(function) } as u8 {
-        pg_sys::PROVOLATILE_IMMUTABLE => Volatility::Immutable,
-        pg_sys::PROVOLATILE_STABLE => Volatility::Stable,
-        _ => Volatility::Volatile,
-    }
-}
-
-/// `name(argument types)` of a function, for people.
-pub fn function_signature(function: pg_sys::Oid) -> String {
-    // SAFETY: reads the catalog.
-    unsafe { text(pg_sys::format_procedure(function)) }
-}
-
 /// The bare name of a function of pg_catalog.
 pub fn builtin_name(function: pg_sys::Oid) -> Option<String> {
     // SAFETY: reads the catalog.

@@ -1,0 +1,157 @@
+//! Which functions evaluating a query may call, and how far their results can be relied on.
+
+use crate::expr::{Expr, Walk, walk};
+use crate::query::{Query, pointers, text};
+use crate::types::{TypeRef, base_type};
+use pgrx::pg_sys;
+use std::ffi::c_void;
+
+/// A function called somewhere in a query, by an operator, a cast or an aggregate too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    pub function: pg_sys::Oid,
+    /// The types of its arguments, where it is a plain call or an aggregate.
+    pub args: Vec<TypeRef>,
+}
+
+/// What makes a query's result depend on more than its tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// CURRENT_DATE, CURRENT_USER and their like.
+    SessionValue,
+    /// A sequence's next value.
+    NextValue,
+    /// A JSON constructor or query over values whose text depends on settings.
+    Json,
+}
+
+/// All calls in a query, subqueries included, each once.
+pub fn calls(query: Query<'_>) -> Vec<Call> {
+    let mut found: Vec<Call> = Vec::new();
+    // SAFETY: walks the tree; the callback gets back the pointer to a vector that outlives the call.
+    unsafe {
+        walk(query.as_node(), &mut |node| {
+            let mut functions: Vec<pg_sys::Oid> = Vec::new();
+            pg_sys::check_functions_in_node(node, Some(note_function), (&raw mut functions).cast());
+            for function in functions {
+                let call = Call { function, args: argument_types(node) };
+                if !found.contains(&call) {
+                    found.push(call);
+                }
+            }
+            Walk::Into
+        });
+    }
+    found
+}
+
+/// What is no function call, but not immutable either.
+pub fn moments(query: Query<'_>) -> Option<Moment> {
+    let mut found = None;
+    // SAFETY: walks the tree; contain_mutable_functions reads an expression node.
+    unsafe {
+        walk(query.as_node(), &mut |node| {
+            found = found.or(match (*node).type_ {
+                pg_sys::NodeTag::T_SQLValueFunction => Some(Moment::SessionValue),
+                pg_sys::NodeTag::T_NextValueExpr => Some(Moment::NextValue),
+                tag if is_json(tag) && pg_sys::contain_mutable_functions(node) => Some(Moment::Json),
+                _ => None,
+            });
+            if found.is_some() { Walk::Stop } else { Walk::Into }
+        });
+    }
+    found
+}
+
+#[cfg(feature = "pg15")]
+fn is_json(_: pg_sys::NodeTag) -> bool {
+    false
+}
+
+#[cfg(feature = "pg16")]
+fn is_json(tag: pg_sys::NodeTag) -> bool {
+    tag == pg_sys::NodeTag::T_JsonConstructorExpr
+}
+
+#[cfg(not(any(feature = "pg15", feature = "pg16")))]
+fn is_json(tag: pg_sys::NodeTag) -> bool {
+    matches!(tag, pg_sys::NodeTag::T_JsonConstructorExpr | pg_sys::NodeTag::T_JsonExpr)
+}
+
+/// # Safety
+/// `cx` points to a vector of OIDs.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn note_function(function: pg_sys::Oid, cx: *mut c_void) -> bool {
+    // SAFETY: as above.
+    unsafe { (*cx.cast::<Vec<pg_sys::Oid>>()).push(function) };
+    false
+}
+
+/// # Safety
+/// `node` is a live node.
+unsafe fn argument_types(node: *mut pg_sys::Node) -> Vec<TypeRef> {
+    // SAFETY: the tag decides the struct; argument lists hold expressions, those of aggregates target entries.
+    unsafe {
+        match (*node).type_ {
+            pg_sys::NodeTag::T_FuncExpr => types(pointers((*node.cast::<pg_sys::FuncExpr>()).args)),
+            pg_sys::NodeTag::T_OpExpr => types(pointers((*node.cast::<pg_sys::OpExpr>()).args)),
+            pg_sys::NodeTag::T_Aggref => {
+                let entries = pointers::<pg_sys::TargetEntry>((*node.cast::<pg_sys::Aggref>()).args);
+                types(entries.map(|entry| (*entry).expr.cast()))
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// # Safety
+/// The nodes are expressions.
+unsafe fn types(nodes: impl Iterator<Item = *mut pg_sys::Node>) -> Vec<TypeRef> {
+    // SAFETY: as the caller says.
+    nodes.map(|node| unsafe { Expr::new(node) }.ty()).collect()
+}
+
+/// Whether a type's values always print the same, by the declaration of its output function. Arrays print as their
+/// elements do, rows as their columns.
+pub fn prints_immutably(ty: TypeRef) -> bool {
+    let base = base_type(ty).oid;
+    // SAFETY: reads the catalog.
+    unsafe {
+        let element = pg_sys::get_element_type(base);
+        if element != pg_sys::InvalidOid {
+            return prints_immutably(TypeRef { oid: element, ..ty });
+        }
+        let table = pg_sys::get_typ_typrelid(base);
+        if table != pg_sys::InvalidOid {
+            let columns = crate::table::Relation::describe(table).columns;
+            return columns.iter().all(|column| prints_immutably(column.ty));
+        }
+        let (mut output, mut varlena) = (pg_sys::InvalidOid, false);
+        pg_sys::getTypeOutputInfo(base, &mut output, &mut varlena);
+        pg_sys::func_volatile(output) as u8 == pg_sys::PROVOLATILE_IMMUTABLE
+    }
+}
+
+/// How a function may change its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Volatility {
+    Immutable,
+    Stable,
+    Volatile,
+}
+
+/// A function's declared volatility.
+pub fn volatility(function: pg_sys::Oid) -> Volatility {
+    // SAFETY: reads the catalog.
+    match unsafe { pg_sys::func_volatile(function) } as u8 {
+        pg_sys::PROVOLATILE_IMMUTABLE => Volatility::Immutable,
+        pg_sys::PROVOLATILE_STABLE => Volatility::Stable,
+        _ => Volatility::Volatile,
+    }
+}
+
+/// `name(argument types)` of a function, for people.
+pub fn function_signature(function: pg_sys::Oid) -> String {
+    // SAFETY: reads the catalog.
+    unsafe { text(pg_sys::format_procedure(function)) }
+}
