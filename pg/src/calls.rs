@@ -54,7 +54,7 @@ pub fn moments(query: Query<'_>) -> Option<Moment> {
             found = found.or(match (*node).type_ {
                 pg_sys::NodeTag::T_SQLValueFunction => Some(Moment::SessionValue),
                 pg_sys::NodeTag::T_NextValueExpr => Some(Moment::NextValue),
-                tag if is_json(tag) && pg_sys::contain_mutable_functions(node) => Some(Moment::Json),
+                _ if is_unreliable_json(node) => Some(Moment::Json),
                 _ => None,
             });
             if found.is_some() { Walk::Stop } else { Walk::Into }
@@ -64,18 +64,24 @@ pub fn moments(query: Query<'_>) -> Option<Moment> {
 }
 
 #[cfg(feature = "pg15")]
-fn is_json(_: pg_sys::NodeTag) -> bool {
+unsafe fn is_unreliable_json(_: *mut pg_sys::Node) -> bool {
     false
 }
 
-#[cfg(feature = "pg16")]
-fn is_json(tag: pg_sys::NodeTag) -> bool {
-    tag == pg_sys::NodeTag::T_JsonConstructorExpr
-}
-
-#[cfg(not(any(feature = "pg15", feature = "pg16")))]
-fn is_json(tag: pg_sys::NodeTag) -> bool {
-    matches!(tag, pg_sys::NodeTag::T_JsonConstructorExpr | pg_sys::NodeTag::T_JsonExpr)
+#[cfg(not(feature = "pg15"))]
+unsafe fn is_unreliable_json(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: the tag decides the struct.
+    unsafe {
+        match (*node).type_ {
+            pg_sys::NodeTag::T_JsonConstructorExpr => {
+                let args = types(pointers((*node.cast::<pg_sys::JsonConstructorExpr>()).args));
+                !args.into_iter().all(prints_immutably)
+            }
+            #[cfg(not(feature = "pg16"))]
+            pg_sys::NodeTag::T_JsonExpr => pg_sys::contain_mutable_functions(node),
+            _ => false,
+        }
+    }
 }
 
 /// # Safety
