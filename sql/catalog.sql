@@ -16,6 +16,8 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     effective_refresh_mode text NOT NULL CHECK (effective_refresh_mode IN ('FULL', 'DIFFERENTIAL')),
     -- Why the query is recomputed instead of maintained, NULL when it is maintained.
     full_reason            text,
+    -- The result may change while the sources do not (now(), settings): recomputed on schedule, whatever has changed.
+    time_dependent         boolean NOT NULL DEFAULT false,
     status                 text NOT NULL DEFAULT 'INITIALIZING'
         CHECK (status IN ('INITIALIZING', 'ACTIVE', 'PAUSED', 'SUSPENDED', 'ERROR')),
     is_populated           boolean NOT NULL DEFAULT false,

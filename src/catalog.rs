@@ -6,6 +6,8 @@ use pgrx::prelude::*;
 use pgrx::{PgSqlErrorCode as Code, datum::DatumWithOid, spi};
 use pgtrickle_pg::class;
 use pgtrickle_pg::snapshot::{Snapshot, XidSet};
+use std::cell::RefCell;
+use std::collections::HashMap;
 
 /// The snapshot that a stream table's contents correspond to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +62,8 @@ pub struct StreamTable {
     pub generation: i64,
     pub fingerprint: i64,
     pub needs_reinit: bool,
+    /// The result may change while the sources do not.
+    pub time_dependent: bool,
     pub owner: u32,
     pub sources: Vec<Dependency>,
 }
@@ -71,17 +75,24 @@ impl StreamTable {
     }
 }
 
-const SELECT_STREAM_TABLE: &str = "
-    SELECT s.pgt_id, s.pgt_relid, n.nspname::text, c.relname::text, s.defining_query_hash, s.schedule, s.refresh_mode,
-           s.status, s.frontier::text, (s.frontier_lsn - '0/0'::pg_lsn)::bigint, s.frontier_xid::text::bigint,
-           s.generation, s.program_fingerprint, s.needs_reinit, c.relowner,
-           array(SELECT d.source_relid FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY 1),
-           array(SELECT d.source_type FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid),
-           CASE WHEN s.schedule <> 'calculated' THEN extract(epoch FROM s.schedule::interval)::float8 END,
-           extract(epoch FROM clock_timestamp() - s.data_timestamp)::float8
-      FROM pgtrickle.pgt_stream_tables s
-      JOIN pg_catalog.pg_class c ON c.oid = s.pgt_relid
-      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+/// The query for stream tables, with a condition.
+macro_rules! select_stream_tables {
+    ($condition:literal) => {
+        concat!(
+            "SELECT s.pgt_id, s.pgt_relid, n.nspname::text, c.relname::text, s.defining_query_hash, s.schedule, s.refresh_mode,
+                        s.status, s.frontier::text, (s.frontier_lsn - '0/0'::pg_lsn)::bigint, s.frontier_xid::text::bigint,
+                        s.generation, s.program_fingerprint, s.needs_reinit, c.relowner,
+                        array(SELECT d.source_relid FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY 1),
+                        array(SELECT d.source_type FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid),
+                        CASE WHEN s.schedule <> 'calculated' THEN extract(epoch FROM s.schedule::interval)::float8 END,
+                        extract(epoch FROM clock_timestamp() - s.data_timestamp)::float8, s.time_dependent
+                   FROM pgtrickle.pgt_stream_tables s
+                   JOIN pg_catalog.pg_class c ON c.oid = s.pgt_relid
+                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ",
+            $condition
+        )
+    };
+}
 
 fn read_row(row: &spi::SpiHeapTupleData<'_>) -> std::result::Result<StreamTable, spi::Error> {
     let text = |i| row.get::<String>(i).map(Option::unwrap_or_default);
@@ -125,35 +136,52 @@ fn read_row(row: &spi::SpiHeapTupleData<'_>) -> std::result::Result<StreamTable,
         generation: number(12)?,
         fingerprint: number(13)?,
         needs_reinit: flag(14)?,
+        time_dependent: flag(20)?,
         owner: oid(15)?,
         sources,
     })
 }
 
-fn select(condition: &'static str, args: &[DatumWithOid<'_>]) -> Vec<StreamTable> {
-    let sql = format!("{SELECT_STREAM_TABLE} {condition}");
-    // The newest snapshot, as the statement that called us may have begun before the last refresh ended.
+thread_local! {
+    /// Queries that every refresh runs, planned once per process.
+    static KEPT: RefCell<HashMap<&'static str, spi::OwnedPreparedStatement>> = RefCell::default();
+}
+
+/// Runs a query of one argument under the newest snapshot, as the statement that called us may have begun before the last
+/// refresh ended.
+fn select<T>(
+    sql: &'static str,
+    argument: DatumWithOid<'_>,
+    read: impl Fn(&spi::SpiHeapTupleData<'_>) -> spi::Result<T>,
+) -> Vec<T> {
     Snapshot::latest().active(|| {
         Spi::connect(|client| {
-            let rows = client.select(&sql, None, args).unwrap_or_report();
-            rows.map(|row| read_row(&row).unwrap_or_report()).collect()
+            let kept = KEPT.with_borrow_mut(|kept| kept.remove(sql));
+            let plan = kept.unwrap_or_else(|| {
+                let types = [PgOid::from(argument.oid())];
+                client.prepare(sql, &types).unwrap_or_report().keep()
+            });
+            let rows = client.select(&plan, None, &[argument]).unwrap_or_report();
+            let found = rows.map(|row| read(&row).unwrap_or_report()).collect();
+            KEPT.with_borrow_mut(|kept| kept.insert(sql, plan));
+            found
         })
     })
 }
 
 /// Every stream table of this database, by id.
 pub fn all() -> Vec<StreamTable> {
-    select("ORDER BY s.pgt_id", &[])
+    select(select_stream_tables!("WHERE $1 ORDER BY s.pgt_id"), true.into(), read_row)
 }
 
 /// The stream table with this id.
 pub fn by_id(pgt_id: i64) -> Option<StreamTable> {
-    select("WHERE s.pgt_id = $1", &[pgt_id.into()]).pop()
+    select(select_stream_tables!("WHERE s.pgt_id = $1"), pgt_id.into(), read_row).pop()
 }
 
 /// The stream table stored in this relation.
 pub fn by_relid(relid: u32) -> Option<StreamTable> {
-    select("WHERE s.pgt_relid = $1", &[pg_sys::Oid::from(relid).into()]).pop()
+    select(select_stream_tables!("WHERE s.pgt_relid = $1"), pg_sys::Oid::from(relid).into(), read_row).pop()
 }
 
 /// The stream table that a user names, by the search path.
@@ -190,39 +218,25 @@ pub struct Tracking {
 /// The tracking rows of these sources, as committed now.
 pub fn tracking(relids: &[u32]) -> Vec<Tracking> {
     let oids: Vec<pg_sys::Oid> = relids.iter().map(|&r| pg_sys::Oid::from(r)).collect();
-    Snapshot::latest().active(|| {
-        Spi::connect(|client| {
-            client
-                .select(
-                    "SELECT source_relid, columns, CASE state WHEN 'DEGRADED' THEN coalesce(detail, '') END
-                       FROM pgtrickle.pgt_change_tracking WHERE source_relid = ANY ($1)",
-                    None,
-                    &[oids.into()],
-                )
-                .unwrap_or_report()
-                .map(|row| Tracking {
-                    relid: row.get::<pg_sys::Oid>(1).unwrap_or_report().map_or(0, |o| o.to_u32()),
-                    columns: row.get::<Vec<i16>>(2).unwrap_or_report().unwrap_or_default(),
-                    degraded: row.get::<String>(3).unwrap_or_report(),
-                })
-                .collect()
-        })
-    })
+    select(
+        "SELECT source_relid, columns, CASE state WHEN 'DEGRADED' THEN coalesce(detail, '') END
+           FROM pgtrickle.pgt_change_tracking WHERE source_relid = ANY ($1)",
+        oids.into(),
+        |row| {
+            Ok(Tracking {
+                relid: row.get::<pg_sys::Oid>(1)?.map_or(0, |o| o.to_u32()),
+                columns: row.get::<Vec<i16>>(2)?.unwrap_or_default(),
+                degraded: row.get::<String>(3)?,
+            })
+        },
+    )
 }
 
-/// The generation of capture as committed now; 0 while there is no slot.
+/// The generation of capture as committed now; 0 while there is no slot. What commits after this call, in the same
+/// generation, is captured.
 pub fn generation() -> i64 {
-    Snapshot::latest().active(|| {
-        Spi::connect(|client| {
-            client
-                .select("SELECT coalesce(max(generation), 0) FROM pgtrickle.pgt_capture", Some(1), &[])
-                .unwrap_or_report()
-                .first()
-                .get_one::<i64>()
-                .unwrap_or_report()
-                .unwrap_or_default()
-        })
-    })
+    let sql = "SELECT coalesce(max(generation), 0) FROM pgtrickle.pgt_capture WHERE $1";
+    select(sql, true.into(), |row| row.get::<i64>(1)).pop().flatten().unwrap_or_default()
 }
 
 /// Runs statements that write the catalog, as the owner of the extension.

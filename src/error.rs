@@ -67,6 +67,11 @@ impl Error {
         .hint("SELECT * FROM pgtrickle.health_check() and the server log say what is wrong.")
     }
 
+    pub fn capture_restarted() -> Error {
+        Error::new(Code::ERRCODE_T_R_SERIALIZATION_FAILURE, "change capture started anew during the refresh")
+            .hint("Refresh again; the stream table is recomputed then.")
+    }
+
     pub fn own_changes(source: &str) -> Error {
         Error::new(
             Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

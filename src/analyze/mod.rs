@@ -58,6 +58,8 @@ pub struct Analysis {
     pub columns: Vec<(Ident, Ty)>,
     /// All tables that it reads, through views too.
     pub sources: Vec<Source>,
+    /// Its result may change while they do not: with time, settings or who asks.
+    pub restless: bool,
 }
 
 /// How a query can be maintained.
@@ -148,7 +150,9 @@ impl<'q> Analyzer<'q> {
 
     fn run(&self, query: Query<'q>) -> Result<Analysis, Error> {
         let columns = refuse::check(query, &self.types).map_err(Error::Refused)?;
-        let mapped = match refuse::opaque_reason(query) {
+        let unreliable = refuse::opaque_reason(query);
+        let restless = unreliable.is_some();
+        let mapped = match unreliable {
             Some(reason) => Err(Stop::Opaque(reason)),
             None => self.definition(query, &columns),
         };
@@ -158,7 +162,7 @@ impl<'q> Analyzer<'q> {
             Err(Stop::Refused(refusal)) => return Err(Error::Refused(refusal)),
             Err(Stop::Malformed(malformed)) => return Err(Error::Malformed(malformed)),
         };
-        Ok(Analysis { plan, columns, sources })
+        Ok(Analysis { plan, columns, sources, restless })
     }
 
     fn definition(&self, query: Query<'q>, columns: &[(Ident, Ty)]) -> Mapped<Definition> {

@@ -243,8 +243,8 @@ fn insert_rows(pgt_id: i64, relid: u32, target: &Target, query: &str, schedule: 
     let effective = if matches!(analysis.plan, Analyzed::Differential(_)) && mode != "FULL" { "DIFFERENTIAL" } else { "FULL" };
     catalog::execute(
         "INSERT INTO pgtrickle.pgt_stream_tables (pgt_id, pgt_relid, pgt_schema, pgt_name, defining_query,
-             defining_query_hash, schedule, refresh_mode, effective_refresh_mode)
-         VALUES ($1, $2, $3, $4, $5, pg_catalog.hashtextextended($5, 0), $6, $7, $8)",
+             defining_query_hash, schedule, refresh_mode, effective_refresh_mode, time_dependent)
+         VALUES ($1, $2, $3, $4, $5, pg_catalog.hashtextextended($5, 0), $6, $7, $8, $9)",
         &[
             pgt_id.into(),
             pg_sys::Oid::from(relid).into(),
@@ -254,6 +254,7 @@ fn insert_rows(pgt_id: i64, relid: u32, target: &Target, query: &str, schedule: 
             schedule.into(),
             mode.into(),
             effective.into(),
+            analysis.restless.into(),
         ],
     );
     for source in &analysis.sources {
@@ -280,6 +281,8 @@ fn populate(made: &Made, ready: Ready) -> Result<()> {
             lock::wait_for_writers(base);
         }
     }
+    // As in a refresh: read before the snapshot.
+    let generation = catalog::generation();
     let own_changes = bases.iter().any(|&base| super::changed_by_us(base));
     let snapshot = Snapshot::latest();
     let visible = snapshot.xids();
@@ -289,7 +292,6 @@ fn populate(made: &Made, ready: Ready) -> Result<()> {
     if let Some(index) = loaded.program.identity_index() {
         fill::ddl(&index);
     }
-    let generation = catalog::generation();
     let frontier = (ready == Ready::Yes && !own_changes).then(|| visible.to_string());
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables

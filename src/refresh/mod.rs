@@ -121,6 +121,8 @@ fn lock_sources(stream_tables: &[StreamTable]) -> Result<()> {
 
 impl Round {
     fn begin(stream_tables: &[StreamTable], initiator: Initiator) -> Result<Round> {
+        // Read before the snapshot, so that whatever that does not show is captured in this generation.
+        let generation = catalog::generation();
         let snapshot = Snapshot::latest();
         let visible = snapshot.xids();
         let lsn = snapshot::insert_lsn();
@@ -138,14 +140,16 @@ impl Round {
             visible,
             lsn,
             snapshot_at,
-            generation: 0,
+            generation,
             degraded: Vec::new(),
             barrier: Duration::ZERO,
             initiator,
         };
         if !bases.is_empty() {
             round.barrier = barrier::wait_for_capture()?;
-            round.generation = catalog::generation();
+            if catalog::generation() != generation {
+                return Err(Error::capture_restarted());
+            }
             let tracked = catalog::tracking(&bases);
             // A source without a tracking row has no captured changes either.
             round.degraded = bases
@@ -194,7 +198,8 @@ fn choose(st: &StreamTable, loaded: &Loaded, round: &Round, changes: &Changes) -
         || changes.reinitialise
         || loaded.fingerprint != st.fingerprint
         || (st.generation != round.generation && st.sources.iter().any(|s| s.kind == SourceType::Table));
-    let blind = st.sources.iter().any(|s| s.kind == SourceType::Other || round.degraded.contains(&s.relid));
+    let blind = st.time_dependent
+        || st.sources.iter().any(|s| s.kind == SourceType::Other || round.degraded.contains(&s.relid));
     if rebuilt {
         (Task::Recompute, Action::Reinitialize)
     } else if blind {

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
 /// The catalog is read again this often even when nobody said that it changed.
 const REREAD: Duration = Duration::from_secs(60);
+/// Stream tables that are recomputed whatever has changed are so at most this often.
+const MIN_RECOMPUTE: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 /// A stream table as the scheduler sees it.
@@ -35,6 +37,7 @@ impl Entry {
         let frontier = self.st.frontier.as_ref().unwrap_or(Frontier::EMPTY);
         frontier == Frontier::EMPTY
             || self.st.needs_reinit
+            || self.st.time_dependent
             || self.st.sources.iter().any(|s| {
                 s.kind == SourceType::Other || self.seen.get(&s.relid) != Some(&db.source_change_count(s.relid))
             })
@@ -120,6 +123,8 @@ impl Scheduler {
             );
             let old = before.remove(&st.pgt_id);
             let same = old.as_ref().is_some_and(|o| o.st.query_hash == st.query_hash && o.st.status == st.status);
+            // Recomputing without end would serve nobody.
+            let every = if st.time_dependent { every.max(MIN_RECOMPUTE) } else { every };
             // A stream table that was refreshed lately, by whomever, is not due before its time.
             let rest = st.age_seconds.map_or(Duration::ZERO, |age| every.saturating_sub(Duration::from_secs_f64(age.max(0.0))));
             let mut entry = old.unwrap_or_else(|| Entry {
