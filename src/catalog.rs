@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use pgrx::{PgSqlErrorCode as Code, datum::DatumWithOid, spi};
 use pgtrickle_pg::class;
 use pgtrickle_pg::snapshot::{Snapshot, XidSet};
+use pgtrickle_pg::spi::{LocalSettings, RunAs};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -154,6 +155,7 @@ fn select<T>(
     argument: DatumWithOid<'_>,
     read: impl Fn(&spi::SpiHeapTupleData<'_>) -> spi::Result<T>,
 ) -> Vec<T> {
+    let _path = pinned_path();
     Snapshot::latest().active(|| {
         Spi::connect(|client| {
             let kept = KEPT.with_borrow_mut(|kept| kept.remove(sql));
@@ -239,9 +241,26 @@ pub fn generation() -> i64 {
     select(sql, true.into(), |row| row.get::<i64>(1)).pop().flatten().unwrap_or_default()
 }
 
+/// Names mean PostgreSQL's own things, whatever the caller's search path says; statements of ours that run under it could
+/// otherwise be made to call the caller's functions.
+fn pinned_path() -> LocalSettings {
+    LocalSettings::new(&[(c"search_path", c"pg_catalog, pg_temp")])
+}
+
+/// As long as it lives, statements run as the owner of the extension.
+pub struct AsOwner {
+    _role: RunAs,
+    _path: LocalSettings,
+}
+
+/// Runs what follows as the owner of the extension, with a pinned search path.
+pub fn as_owner() -> AsOwner {
+    AsOwner { _role: RunAs::role(extension_owner()), _path: pinned_path() }
+}
+
 /// Runs statements that write the catalog, as the owner of the extension.
 pub fn write<T>(work: impl FnOnce(&mut spi::SpiClient<'_>) -> T) -> T {
-    let _owner = pgtrickle_pg::spi::RunAs::role(extension_owner());
+    let _owner = as_owner();
     Spi::connect_mut(work)
 }
 
@@ -287,7 +306,7 @@ pub fn live_attributes(relid: u32) -> Vec<i16> {
 /// The one value that a query returns, run as the owner of the extension; None if it is NULL. It needs, and gives, this
 /// transaction no id.
 pub fn scalar<T: FromDatum + IntoDatum>(sql: &'static str, args: &[DatumWithOid<'_>]) -> Option<T> {
-    let _owner = pgtrickle_pg::spi::RunAs::role(extension_owner());
+    let _owner = as_owner();
     Spi::connect(|client| one_value(client.select(sql, Some(1), args).unwrap_or_report()))
 }
 

@@ -69,3 +69,12 @@ pub fn estimated_rows(relid: u32) -> f64 {
         rows
     }
 }
+
+/// The name of a role; raises an error if there is no such role.
+pub fn role_name(role: u32) -> String {
+    // SAFETY: the name is a palloc'd copy, copied again here.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(pg_sys::Oid::from(role), false);
+        CStr::from_ptr(name).to_string_lossy().into_owned()
+    }
+}

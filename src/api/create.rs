@@ -218,7 +218,7 @@ fn define(target: &Target, query: &str, schedule: &str, mode: &str) -> Result<Ma
     let mut st = catalog::by_id(pgt_id).ok_or_else(|| Error::no_such_stream_table(&target.label()))?;
     let loaded = program::build(&st, analysis);
     {
-        let _owner = RunAs::role(catalog::extension_owner());
+        let _owner = catalog::as_owner();
         fill::create_state(owner, &loaded);
         depend::needs(relid, view_oid);
     }

@@ -118,7 +118,7 @@ pub fn has_rows_beyond(source: u32, frontier: &Frontier) -> bool {
         Literal::text(frontier.xid.to_string()),
         Literal::text(frontier.visible.to_string())
     );
-    let _owner = pgtrickle_pg::spi::RunAs::role(catalog::extension_owner());
+    let _owner = catalog::as_owner();
     Snapshot::latest()
         .active(|| Spi::connect(|client| client.select(query.as_str(), Some(1), &[]).map(|rows| !rows.is_empty())))
         .unwrap_or_report()

@@ -15,7 +15,7 @@ pub struct Target {
 impl Target {
     /// For messages.
     pub fn label(&self) -> String {
-        self.name.to_string()
+        format!("{}.{}", self.name.schema.as_str(), self.name.name.as_str())
     }
 
     /// OID of the relation, if it exists.

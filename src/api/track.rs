@@ -8,7 +8,6 @@ use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::depend;
-use pgtrickle_pg::spi::RunAs;
 
 /// What the catalog says of a table that is to be captured.
 struct Source {
@@ -31,12 +30,12 @@ fn segment(relid: u32, number: u32) -> QualifiedName {
 
 /// Starts the capture of columns of a table, or adds columns to it. The effect begins with the commit.
 pub fn track(relid: u32, columns: &[i16]) -> Result<()> {
+    let _owner = catalog::as_owner();
     let source = Source::read(relid)?;
     let known = catalog::tracking(&[relid]).pop();
     let mut captured = known.as_ref().map(|t| t.columns.clone()).unwrap_or_default();
     let new: Vec<i16> = columns.iter().copied().filter(|c| !captured.contains(c)).collect();
     captured.extend(&new);
-    let _owner = RunAs::role(catalog::extension_owner());
     source.set_identity_full()?;
     match &known {
         None => {
@@ -65,9 +64,9 @@ pub fn track(relid: u32, columns: &[i16]) -> Result<()> {
 /// Makes the buffer into which refreshes of a stream table write its changes for its readers.
 pub fn create_parent_buffer(relid: u32) -> Result<()> {
     if crate::refresh::sources::buffer_of(relid).is_none() {
+        let _owner = catalog::as_owner();
         let source = Source::read(relid)?;
         let all: Vec<i16> = source.columns.iter().map(|&(attnum, _)| attnum).collect();
-        let _owner = RunAs::role(catalog::extension_owner());
         create_buffer(relid, &source.definitions(&all));
     }
     Ok(())
@@ -104,7 +103,7 @@ pub fn untrack(relid: u32) {
             .get_one::<String>()
             .unwrap_or(None)
     });
-    let _owner = RunAs::role(catalog::extension_owner());
+    let _owner = catalog::as_owner();
     if crate::refresh::sources::buffer_of(relid).is_some() {
         ddl(&sql!("DROP TABLE {} CASCADE", buffer(relid)));
     }

@@ -7,6 +7,7 @@ use crate::error::Result;
 use pgrx::Spi;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
+use pgtrickle_pg::class;
 use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::spi::{Connection, LocalSettings, RunAs};
 
@@ -23,7 +24,7 @@ pub fn create_state(owner: u32, loaded: &Loaded) {
 /// Makes state tables and the stream table's own index anew, as another program than theirs is in force. What is in the
 /// stream table stays.
 pub fn rebuild_state(st: &StreamTable, loaded: &Loaded) -> Result<()> {
-    let _owner = RunAs::role(catalog::extension_owner());
+    let _owner = catalog::as_owner();
     drop_state(st.pgt_id);
     create_state(st.owner, loaded);
     Ok(())
@@ -62,17 +63,7 @@ pub fn fill(st: &StreamTable, loaded: &Loaded, snapshot: &Snapshot) -> Result<()
 
 /// A role's name, as an identifier.
 pub fn role_name(role: u32) -> Ident {
-    let name = Spi::connect(|client| {
-        client
-            .select(
-                "SELECT rolname::text FROM pg_catalog.pg_roles WHERE oid = $1",
-                Some(1),
-                &[pgrx::pg_sys::Oid::from(role).into()],
-            )
-            .ok()
-            .and_then(|rows| rows.first().get_one::<String>().ok().flatten())
-    });
-    Ident::new(name.unwrap_or_default())
+    Ident::new(class::role_name(role))
 }
 
 /// Runs a statement that defines something.

@@ -5,7 +5,6 @@ use crate::catalog::{self, StreamTable};
 use pgrx::Spi;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
-use pgtrickle_pg::spi::RunAs;
 use pgtrickle_pg::{class, lock};
 
 /// Segments below this size are left alone: reading them costs less than emptying them.
@@ -25,7 +24,7 @@ pub fn prune(source: u32, min_blocks: u32) {
             let consumers: Vec<StreamTable> =
                 catalog::all().into_iter().filter(|st| st.sources.iter().any(|s| s.relid == source)).collect();
             if consumed(&name, &consumers) {
-                let _owner = RunAs::role(catalog::extension_owner());
+                let _owner = catalog::as_owner();
                 super::fill::ddl(&sql!("TRUNCATE {}", name));
             }
         }

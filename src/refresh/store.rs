@@ -10,7 +10,7 @@ use pgtrickle_engine::program::Program;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::snapshot::{Snapshot, assign_xid};
-use pgtrickle_pg::spi::{Plan, RunAs};
+use pgtrickle_pg::spi::Plan;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ pub fn feed_children(st: &StreamTable, loaded: &Loaded, relations: &Relations) {
         Sql::list((0..width).map(Sql::column)),
         root
     );
-    let _owner = RunAs::role(catalog::extension_owner());
+    let _owner = catalog::as_owner();
     let plan = Plan::prepare(statement.as_str(), &[pg_sys::TEXTOID]);
     plan.execute(&Snapshot::latest(), &[assign_xid().to_string().into_datum()]);
     crate::workers::on_commit_note_parent_change(st.relid);
@@ -93,7 +93,7 @@ pub(super) fn store_frontier(
     delta_rows: u64,
     begun_at: i64,
 ) {
-    let _owner = RunAs::role(catalog::extension_owner());
+    let _owner = catalog::as_owner();
     let mode = if loaded.program.is_differential() { "DIFFERENTIAL" } else { "FULL" };
     execute_kept(
         STORE_FRONTIER,
