@@ -10,6 +10,7 @@ mod look;
 mod names;
 mod preview;
 mod refresh;
+mod repair;
 mod rows;
 pub mod track;
 mod verify;

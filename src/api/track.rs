@@ -47,6 +47,10 @@ pub fn track(relid: u32, columns: &[i16]) -> Result<()> {
             );
         }
         Some(_) => {
+            if crate::refresh::sources::buffer_of(relid).is_none() {
+                let kept: Vec<i16> = captured.iter().copied().filter(|c| !new.contains(c)).collect();
+                create_buffer(relid, &source.definitions(&kept));
+            }
             for (name, definition) in source.definitions(&new) {
                 ddl(&sql!("ALTER TABLE {} ADD COLUMN {} {}", buffer(relid), name, definition));
             }

@@ -61,8 +61,7 @@ pub fn feed_children(st: &StreamTable, loaded: &Loaded, relations: &Relations) {
         root
     );
     let _owner = catalog::as_owner();
-    let plan = Plan::prepare(statement.as_str(), &[pg_sys::TEXTOID]);
-    plan.execute(&Snapshot::latest(), &[assign_xid().to_string().into_datum()]);
+    execute_kept(statement.as_str(), &[pg_sys::TEXTOID], &[assign_xid().to_string().into_datum()]);
     crate::workers::on_commit_note_parent_change(st.relid);
 }
 
