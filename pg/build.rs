@@ -19,6 +19,9 @@ const FUNCTIONS: &[&str] = &[
     "toast_flatten_tuple",
 ];
 
+/// Numbers of the catalogs that pgrx leaves out.
+const CONSTANTS: &[&str] = &["Anum_pg_inherits_.*", "InheritsRelationId", "InheritsRelidSeqnoIndexId"];
+
 /// Given to PostgreSQL as C callbacks, or called where no error can be raised: the plain symbols.
 const RAW: &[&str] = &[
     "ExecStoreHeapTuple",
@@ -33,10 +36,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=include/pg.h");
     let config = pg_config()?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let guarded = bind(&config, FUNCTIONS)?
+    let guarded = bind(&config, FUNCTIONS, CONSTANTS)?
         .replace("unsafe extern \"C-unwind\"", "#[pgrx::pg_guard]\nunsafe extern \"C-unwind\"");
     fs::write(out.join("bindings.rs"), guarded)?;
-    fs::write(out.join("raw.rs"), bind(&config, RAW)?)?;
+    fs::write(out.join("raw.rs"), bind(&config, RAW, &[])?)?;
     Ok(())
 }
 
@@ -58,7 +61,7 @@ fn pg_config() -> Result<PgConfig, Box<dyn Error>> {
     Ok(config)
 }
 
-fn bind(config: &PgConfig, functions: &[&str]) -> Result<String, Box<dyn Error>> {
+fn bind(config: &PgConfig, functions: &[&str], constants: &[&str]) -> Result<String, Box<dyn Error>> {
     let mut builder = bindgen::Builder::default()
         .header("include/pg.h")
         .clang_arg(format!("-I{}", config.includedir_server()?.display()))
@@ -76,6 +79,9 @@ fn bind(config: &PgConfig, functions: &[&str]) -> Result<String, Box<dyn Error>>
     }
     for function in functions {
         builder = builder.allowlist_function(function);
+    }
+    for constant in constants {
+        builder = builder.allowlist_var(constant);
     }
     Ok(builder.generate()?.to_string())
 }

@@ -12,6 +12,7 @@ pub mod depend;
 pub mod deparse;
 pub mod expr;
 pub mod heap;
+pub mod inherit;
 pub mod inval;
 pub mod lock;
 pub mod memory;

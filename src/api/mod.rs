@@ -2,6 +2,7 @@
 
 mod control;
 mod create;
+pub mod definitions;
 mod drop;
 mod explain;
 mod health;
