@@ -15,13 +15,14 @@ const MAX_INDEX_COLUMNS: usize = 32;
 /// Keys that cannot be NULL are compared by plain equality, which an index or a hash serves; otherwise a hash of the
 /// key serves as such, and the columns decide.
 pub(crate) fn same_key(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
-    let mut conditions = Vec::new();
-    if hashed(cols) {
-        conditions.push(sql!("{} = {}", row_hash(a), row_hash(b)));
-    }
+    let hash = hashed(cols).then(|| sql!("{} = {}", row_hash(a), row_hash(b)));
+    hash.into_iter().chain(same_values(cols, a, b)).collect()
+}
+
+/// The same, column by column.
+pub(crate) fn same_values(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
     let pairs = cols.iter().zip(a.iter().zip(b));
-    conditions.extend(pairs.map(|(col, (a, b))| same_value(col, a, b)));
-    conditions
+    pairs.map(|(col, (a, b))| same_value(col, a, b)).collect()
 }
 
 /// The same for keys without NULLs: by plain equality alone, which any index of a source serves.
@@ -36,9 +37,8 @@ pub(crate) fn same_key_with_null(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql>
     if let ([a], [b]) = (a, b) {
         return vec![sql!("{} IS NULL", a), sql!("{} IS NULL", b)];
     }
-    let values = cols.iter().zip(a.iter().zip(b)).map(|(col, (a, b))| same_value(col, a, b));
     let hash = cols.iter().all(|col| !col.not_null).then(|| sql!("{} = {}", row_hash(a), row_hash(b)));
-    hash.into_iter().chain(values).collect()
+    hash.into_iter().chain(same_values(cols, a, b)).collect()
 }
 
 /// Whether keys of these columns are found through their hash: when they can be NULL, or would not fit in an index.

@@ -1,6 +1,7 @@
 //! A stage: what its hidden table looks like, how it is filled, what it keeps and how that has changed.
 //!
-//! The relations that a refresh stages for stage i:
+//! The relations that a refresh stages for stage i (where keys are found by their hash, all of them and the table have it
+//! in a column `h`, computed once):
 //! - `pgt_g<i>`, *gathered*: per touched group the change summed up: `k1.., n, d1..`
 //! - `pgt_d<i>`, *dirty*: the keys of groups that must be computed anew: `k1..`
 //! - `pgt_r<i>`, *recomputed*: those groups from the input's new state: `k1.., n, p1..`
@@ -10,7 +11,7 @@
 mod recompute;
 mod refresh;
 
-use super::matching::{hashed, images_differ, row_hash};
+use super::matching::{hashed, images_differ, of, row_hash, same_values};
 use super::parts::{Parts, Row};
 use super::{Catalog, numbered};
 use crate::cut::Stage;
@@ -31,14 +32,16 @@ pub(crate) struct StagePlan {
 /// One side of the touched groups.
 struct Side {
     keys: Vec<Ident>,
+    hash: Option<Ident>,
     n: Ident,
     parts: Vec<Ident>,
 }
 
 impl Side {
-    /// Keys, number of rows, parts.
+    /// Keys, their hash, number of rows, parts.
     fn names(&self) -> Vec<Ident> {
-        [self.keys.clone(), vec![self.n.clone()], self.parts.clone()].concat()
+        let hash = self.hash.iter().cloned().collect();
+        [self.keys.clone(), hash, vec![self.n.clone()], self.parts.clone()].concat()
     }
 }
 
@@ -67,16 +70,38 @@ impl StagePlan {
         numbered("k", self.stage.keys.len())
     }
 
+    fn hash_name(&self) -> Option<Ident> {
+        hashed(&self.key_cols()).then(|| Ident::new("h"))
+    }
+
+    /// The hash of the key over the input, under its name.
+    fn hash_of_input(&self) -> Option<(Sql, Ident)> {
+        let keys: Vec<Sql> = self.stage.keys.iter().map(|key| key.sql.clone()).collect();
+        self.hash_name().map(|name| (row_hash(&keys), name))
+    }
+
+    /// `alias.h`, under its name.
+    fn hash_from(&self, alias: &'static str) -> Option<(Sql, Ident)> {
+        self.hash_name().map(|name| (of(alias, std::slice::from_ref(&name)).remove(0), name))
+    }
+
+    /// Conditions under which two relations with this stage's keys speak of the same group.
+    fn same_group(&self, a: &'static str, b: &'static str) -> Sql {
+        let hash = self.hash_from(a).zip(self.hash_from(b)).map(|((a, _), (b, _))| sql!("{} = {}", a, b));
+        let keys = same_values(&self.key_cols(), &of(a, &self.keys()), &of(b, &self.keys()));
+        Sql::all(hash.into_iter().chain(keys))
+    }
+
     /// The state as it is stored, or as it is to be.
     fn new_side(&self) -> Side {
         let parts = numbered("p", self.parts.types().len());
-        Side { keys: self.keys(), n: Ident::new("n"), parts }
+        Side { keys: self.keys(), hash: self.hash_name(), n: Ident::new("n"), parts }
     }
 
     /// The state as it was, in the touched groups.
     fn old_side(&self) -> Side {
         let parts = numbered("q", self.parts.types().len());
-        Side { keys: numbered("j", self.stage.keys.len()), n: Ident::new("m"), parts }
+        Side { keys: numbered("j", self.stage.keys.len()), hash: None, n: Ident::new("m"), parts }
     }
 
     /// How it is maintained.
@@ -143,7 +168,8 @@ impl StagePlan {
     pub fn state_table(&self) -> StateTable {
         let side = self.new_side();
         let keys = self.stage.keys.iter().map(|key| column_type(&key.ty));
-        let columns = side.keys.into_iter().zip(keys).chain([(side.n, sql!("bigint NOT NULL"))]);
+        let hash = side.hash.into_iter().map(|name| (name, sql!("bigint NOT NULL")));
+        let columns = side.keys.into_iter().zip(keys).chain(hash).chain([(side.n, sql!("bigint NOT NULL"))]);
         let types = self.parts.types();
         let columns = columns.chain(side.parts.into_iter().zip(types.iter().map(column_type))).collect();
         let table = CreateTable { name: self.table.clone(), columns, with: vec![sql!("fillfactor = 80")] };
@@ -153,9 +179,11 @@ impl StagePlan {
 
     fn index(&self) -> Option<CreateIndex> {
         let keys: Vec<Sql> = self.keys().iter().map(Sql::from).collect();
-        let hashed = hashed(&self.key_cols());
-        let expressions = if hashed { vec![row_hash(&keys)] } else { keys };
-        (!self.is_grand()).then(|| CreateIndex { table: self.table.clone(), unique: !hashed, expressions })
+        let (unique, expressions) = match self.hash_name() {
+            Some(hash) => (false, vec![Sql::from(hash)]),
+            None => (true, keys),
+        };
+        (!self.is_grand()).then(|| CreateIndex { table: self.table.clone(), unique, expressions })
     }
 
     /// The first fill.
@@ -165,7 +193,7 @@ impl StagePlan {
         Step::Modify { sql: insert.sql(), reads: Vec::new(), skip_if_empty: Vec::new(), expect: None }
     }
 
-    /// All groups of the input's new state: `k1.., n, p1..`
+    /// All groups of the input's new state: `k1.., h, n, p1..`
     fn groups(&self, catalog: &Catalog) -> Select {
         self.grouped(catalog.from_rel(&self.stage.input))
     }
@@ -173,7 +201,8 @@ impl StagePlan {
     fn grouped(&self, from: From) -> Select {
         let side = self.new_side();
         let keys = self.stage.keys.iter().map(|key| key.sql.clone());
-        let select = Select::from(from).columns(keys.zip(side.keys)).column("count(*)", side.n);
+        let select = Select::from(from).columns(keys.zip(side.keys)).columns(self.hash_of_input());
+        let select = select.column("count(*)", side.n);
         select.columns(self.parts.fresh().into_iter().zip(side.parts)).group_by_first(self.stage.keys.len())
     }
 }

@@ -8,7 +8,7 @@
 //! state' = state − old(t) + new(t)
 //! ```
 
-use super::super::matching::{image_hash, images_differ, of, same_key, same_key_with_null, same_key_without_null};
+use super::super::matching::{image_hash, images_differ, of, same_key_with_null, same_key_without_null};
 use super::super::parts::Row;
 use super::super::render::named;
 use super::super::{Catalog, numbered};
@@ -44,7 +44,7 @@ impl StagePlan {
     fn gather(&self, catalog: &Catalog, change: &Zset) -> Step {
         let reads = catalog.enrs(&change.staged());
         let keys = self.stage.keys.iter().map(|key| key.sql.clone()).zip(self.keys());
-        let select = Select::from(catalog.from_zset(change)).columns(keys);
+        let select = Select::from(catalog.from_zset(change)).columns(keys).columns(self.hash_of_input());
         let select = select.column("coalesce(sum(w), 0)::bigint", Ident::new("n"));
         let changes = self.parts.gathered();
         let names = numbered("d", changes.len());
@@ -96,8 +96,7 @@ impl StagePlan {
 
     fn with_state(&self) -> From {
         let state = From::Table { name: self.table.clone(), only: false, alias: Some(Ident::new("s")) };
-        let on = same_key(&self.key_cols(), &of("s", &self.keys()), &of("g", &self.keys()));
-        From::enr(&self.gathered(), "g").join(JoinType::Left, state, Sql::all(on))
+        From::enr(&self.gathered(), "g").join(JoinType::Left, state, self.same_group("s", "g"))
     }
 
     fn new_count() -> Sql {
@@ -157,8 +156,7 @@ impl StagePlan {
         let mut keys = self.lasting_keys();
         let (mut from, mut reads, mut recounted) = (self.with_state(), vec![self.gathered()], sql!("NULL::bigint"));
         if self.dirtiness().is_some() {
-            let on = same_key(&self.key_cols(), &of("r", &new.keys), &of("g", &new.keys));
-            from = from.join(JoinType::Left, From::enr(&self.recomputed(), "r"), Sql::all(on));
+            from = from.join(JoinType::Left, From::enr(&self.recomputed(), "r"), self.same_group("r", "g"));
             parts = recomputed_or(&of("r", &new.parts), &parts);
             for i in self.inexact_keys() {
                 keys[i] = recomputed_or(&of("r", &new.keys[i..=i]), &keys[i..=i]).remove(0);
@@ -166,7 +164,7 @@ impl StagePlan {
             recounted = sql!("r.n");
             reads.push(self.recomputed());
         }
-        let select = Select::from(from).columns(keys.into_iter().zip(new.keys.clone()));
+        let select = Select::from(from).columns(keys.into_iter().zip(new.keys.clone())).columns(self.hash_from("g"));
         let select = select.column(Self::new_count(), new.n).columns(parts.into_iter().zip(new.parts));
         let select = select.columns(of("s", &new.keys).into_iter().zip(old.keys));
         let select = select.column("s.n", old.n).columns(stored.into_iter().zip(old.parts));
@@ -221,7 +219,7 @@ impl StagePlan {
             let gone = Matched::Delete { condition: Some(sql!("t.n = 0")) };
             vec![gone, update, insert(Some(sql!("t.n > 0")))]
         };
-        let on = same_key(&self.key_cols(), &of("s", &new.keys), &of("t", &new.keys));
+        let on = vec![self.same_group("s", "t")];
         let merge = Merge { table: self.table.clone(), alias: Ident::new("s"), source, on, when };
         let touched = vec![self.touched()];
         Step::Modify { sql: merge.sql(), reads: touched.clone(), skip_if_empty: touched, expect: None }
