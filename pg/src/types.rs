@@ -41,6 +41,8 @@ pub struct TypeFacts {
     pub equality_operator: Option<String>,
     /// The qualified collation, if it is not the type's own.
     pub collation: Option<String>,
+    /// A row type: `IS NULL` asks about its columns, not about itself.
+    pub composite: bool,
     /// smallint, integer, bigint or numeric, or a domain over one.
     pub exact_number: bool,
     /// record, unknown, anyarray...: no column can have it.
@@ -62,6 +64,7 @@ pub fn facts(printing: &Printing, ty: TypeRef) -> TypeFacts {
             sortable: (*cache).lt_opr != pg_sys::InvalidOid,
             equality_operator: outside_catalog(eq_opr),
             collation: collation_name(ty),
+            composite: base.oid == pg_sys::RECORDOID || pg_sys::get_typ_typrelid(base.oid) != pg_sys::InvalidOid,
             exact_number: [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID, pg_sys::NUMERICOID].contains(&base.oid),
             pseudo: pg_sys::get_typtype(base.oid) as u8 == pg_sys::TYPTYPE_PSEUDO,
         }

@@ -138,6 +138,10 @@ impl<'q> Analyzer<'q> {
         }
         let args = call.args();
         let &[arg] = args.as_slice() else { return Ok(AggKind::Recompute) };
+        if self.types.facts(arg.ty()).composite {
+            // A row with a NULL in it counts, but is not "IS NOT NULL".
+            return Ok(AggKind::Recompute);
+        }
         let argument = || self.scalar(arg, row);
         Ok(match name.as_str() {
             // The order of equal extremes is no matter, and DISTINCT changes nothing about them.
