@@ -32,7 +32,13 @@ impl Session {
         Ok(Session { client })
     }
 
-    /// Runs one or more statements, without a look at what they return.
+    /// Runs statements one by one, as someone would type them: each is a transaction of its own outside of BEGIN … COMMIT.
+    /// There must be no semicolon inside any of them.
+    pub fn each(&mut self, sql: &str) -> Outcome {
+        sql.split(';').filter(|statement| !statement.trim().is_empty()).try_for_each(|statement| self.run(statement))
+    }
+
+    /// Runs one or more statements, without a look at what they return; together they are one transaction.
     pub fn run(&mut self, sql: &str) -> Outcome {
         self.client.batch_execute(sql).during(abridged(sql))
     }

@@ -53,12 +53,14 @@ impl Shared {
         self.server.get_or_init(start).as_ref().map_err(|error: &Failure| error.clone())
     }
 
-    /// A trial on this server; when it fails, the log is kept and its end shown.
+    /// A trial on this server; when it fails, the log so far is kept.
     pub fn trial(&self, name: &str, test: impl FnOnce(&Server) -> Outcome + Send + 'static) -> Trial {
         let shared = self.clone();
         trial(self.version, name, move || {
             let server = shared.server()?;
-            test(server)
+            test(server).inspect_err(|_| {
+                let _ = server.keep_log("shared");
+            })
         })
     }
 }

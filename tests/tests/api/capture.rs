@@ -21,12 +21,12 @@ const IDENTITY: &str = "SELECT relreplident FROM pg_class WHERE oid = 't'::regcl
 fn replica_identity(server: &Server) -> Outcome {
     let mut session = arrange(server, "identity", "CREATE TABLE t (id int PRIMARY KEY, a int)")?;
     assert_text(&mut session, IDENTITY, "d")?;
-    session.run("SELECT pgtrickle.create_stream_table('one', 'SELECT id, a FROM t', schedule => '1h')")?;
-    session.run("SELECT pgtrickle.create_stream_table('two', 'SELECT id FROM t', schedule => '1h')")?;
+    session.each("SELECT pgtrickle.create_stream_table('one', 'SELECT id, a FROM t', schedule => '1h')")?;
+    session.each("SELECT pgtrickle.create_stream_table('two', 'SELECT id FROM t', schedule => '1h')")?;
     assert_text(&mut session, IDENTITY, "f")?;
-    session.run("SELECT pgtrickle.drop_stream_table('one')")?;
+    session.each("SELECT pgtrickle.drop_stream_table('one')")?;
     assert_text(&mut session, IDENTITY, "f")?;
-    session.run("SELECT pgtrickle.drop_stream_table('two')")?;
+    session.each("SELECT pgtrickle.drop_stream_table('two')")?;
     wait::until("it is put back", wait::PATIENCE, || Ok(session.text(IDENTITY)? == "d"))
 }
 
@@ -34,8 +34,8 @@ fn replica_identity_refused(server: &Server) -> Outcome {
     let mut session = arrange(server, "unmanaged", "CREATE TABLE t (id int PRIMARY KEY); SET pg_trickle.manage_replica_identity = off")?;
     let create = "SELECT pgtrickle.create_stream_table('st', 'SELECT id FROM t', schedule => '1h')";
     assert_error(&mut session, create, "55000", &["REPLICA IDENTITY", "hint"])?;
-    session.run("ALTER TABLE t REPLICA IDENTITY FULL")?;
-    session.run(create)
+    session.each("ALTER TABLE t REPLICA IDENTITY FULL")?;
+    session.each(create)
 }
 
 /// A transaction that was writing before the creation and ends after it belongs to the contents.
@@ -48,18 +48,18 @@ fn fill_does_not_block(server: &Server) -> Outcome {
             let mut slowest = Duration::ZERO;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let started = std::time::Instant::now();
-                writer.run("INSERT INTO filling.t VALUES (0)")?;
+                writer.each("INSERT INTO filling.t VALUES (0)")?;
                 slowest = slowest.max(started.elapsed());
             }
             Ok(slowest)
         });
-        let created = session.run("SELECT pgtrickle.create_stream_table('st', 'SELECT a, count(*) AS n FROM t GROUP BY a', schedule => '1h')");
+        let created = session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a, count(*) AS n FROM t GROUP BY a', schedule => '1h')");
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let slowest = writing.join().expect("the writer panicked")?;
         created?;
         Ok(slowest)
     })?;
-    session.run("SELECT pgtrickle.refresh_stream_table('st')")?;
+    session.each("SELECT pgtrickle.refresh_stream_table('st')")?;
     pgtrickle_tests::oracle::assert_exact(&mut session, "st", "SELECT a, count(*) AS n FROM t GROUP BY a")?;
     if slowest > Duration::from_secs(5) {
         return Err(Failure::new(format!("a writer waited {slowest:?}")));
@@ -70,11 +70,11 @@ fn fill_does_not_block(server: &Server) -> Outcome {
 fn buffers_stay_small(server: &Server) -> Outcome {
     const LIMIT_BYTES: i64 = 48 << 20;
     let mut session = arrange(server, "small", "CREATE TABLE t (a int, pad text)")?;
-    session.run("SELECT pgtrickle.create_stream_table('st', 'SELECT a, count(pad) AS n FROM t GROUP BY a', schedule => '1h')")?;
+    session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a, count(pad) AS n FROM t GROUP BY a', schedule => '1h')")?;
     let size = "SELECT coalesce(sum(buffer_bytes), 0) FROM pgtrickle.change_buffer_sizes() WHERE source_oid = 'small.t'::regclass";
     for round in 0..15 {
-        session.run("INSERT INTO t SELECT i % 10, repeat('p', 100) FROM generate_series(1, 50000) i")?;
-        session.run("SELECT pgtrickle.refresh_stream_table('st')")?;
+        session.each("INSERT INTO t SELECT i % 10, repeat('p', 100) FROM generate_series(1, 50000) i")?;
+        session.each("SELECT pgtrickle.refresh_stream_table('st')")?;
         let bytes = session.number(size)?;
         if bytes > LIMIT_BYTES {
             return Err(Failure::new(format!("{bytes} bytes of buffer after round {round}")));
@@ -86,8 +86,8 @@ fn buffers_stay_small(server: &Server) -> Outcome {
 /// Unrelated WAL must not be retained by a slot whose sources are idle.
 fn idle_slot_advances(server: &Server) -> Outcome {
     let mut session = arrange(server, "idle", "CREATE TABLE t (a int); CREATE TABLE unrelated (a int)")?;
-    session.run("SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t', schedule => '1h')")?;
-    session.run("INSERT INTO unrelated SELECT generate_series(1, 100000)")?;
+    session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t', schedule => '1h')")?;
+    session.each("INSERT INTO unrelated SELECT generate_series(1, 100000)")?;
     let end = session.text("SELECT pg_current_wal_insert_lsn()")?;
     let passed = format!("SELECT bool_and(confirmed_flush_lsn >= '{end}') FROM pgtrickle.slot_health()");
     wait::until("the slot advances", wait::PATIENCE, || session.holds(&passed))
@@ -97,13 +97,13 @@ fn many_sources(server: &Server) -> Outcome {
     let mut session = arrange(server, "sources", "SELECT 1")?;
     let mut query = String::from("SELECT 0 AS n");
     for n in 0..30 {
-        session.run(&format!("CREATE TABLE t{n} (a int)"))?;
+        session.each(&format!("CREATE TABLE t{n} (a int)"))?;
         query.push_str(&format!(" UNION ALL SELECT a FROM t{n}"));
     }
-    session.run(&format!("SELECT pgtrickle.create_stream_table('st', '{query}', schedule => '1h')"))?;
+    session.each(&format!("SELECT pgtrickle.create_stream_table('st', '{query}', schedule => '1h')"))?;
     for n in 0..30 {
-        session.run(&format!("INSERT INTO t{n} VALUES ({n})"))?;
+        session.each(&format!("INSERT INTO t{n} VALUES ({n})"))?;
     }
-    session.run("SELECT pgtrickle.refresh_stream_table('st')")?;
+    session.each("SELECT pgtrickle.refresh_stream_table('st')")?;
     pgtrickle_tests::oracle::assert_exact(&mut session, "st", &query)
 }
