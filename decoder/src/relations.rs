@@ -82,7 +82,11 @@ struct Entry {
 /// All that is known.
 pub struct Relations {
     wanted: Tables,
-    entries: HashMap<u32, Entry>,
+    entries: Vec<Entry>,
+    /// Places in `entries`, by the physical relation.
+    places: HashMap<u32, usize>,
+    /// The relation that was asked for last and its place: changes come in runs.
+    last: (u32, usize),
     announced: HashMap<u32, Announced>,
     /// Physical relations whose changes made decoding fail again and again, and how.
     quarantined: HashMap<u32, String>,
@@ -93,14 +97,21 @@ impl Relations {
     /// Of a run that wants these tables.
     pub fn new(wanted: Tables) -> Self {
         REGISTER.call_once(|| relation::on_invalidation(invalidated));
-        let (entries, announced, quarantined) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Relations { wanted, entries, announced, quarantined, released: Vec::new() }
+        Relations {
+            wanted,
+            entries: Vec::new(),
+            places: HashMap::new(),
+            last: (0, 0),
+            announced: HashMap::new(),
+            quarantined: HashMap::new(),
+            released: Vec::new(),
+        }
     }
 
     /// Treats a physical relation as one whose changes cannot be told.
     pub fn quarantine(&mut self, relid: u32, reason: String) {
         self.quarantined.insert(relid, reason);
-        self.entries.remove(&relid);
+        invalidated(relid);
     }
 
     /// Quarantined relations that turned out to be captured no more, since this was last asked.
@@ -108,14 +119,29 @@ impl Relations {
         std::mem::take(&mut self.released)
     }
 
+    /// The place of what is known of a relation, known anew if need be.
     #[inline]
-    fn refresh(&mut self, relation: Relation<'_>) {
+    fn place(&mut self, relation: Relation<'_>) -> usize {
         let relid = relation.oid();
-        let valid = self.entries.get(&relid).is_some_and(|e| e.stamp == stamp(&e.relids));
-        if !valid {
-            let entry = self.look_up(relation);
-            self.entries.insert(relid, entry);
+        if self.last.0 != relid {
+            let next = self.entries.len();
+            self.last = (relid, *self.places.entry(relid).or_insert(next));
         }
+        let place = self.last.1;
+        let valid = self.entries.get(place).is_some_and(|e| e.stamp == stamp(&e.relids));
+        if !valid {
+            // Should looking fail, the place must not belong to the relation.
+            self.last = (0, 0);
+            self.places.remove(&relid);
+            let entry = self.look_up(relation);
+            match self.entries.get_mut(place) {
+                Some(old) => *old = entry,
+                None => self.entries.push(entry),
+            }
+            self.places.insert(relid, place);
+            self.last = (relid, place);
+        }
+        place
     }
 
     /// The published relations that a physical one, or a partitioned one, is part of.
@@ -174,10 +200,8 @@ impl Relations {
     /// What a physical relation is part of (nothing if nobody wants it), and what announcing that needs.
     #[inline]
     pub fn parts(&mut self, relation: Relation<'_>) -> (&mut [Capture], Announcements<'_>) {
-        self.refresh(relation);
-        let Relations { entries, announced, .. } = self;
-        let captures = entries.get_mut(&relation.oid()).map_or(&mut [] as &mut [Capture], |e| &mut e.captures);
-        (captures, Announcements(announced))
+        let place = self.place(relation);
+        (&mut self.entries[place].captures, Announcements(&mut self.announced))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::shmem::{DbShared, SOURCE_PLACES};
 use pgrx::prelude::*;
 use pgtrickle_apply::{At, Sink, StreamError};
 use pgtrickle_pg::heap::{Prefix, RawRow, Transaction};
-use pgtrickle_pg::{origin, worker};
+use pgtrickle_pg::{class, depend, origin, worker};
 use pgtrickle_wire::{
     Begin, Body, Commit, Degraded, LogicalMessage, Progress, RawTuple, Reinit, Relation, Row, RowKind, Truncate,
 };
@@ -182,6 +182,10 @@ impl Applier {
         let update = || Spi::connect_mut(|client| client.update(DEGRADE, None, &arguments).map(|_| ()));
         if let Err(e) = self.transaction().with_snapshot(update) {
             error!("could not write pgtrickle.pgt_change_tracking: {e}");
+        }
+        if class::owner(relid).is_some() {
+            // So that the plugin looks at what was just written.
+            depend::invalidate(relid);
         }
         let reason = json_string(reason);
         self.alerts.push(format!(r#"{{"event":"reinitialize_needed","source_relid":{relid},"reason":{reason}}}"#));
