@@ -1,5 +1,6 @@
 //! Which output columns identify a row: by them the stream table's rows are found without looking at the rest.
 
+use crate::dependencies::{dependencies, reduce};
 use crate::ir::{Conjunct, JoinKind, Rel, Scalar, SourceId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,28 +9,38 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct KnownKeys {
     /// The primary keys of sources, by attribute number.
     pub sources: BTreeMap<SourceId, Vec<i16>>,
-    /// How many of a stage's first columns are its key.
-    pub stages: Vec<usize>,
+    /// The keys of what stages keep, by column.
+    pub stages: Vec<Vec<usize>>,
+}
+
+/// The columns among the keys of a grouping that are enough to tell its groups apart.
+pub fn group_key(input: &Rel, keys: &[Scalar], known: &KnownKeys) -> Vec<usize> {
+    let keys = Rel::Map { input: Box::new(input.clone()), exprs: keys.to_vec() };
+    reduce((0..keys.arity()).collect(), &keys.cols(), &dependencies(&keys, known))
 }
 
 /// Output columns (from 0) that no two rows share, compared with NULL equal to NULL; as few as is easily seen. No columns
 /// means at most one row, `None` that duplicates are possible.
 pub fn key(rel: &Rel, known: &KnownKeys) -> Option<Vec<usize>> {
+    Some(reduce(any_key(rel, known)?, &rel.cols(), &dependencies(rel, known)))
+}
+
+fn any_key(rel: &Rel, known: &KnownKeys) -> Option<Vec<usize>> {
     match rel {
         Rel::Scan { source, columns, .. } => known.sources.get(source)?.iter().map(|k| position(columns, k)).collect(),
-        Rel::State { stage, .. } => Some((0..*known.stages.get(*stage)?).collect()),
+        Rel::State { stage, .. } => known.stages.get(*stage).cloned(),
         Rel::Values { rows, .. } => (rows.len() < 2).then(Vec::new),
-        Rel::Filter { input, .. } => key(input, known),
-        Rel::Map { input, exprs } => key(input, known)?.iter().map(|k| kept(exprs, *k)).collect(),
+        Rel::Filter { input, .. } => any_key(input, known),
+        Rel::Map { input, exprs } => any_key(input, known)?.iter().map(|k| kept(exprs, *k)).collect(),
         Rel::Aggregate { keys, .. } => Some((0..keys.len()).collect()),
         Rel::Repeat { .. } => None,
         Rel::UnionAll { inputs } => match inputs.as_slice() {
-            [only] => key(only, known),
+            [only] => any_key(only, known),
             _ => None,
         },
-        Rel::Join { kind: JoinKind::Semi | JoinKind::Anti, left, .. } => key(left, known),
+        Rel::Join { kind: JoinKind::Semi | JoinKind::Anti, left, .. } => any_key(left, known),
         Rel::Join { left, right, on, .. } => {
-            joined(key(left, known)?, key(right, known)?, on, left.arity(), rel_is_inner(rel))
+            joined(any_key(left, known)?, any_key(right, known)?, on, left.arity(), rel_is_inner(rel))
         }
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod cut;
 pub mod delta;
+pub mod dependencies;
 pub mod ir;
 pub mod keys;
 pub mod lower;

@@ -3,7 +3,7 @@
 use crate::cut::cut;
 use crate::delta::{Changed, delta};
 use crate::ir::{Col, Rel, SourceId, Ty};
-use crate::keys::{KnownKeys, key};
+use crate::keys::{KnownKeys, group_key, key};
 use crate::plan::Catalog;
 use crate::plan::root::RootPlan;
 use crate::plan::stage::StagePlan;
@@ -154,10 +154,12 @@ impl Program {
     pub fn new(definition: &Definition, target: &Target) -> Result<Program, Unsupported> {
         let stages = cut(&definition.root)?;
         let primary_key = |source: &SourceInfo| Some((source.id, source.primary_key.clone()?));
-        let known = KnownKeys {
-            sources: definition.sources.iter().filter_map(primary_key).collect(),
-            stages: stages.stages.iter().map(|stage| stage.keys.len()).collect(),
-        };
+        let sources = definition.sources.iter().filter_map(primary_key).collect();
+        let mut known = KnownKeys { sources, stages: Vec::new() };
+        for stage in &stages.stages {
+            let key = group_key(&stage.input, &stage.keys, &known);
+            known.stages.push(key);
+        }
         let identity = key(&stages.root, &known).map_or(Identity::Bag, |columns| Identity::Key { columns });
         let cols = stages.root.cols();
         Ok(Program {
