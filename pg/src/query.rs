@@ -109,6 +109,16 @@ pub struct Target<'q> {
     pub junk: bool,
 }
 
+/// A term of ORDER BY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SortKey {
+    /// Which target it sorts by.
+    pub sort_group: u32,
+    /// The `<` or `>` to sort by.
+    pub operator: pg_sys::Oid,
+    pub nulls_first: bool,
+}
+
 /// What a query has beyond SELECT … FROM … WHERE.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Features {
@@ -128,8 +138,8 @@ pub struct Features {
     pub ordered: bool,
     /// LIMIT, OFFSET or FETCH.
     pub limited: bool,
-    /// Limited to a constant number of rows, at least one, from the first.
-    pub limited_to_some: bool,
+    /// Limited to this constant number of rows, from the first, without ties.
+    pub limit: Option<i64>,
     /// FOR UPDATE and the like.
     pub locking: bool,
     /// A data-modifying statement in WITH.
@@ -244,23 +254,25 @@ impl<'q> Query<'q> {
             distinct_on: q.hasDistinctOn,
             ordered: !q.sortClause.is_null(),
             limited: !q.limitCount.is_null() || !q.limitOffset.is_null(),
-            limited_to_some: q.limitOffset.is_null() && self.positive_limit(),
+            limit: self.constant_limit(),
             locking: !q.rowMarks.is_null(),
             modifying_cte: q.hasModifyingCTE,
             row_security: q.hasRowSecurity,
         }
     }
 
-    fn positive_limit(&self) -> bool {
-        if self.get().limitCount.is_null() {
-            return false;
+    fn constant_limit(&self) -> Option<i64> {
+        let q = self.get();
+        let ties = q.limitOption == pg_sys::LimitOption::LIMIT_OPTION_WITH_TIES;
+        if q.limitCount.is_null() || !q.limitOffset.is_null() || ties {
+            return None;
         }
         // SAFETY: folding copies; the tag decides the struct; LIMIT is coerced to bigint, which is passed by value.
         unsafe {
-            let limit = pg_sys::eval_const_expressions(std::ptr::null_mut(), self.get().limitCount);
-            (*limit).type_ == pg_sys::NodeTag::T_Const
-                && !(*limit.cast::<pg_sys::Const>()).constisnull
-                && (*limit.cast::<pg_sys::Const>()).constvalue.value() as i64 > 0
+            let limit = pg_sys::eval_const_expressions(std::ptr::null_mut(), q.limitCount);
+            let constant = limit.cast::<pg_sys::Const>();
+            let known = (*limit).type_ == pg_sys::NodeTag::T_Const && !(*constant).constisnull;
+            known.then(|| (*constant).constvalue.value() as i64)
         }
     }
 
@@ -300,6 +312,20 @@ impl<'q> Query<'q> {
         // SAFETY: groupClause holds SortGroupClause nodes.
         unsafe {
             pointers::<pg_sys::SortGroupClause>(self.get().groupClause).map(|c| (*c).tleSortGroupRef).collect()
+        }
+    }
+
+    /// ORDER BY.
+    pub fn order_by(&self) -> Vec<SortKey> {
+        // SAFETY: sortClause holds SortGroupClause nodes.
+        unsafe {
+            pointers::<pg_sys::SortGroupClause>(self.get().sortClause)
+                .map(|clause| SortKey {
+                    sort_group: (*clause).tleSortGroupRef,
+                    operator: (*clause).sortop,
+                    nulls_first: (*clause).nulls_first,
+                })
+                .collect()
         }
     }
 

@@ -41,6 +41,8 @@ pub struct TypeFacts {
     pub equality_operator: Option<String>,
     /// The qualified collation, if it is not the type's own.
     pub collation: Option<String>,
+    /// An array type.
+    pub array: bool,
     /// A row type: `IS NULL` asks about its columns, not about itself.
     pub composite: bool,
     /// smallint, integer, bigint or numeric, or a domain over one.
@@ -64,6 +66,7 @@ pub fn facts(printing: &Printing, ty: TypeRef) -> TypeFacts {
             sortable: (*cache).lt_opr != pg_sys::InvalidOid,
             equality_operator: outside_catalog(eq_opr),
             collation: collation_name(ty),
+            array: pg_sys::get_element_type(base.oid) != pg_sys::InvalidOid,
             composite: base.oid == pg_sys::RECORDOID || pg_sys::get_typ_typrelid(base.oid) != pg_sys::InvalidOid,
             exact_number: [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID, pg_sys::NUMERICOID].contains(&base.oid),
             pseudo: pg_sys::get_typtype(base.oid) as u8 == pg_sys::TYPTYPE_PSEUDO,
@@ -117,20 +120,37 @@ unsafe fn equality(base: TypeRef, eq_opr: pg_sys::Oid) -> TypeEquality {
     }
 }
 
+/// `OPERATOR(schema.name)` of an operator.
+pub fn operator_name(operator: pg_sys::Oid) -> String {
+    // SAFETY: reads the catalog; names are fresh C strings.
+    unsafe {
+        let schema = text(pg_sys::quote_identifier(pg_sys::get_namespace_name(operator_namespace(operator))));
+        format!("OPERATOR({schema}.{})", text(pg_sys::get_opname(operator)))
+    }
+}
+
+/// # Safety
+/// There is such an operator.
+unsafe fn operator_namespace(operator: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: the tuple stays pinned while it is read.
+    unsafe {
+        let key = pg_sys::Datum::from(operator);
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::OPEROID as i32, key);
+        assert!(!tuple.is_null(), "operator {} exists", operator.to_u32());
+        let namespace = (*pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_operator>(tuple)).oprnamespace;
+        pg_sys::ReleaseSysCache(tuple);
+        namespace
+    }
+}
+
 /// `OPERATOR(schema.name)` of an operator that `=` would not find under `search_path = pg_catalog`.
 fn outside_catalog(operator: pg_sys::Oid) -> Option<String> {
     if operator == pg_sys::InvalidOid {
         return None;
     }
-    // SAFETY: reads the catalog; names are fresh C strings.
-    unsafe {
-        let function_namespace = pg_sys::get_func_namespace(pg_sys::get_opcode(operator));
-        if function_namespace == pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE) {
-            return None;
-        }
-        let schema = text(pg_sys::quote_identifier(pg_sys::get_namespace_name(function_namespace)));
-        Some(format!("OPERATOR({schema}.{})", text(pg_sys::get_opname(operator))))
-    }
+    // SAFETY: the type cache has found the operator.
+    let namespace = unsafe { operator_namespace(operator) };
+    (namespace != pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE)).then(|| operator_name(operator))
 }
 
 /// The collation's qualified name, if it is not what a plain column of the type would have.

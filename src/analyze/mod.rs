@@ -7,7 +7,8 @@
 //! |---|---|
 //! | `from` | FROM, joins of all kinds, WHERE |
 //! | `node` | rows on the way, join conditions |
-//! | `subquery` | EXISTS, IN, ANY, ALL, scalar subqueries |
+//! | `subquery` | EXISTS, IN, ANY, ALL as conditions |
+//! | `value` | scalar subqueries, ARRAY(SELECT …), EXISTS as values |
 //! | `target` | one SELECT: its clauses in the order in which SQL evaluates them |
 //! | `aggregate` | GROUP BY, aggregates, HAVING |
 //! | `setop` | UNION, INTERSECT, EXCEPT |
@@ -26,6 +27,7 @@ mod sources;
 mod subquery;
 mod target;
 pub mod tree;
+mod value;
 
 pub use refuse::Refusal;
 pub use sources::{Capture, Source};

@@ -54,6 +54,13 @@ impl Sources {
         self.scanned.borrow().values().map(|(relation, columns)| source(relation, columns)).collect()
     }
 
+    /// The primary keys of what has been scanned.
+    pub(super) fn primary_keys(&self) -> BTreeMap<SourceId, Vec<i16>> {
+        let scanned = self.scanned.borrow();
+        let keys = scanned.iter().filter_map(|(id, (relation, _))| Some((SourceId(*id), relation.primary_key.clone()?)));
+        keys.collect()
+    }
+
     fn note(&self, relation: &Relation, columns: &[i16]) {
         let mut scanned = self.scanned.borrow_mut();
         let (_, known) =

@@ -1,0 +1,491 @@
+//! Subqueries whose value an expression uses: one more column, joined to the row.
+//!
+//! If the subquery depends on the row outside, then through equalities, and it is grouped by their inner sides:
+//!
+//! ```text
+//! value of (SELECT agg FROM S WHERE S.k = L.k)  = L left join (SELECT k, agg FROM S GROUP BY k) on k
+//! value of (SELECT x FROM S WHERE S.k = L.k)    = L left join S on k, if k is a key of S; else the same with
+//!                                                 agg = the only x, an error if there are several
+//! ```
+
+use super::aggregate::{Groups, count};
+use super::node::{Condition, Node, Sides, sublinks};
+use super::scalar::Row;
+use super::subquery::{Inner, selected};
+use super::target::{needed_below, needed_by};
+use super::{Analyzer, Frame, Mapped, opaque};
+use pgtrickle_engine::ir::{Agg, AggKind, Conjunct, Equality, JoinKind, Rel, Scalar, Ty};
+use pgtrickle_engine::keys::{KnownKeys, key};
+use pgtrickle_engine::sql;
+use pgtrickle_engine::sql::Sql;
+use pgtrickle_pg::expr::{Expr, Hole, Shape, SublinkKind, Walk};
+use pgtrickle_pg::query::Query;
+use pgtrickle_pg::types::{self, TypeRef};
+
+impl<'q> Analyzer<'q> {
+    /// The rows for which a condition on the values of subqueries holds.
+    pub(super) fn filtered_by_value(
+        &self,
+        frame: &Frame<'_, 'q>,
+        node: Node<'q>,
+        condition: Condition<'q>,
+    ) -> Mapped<Node<'q>> {
+        let mut node = node;
+        while let Some(value) = missing(&node, condition.expr) {
+            let rows = if rejects_null(condition.expr, value) { Rows::WithValue } else { Rows::All };
+            node = self.with_value(frame, node, value, rows)?;
+        }
+        self.filtered_plainly(node, &[condition])
+    }
+
+    /// The node with the values of expressions among its columns, and where they are.
+    pub(super) fn with_columns(
+        &self,
+        frame: &Frame<'_, 'q>,
+        node: Node<'q>,
+        exprs: &[Expr<'q>],
+    ) -> Mapped<(Node<'q>, Vec<usize>)> {
+        let node = self.with_values(frame, node, exprs)?;
+        let values = self.scalars(exprs, &Row { cols: &node.cols, find: &|e| node.find(e) })?;
+        let mut columns: Vec<Scalar> = node.cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
+        let mut positions = Vec::new();
+        for value in values {
+            positions.push(value.column.unwrap_or(columns.len()));
+            if value.column.is_none() {
+                columns.push(value);
+            }
+        }
+        let rel = super::map(node.rel.clone(), columns)?;
+        Ok((node.become_rel(rel), positions))
+    }
+
+    /// The node with one more column for each subquery in the expressions.
+    pub(super) fn with_values(
+        &self,
+        frame: &Frame<'_, 'q>,
+        mut node: Node<'q>,
+        exprs: &[Expr<'q>],
+    ) -> Mapped<Node<'q>> {
+        for expr in exprs {
+            while let Some(value) = missing(&node, *expr) {
+                node = self.with_value(frame, node, value, Rows::All)?;
+            }
+        }
+        Ok(node)
+    }
+
+    fn with_value(
+        &self,
+        frame: &Frame<'_, 'q>,
+        node: Node<'q>,
+        value: Expr<'q>,
+        rows: Rows,
+    ) -> Mapped<Node<'q>> {
+        let Shape::Sublink(sublink) = value.shape() else { return opaque("it has a subquery in an expression") };
+        let at = node.width();
+        let mut node = match sublink.kind() {
+            SublinkKind::Exists => self.with_existence(frame, node, sublink.query())?,
+            SublinkKind::Scalar => self.with_scalar(frame, node, sublink.query(), rows)?,
+            SublinkKind::Array => self.with_array(frame, node, value, sublink.query())?,
+            _ => return opaque("it uses the truth of IN, ANY or ALL over a subquery as a value"),
+        };
+        node.values.push((value, at));
+        Ok(node)
+    }
+
+    /// EXISTS as a value: whether there is a group for the row.
+    fn with_existence(&self, frame: &Frame<'_, 'q>, outer: Node<'q>, query: Query<'q>) -> Mapped<Node<'q>> {
+        let inner = self.inner(frame, query, |_| Vec::new())?;
+        if inner.correlated.is_empty() {
+            let found = Scalar::deparsed("(c1 > 0)", vec![0], Ty::new("boolean"), true);
+            let rel = inner.node.rel.aggregate(vec![], vec![count()])?.map(vec![found])?;
+            let rel = outer.rel.clone().join(JoinKind::Inner, rel, vec![])?;
+            return Ok(outer.become_rel(rel));
+        }
+        let keyed = self.correlation(&outer, &inner)?;
+        let rel = inner.node.rel.aggregate(keyed.keys.clone(), vec![])?;
+        let yes = Scalar::deparsed("true", vec![], Ty::new("boolean"), true);
+        self.beside_groups(outer, rel, &keyed, yes, &sql!("false"))
+    }
+
+    /// A scalar subquery that is no aggregation: it must not have more than one row.
+    fn with_only(
+        &self,
+        frame: &Frame<'_, 'q>,
+        outer: Node<'q>,
+        query: Query<'q>,
+        rows: Rows,
+    ) -> Mapped<Node<'q>> {
+        let target = selected(query, &[1])[0];
+        let f = query.features();
+        if f.limited && f.limit != Some(1) || f.distinct && (f.limited || query.is_correlated()) {
+            return opaque("a scalar subquery has LIMIT, OFFSET or DISTINCT");
+        }
+        let inner = if f.distinct {
+            let node = Node::new(self.query(&frame.inside(query), &[1])?, []);
+            Inner { node, targets: vec![0], correlated: Vec::new() }
+        } else {
+            let sort = |query| if f.limited { sort_exprs(query) } else { Vec::new() };
+            self.inner(frame, query, |query| [target].into_iter().chain(sort(query)).collect())?
+        };
+        let value = &inner.node.cols[inner.targets[0]];
+        if !f.limited && !inner.correlated.is_empty() && self.is_single(&outer, &inner)? {
+            return self.with_partner(outer, inner, rows);
+        }
+        let first = sql!("(array_agg({}{}))[1]", Sql::column(inner.targets[0]), order(query, &inner)?);
+        if self.types.facts(target.ty()).array {
+            return opaque("a scalar subquery selects an array");
+        }
+        let call = match f.limited {
+            true => first,
+            // A subquery with two rows raises the error that PostgreSQL would raise.
+            false => sql!(
+                "CASE WHEN count(*) > 1 THEN (SELECT NULL::{} FROM (VALUES (1), (2)) AS several) ELSE {} END",
+                value.ty.sql,
+                first
+            ),
+        };
+        let call = Scalar { sql: call, ..Scalar::deparsed("", inner.targets.clone(), value.ty.clone(), false) };
+        self.with_aggregate(outer, inner, call, None, rows)
+    }
+
+    /// ARRAY(SELECT …).
+    fn with_array(
+        &self,
+        frame: &Frame<'_, 'q>,
+        outer: Node<'q>,
+        value: Expr<'q>,
+        query: Query<'q>,
+    ) -> Mapped<Node<'q>> {
+        let target = selected(query, &[1])[0];
+        let f = query.features();
+        if f.limited || f.distinct || self.types.facts(target.ty()).array {
+            return opaque("it has ARRAY(SELECT …) with LIMIT, DISTINCT or of arrays");
+        }
+        let inner = self.inner(frame, query, |query| {
+            [target].into_iter().chain(sort_exprs(query)).collect()
+        })?;
+        let ty = self.types.ty(value.ty());
+        let empty = sql!("'{}'::{}", "{}", ty.sql);
+        let call = sql!("array_agg({}{})", Sql::column(inner.targets[0]), order(query, &inner)?);
+        let call = Scalar { sql: call, ..Scalar::deparsed("", inner.targets.clone(), ty, false) };
+        self.with_aggregate(outer, inner, call, Some(empty), Rows::All)
+    }
+
+    /// Joins the value of one aggregate over a subquery, or `empty` (else NULL) where that has no rows.
+    fn with_aggregate(
+        &self,
+        outer: Node<'q>,
+        inner: Inner<'q>,
+        call: Scalar,
+        empty: Option<Sql>,
+        rows: Rows,
+    ) -> Mapped<Node<'q>> {
+        let agg = Agg { call, kind: AggKind::Recompute, filter: None };
+        if inner.correlated.is_empty() {
+            let rel = inner.node.rel.aggregate(vec![], vec![agg])?;
+            let col = &rel.cols()[0];
+            let value = match empty {
+                Some(empty) => sql!("COALESCE(c1, {})", empty),
+                None => sql!("c1"),
+            };
+            let value = Scalar { sql: value, ..Scalar::deparsed("", vec![0], col.ty.clone(), false) };
+            let rel = outer.rel.clone().join(JoinKind::Inner, rel.map(vec![value])?, vec![])?;
+            return Ok(outer.become_rel(rel));
+        }
+        let keyed = self.correlation(&outer, &inner)?;
+        let rel = inner.node.rel.aggregate(keyed.keys.clone(), vec![agg])?;
+        let at = keyed.keys.len();
+        let value = Scalar::column(at, &rel.cols()[at]);
+        match empty {
+            None if rows == Rows::WithValue => self.with_groups(outer, rel, &keyed, value),
+            empty => self.beside_groups(outer, rel, &keyed, value, &empty.unwrap_or_else(|| Sql::text("NULL"))),
+        }
+    }
+
+    /// Whether each row outside has at most one partner in the subquery.
+    fn is_single(&self, outer: &Node<'q>, inner: &Inner<'q>) -> Mapped<bool> {
+        let known = KnownKeys { sources: self.sources.primary_keys(), stages: Vec::new() };
+        let Some(key) = key(&inner.node.rel, &known) else { return Ok(false) };
+        let equated: Vec<usize> =
+            self.outer_conditions(outer, inner)?.iter().filter_map(|on| on.equi).map(|(_, right)| right).collect();
+        Ok(key.iter().all(|column| equated.contains(column)))
+    }
+
+    /// The subquery's conditions on the row outside, over outer ++ inner.
+    pub(super) fn outer_conditions(&self, outer: &Node<'q>, inner: &Inner<'q>) -> Mapped<Vec<Conjunct>> {
+        let cols = [outer.cols.clone(), inner.node.cols.clone()].concat();
+        let left = |e: Expr<'q>| outer.find_outer(e);
+        let sides = Sides { cols: &cols, width: outer.width(), left: &left, right: &|e| inner.node.find(e) };
+        self.conjuncts(&inner.correlated, &sides)
+    }
+
+    /// Joins a subquery of which each row outside has at most one row.
+    fn with_partner(&self, outer: Node<'q>, inner: Inner<'q>, rows: Rows) -> Mapped<Node<'q>> {
+        let on = self.outer_conditions(&outer, &inner)?;
+        let kind = if rows == Rows::WithValue { JoinKind::Inner } else { JoinKind::Left };
+        let at = outer.width() + inner.targets[0];
+        let joined = outer.rel.clone().join(kind, inner.node.rel, on)?;
+        let cols = joined.cols();
+        let columns = (0..outer.width()).chain([at]).map(|i| Scalar::column(i, &cols[i])).collect();
+        Ok(outer.become_rel(joined.map(columns)?))
+    }
+
+    /// A scalar subquery. If it is one aggregation, it has exactly one row.
+    fn with_scalar(
+        &self,
+        frame: &Frame<'_, 'q>,
+        outer: Node<'q>,
+        query: Query<'q>,
+        rows: Rows,
+    ) -> Mapped<Node<'q>> {
+        let f = query.features();
+        let one_row = query.is_select()
+            && query.set_operations().is_none()
+            && f.grouped
+            && query.group_by().is_empty()
+            && query.having().is_none()
+            && !(f.grouping_sets || f.limited || f.windows || f.target_srfs);
+        if !one_row {
+            return self.with_only(frame, outer, query, rows);
+        }
+        if !query.is_correlated() {
+            let rel = self.query(&frame.inside(query), &[1])?;
+            let rel = outer.rel.clone().join(JoinKind::Inner, rel, vec![])?;
+            return Ok(outer.become_rel(rel));
+        }
+        self.with_correlated_scalar(frame, outer, query, rows)
+    }
+
+    fn with_correlated_scalar(
+        &self,
+        frame: &Frame<'_, 'q>,
+        outer: Node<'q>,
+        query: Query<'q>,
+        rows: Rows,
+    ) -> Mapped<Node<'q>> {
+        let within = frame.inside(query);
+        let target = selected(query, &[1])[0];
+        let mut groups = Groups::default();
+        groups.collect(target);
+        if !groups.keys.is_empty() || target.reads_outer() {
+            return opaque("a correlated scalar subquery selects more than aggregates");
+        }
+        let mut needed = needed_by(&groups.calls);
+        needed.extend(needed_below(&within));
+        let (node, correlated) = self.from_where_within(&within, &needed)?;
+        let inner = Inner { node, targets: Vec::new(), correlated };
+        let keyed = self.correlation(&outer, &inner)?;
+        let row = Row { cols: &inner.node.cols, find: &|e| inner.node.find(e) };
+        let calls = groups.calls.iter().map(|&call| self.aggregate(&within, call, &row)).collect::<Mapped<_>>()?;
+        let empty = self.over_nothing(target)?;
+        let rel = inner.node.rel.clone().aggregate(keyed.keys.clone(), calls)?;
+        let keys = keyed.keys.len();
+        let find = |e: Expr<'q>| groups.find(e).map(|at| at + keys);
+        let value = self.scalar(target, &Row { cols: &rel.cols(), find: &find })?;
+        match empty {
+            None if rows == Rows::WithValue => self.with_groups(outer, rel, &keyed, value),
+            empty => self.beside_groups(outer, rel, &keyed, value, &empty.unwrap_or_else(|| Sql::text("NULL"))),
+        }
+    }
+
+    /// The value of an expression over aggregates of no rows; none if it is NULL.
+    fn over_nothing(&self, target: Expr<'q>) -> Mapped<Option<Sql>> {
+        let mut unknown = false;
+        let constant = target.with_parts(&mut |part| match part.shape() {
+            Shape::Aggregate(call) => {
+                let name = types::builtin_name(call.function());
+                unknown |= name.is_none() || !call.plain();
+                Some(match name.as_deref() {
+                    Some("count" | "regr_count") => Hole::Zero,
+                    _ => Hole::Null,
+                })
+            }
+            _ => None,
+        });
+        if unknown {
+            return opaque("a correlated subquery uses an aggregate whose value over no rows is not known");
+        }
+        if is_null(constant) {
+            return Ok(None);
+        }
+        if constant.any(&mut may_fail) {
+            return opaque("a correlated subquery divides, perhaps by the number of no rows");
+        }
+        Ok(Some(self.scalar(constant, &Row { cols: &[], find: &|_| None })?.sql))
+    }
+
+    /// Joins groups to those rows that have one: one more column that is `value`, over the group's columns.
+    fn with_groups(
+        &self,
+        outer: Node<'q>,
+        groups: Rel,
+        keyed: &Correlation,
+        value: Scalar,
+    ) -> Mapped<Node<'q>> {
+        let cols = groups.cols();
+        let mut columns: Vec<Scalar> = (0..keyed.keys.len()).map(|i| Scalar::column(i, &cols[i])).collect();
+        columns.push(value);
+        let joined = outer.rel.clone().join(JoinKind::Inner, groups.map(columns)?, keyed.on.clone())?;
+        let cols = joined.cols();
+        let at = outer.width() + keyed.keys.len();
+        let columns = (0..outer.width()).chain([at]).map(|i| Scalar::column(i, &cols[i])).collect();
+        Ok(outer.become_rel(joined.map(columns)?))
+    }
+
+    /// Left-joins groups to the row: one more column that is `present`, over the group's columns, or `absent`.
+    fn beside_groups(
+        &self,
+        outer: Node<'q>,
+        groups: Rel,
+        keyed: &Correlation,
+        present: Scalar,
+        absent: &Sql,
+    ) -> Mapped<Node<'q>> {
+        let ty = present.ty.clone();
+        let found = Scalar::deparsed("true", vec![], Ty::new("boolean"), true);
+        let cols = groups.cols();
+        let mut columns: Vec<Scalar> = (0..keyed.keys.len()).map(|i| Scalar::column(i, &cols[i])).collect();
+        columns.extend([present, found]);
+        let groups = groups.map(columns)?;
+        let width = outer.width();
+        let joined = outer.rel.clone().join(JoinKind::Left, groups, keyed.on.clone())?;
+        let (value, found) = (width + keyed.keys.len(), width + keyed.keys.len() + 1);
+        let choice = sql!("CASE WHEN {} THEN {} ELSE {} END", Sql::column(found), Sql::column(value), absent);
+        let mut columns: Vec<Scalar> = outer.cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
+        columns.push(Scalar { sql: choice, ..Scalar::deparsed("", vec![value, found], ty, false) });
+        let rel = joined.map(columns)?;
+        Ok(outer.become_rel(rel))
+    }
+
+    /// Splits a subquery's conditions on the row outside into keys of the subquery and conditions of a join on them.
+    fn correlation(&self, outer: &Node<'q>, inner: &Inner<'q>) -> Mapped<Correlation> {
+        let inner_row = Row { cols: &inner.node.cols, find: &|e| inner.node.find(e) };
+        let mut keys = Vec::new();
+        let mut pairs = Vec::new();
+        for condition in &inner.correlated {
+            let Some((inside, outside)) = equated(condition.expr) else {
+                return opaque("a subquery depends on the row outside by more than equalities");
+            };
+            keys.push(self.scalar(inside, &inner_row)?);
+            pairs.push((condition.expr, inside, outside));
+        }
+        if keys.iter().any(|key| key.ty.equality == Equality::None) {
+            return opaque("a subquery depends on the row outside by a type without equality");
+        }
+        let key_cols: Vec<_> = keys.iter().map(Scalar::col).collect();
+        let cols = [outer.cols.clone(), key_cols].concat();
+        let mut on = Vec::new();
+        for (at, (expr, inside, _)) in pairs.iter().enumerate() {
+            let right = |e: Expr<'q>| e.is(*inside).then_some(at);
+            let sides = Sides { cols: &cols, width: outer.width(), left: &|e| outer.find_outer(e), right: &right };
+            on.push(self.conjunct(*expr, &sides)?);
+        }
+        Ok(Correlation { keys, on })
+    }
+}
+
+/// A subquery in an expression whose value is not among the node's columns, nor part of one that is.
+fn missing<'q>(node: &Node<'q>, expr: Expr<'q>) -> Option<Expr<'q>> {
+    let mut found = None;
+    expr.visit(&mut |part| match part.shape() {
+        _ if found.is_some() => Walk::Stop,
+        _ if node.find(part).is_some() => Walk::Past,
+        Shape::Sublink(_) => {
+            found = Some(part);
+            Walk::Stop
+        }
+        _ => Walk::Into,
+    });
+    found
+}
+
+/// Which rows must stay when a subquery's value is joined to them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    All,
+    /// A condition on the value rejects NULL anyway.
+    WithValue,
+}
+
+/// Whether an expression is NULL (or false) as soon as the part is NULL: strict functions and operators all the way.
+fn rejects_null(expr: Expr<'_>, part: Expr<'_>) -> bool {
+    if expr.is(part) {
+        return true;
+    }
+    match expr.shape() {
+        Shape::Operator { function, args, .. } | Shape::Function { function, args, .. } => {
+            types::is_strict(function) && args.into_iter().any(|arg| rejects_null(arg, part))
+        }
+        Shape::Relabel(inner) => rejects_null(inner, part),
+        _ => false,
+    }
+}
+
+/// Whether a constant expression is NULL for certain.
+fn is_null(expr: Expr<'_>) -> bool {
+    match expr.shape() {
+        Shape::Constant { null } => null,
+        Shape::Operator { function, args, .. } | Shape::Function { function, args, .. } => {
+            types::is_strict(function) && args.into_iter().any(is_null)
+        }
+        Shape::Relabel(inner) => is_null(inner),
+        Shape::Coalesce(args) => args.into_iter().all(is_null),
+        _ => false,
+    }
+}
+
+/// Whether a part of a constant expression may raise an error, which PostgreSQL's planner would do even where the
+/// value is not used.
+fn may_fail(expr: Expr<'_>) -> bool {
+    let (Shape::Operator { function, args, .. } | Shape::Function { function, args, .. }) = expr.shape() else {
+        return false;
+    };
+    let name = types::builtin_name(function).unwrap_or_default();
+    let total = ["pl", "mi", "mul", "add", "sub", "eq", "ne", "lt", "le", "gt", "ge", "um", "uminus", "int8", "numeric", "float8"];
+    !total.iter().any(|end| name.ends_with(end)) && !(types::is_strict(function) && args.into_iter().any(is_null))
+}
+
+/// How a subquery hangs on the row outside.
+struct Correlation {
+    keys: Vec<Scalar>,
+    on: Vec<Conjunct>,
+}
+
+/// The inner and the outer side, if the condition is an equality between them.
+fn equated(expr: Expr<'_>) -> Option<(Expr<'_>, Expr<'_>)> {
+    let Shape::Operator { operator, args, .. } = expr.shape() else { return None };
+    let &[a, b] = args.as_slice() else { return None };
+    let inner = |e: Expr<'_>| !e.reads_outer() && !e.columns().is_empty() && sublinks(e).is_empty();
+    let outer = |e: Expr<'_>| e.reads_outer() && e.columns().is_empty() && sublinks(e).is_empty();
+    let (inside, outside) = match (inner(a) && outer(b), inner(b) && outer(a)) {
+        (true, _) => (a, b),
+        (_, true) => (b, a),
+        _ => return None,
+    };
+    let default = |e: Expr<'_>| types::is_default_equality(operator, e.ty());
+    let ty: TypeRef = inside.ty();
+    (default(inside) || types::is_join_equality(operator, ty.oid)).then_some((inside, outside))
+}
+
+/// The expressions of ORDER BY.
+fn sort_exprs<'q>(query: Query<'q>) -> Vec<Expr<'q>> {
+    let targets = query.targets();
+    let keys = query.order_by();
+    let of = |group: u32| targets.iter().find(|target| target.sort_group == group).expect("a sort key is a target");
+    keys.iter().map(|key| of(key.sort_group).expr).collect()
+}
+
+/// ` ORDER BY …` over the columns that follow the subquery's value.
+fn order(query: Query<'_>, inner: &Inner<'_>) -> Mapped<Sql> {
+    let keys = query.order_by();
+    if keys.is_empty() || inner.targets.len() == 1 {
+        return Ok(Sql::text(""));
+    }
+    let terms = keys.iter().zip(&inner.targets[1..]).map(|(key, at)| {
+        let operator = Sql::deparsed(types::operator_name(key.operator));
+        let nulls = Sql::text(if key.nulls_first { "FIRST" } else { "LAST" });
+        sql!("{} USING {} NULLS {}", Sql::column(*at), operator, nulls)
+    });
+    Ok(sql!(" ORDER BY {}", Sql::list(terms)))
+}
