@@ -14,7 +14,7 @@ use super::scalar::Row;
 use super::subquery::{Inner, selected};
 use super::target::{needed_below, needed_by};
 use super::{Analyzer, Frame, Mapped, opaque};
-use pgtrickle_engine::ir::{Agg, AggKind, Conjunct, Equality, JoinKind, Rel, Scalar, Ty};
+use pgtrickle_engine::ir::{Agg, AggKind, Conjunct, Equality, JoinKind, Number, Rel, Scalar, Ty};
 use pgtrickle_engine::keys::{KnownKeys, key};
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
@@ -105,7 +105,8 @@ impl<'q> Analyzer<'q> {
         let keyed = self.correlation(&outer, &inner)?;
         let rel = inner.node.rel.aggregate(keyed.keys.clone(), vec![])?;
         let yes = Scalar::deparsed("true", vec![], Ty::new("boolean"), true);
-        self.beside_groups(outer, rel, &keyed, yes, &sql!("false"))
+        let value = GroupValue { value: yes, several: None, absent: Some(Sql::text("false")) };
+        self.with_groups(outer, rel, &keyed, value, Rows::All)
     }
 
     /// A scalar subquery that is no aggregation: it must not have more than one row.
@@ -136,17 +137,10 @@ impl<'q> Analyzer<'q> {
         if self.types.facts(target.ty()).array {
             return opaque("a scalar subquery selects an array");
         }
-        let call = match f.limited {
-            true => first,
-            // A subquery with two rows raises the error that PostgreSQL would raise.
-            false => sql!(
-                "CASE WHEN count(*) > 1 THEN (SELECT NULL::{} FROM (VALUES (1), (2)) AS several) ELSE {} END",
-                value.ty.sql,
-                first
-            ),
-        };
-        let call = Scalar { sql: call, ..Scalar::deparsed("", inner.targets.clone(), value.ty.clone(), false) };
-        self.with_aggregate(outer, inner, call, None, rows)
+        let call = Scalar { sql: first, ..Scalar::deparsed("", inner.targets.clone(), value.ty.clone(), false) };
+        let mut aggs = vec![Agg { call, kind: AggKind::Recompute, filter: None }];
+        aggs.extend((!f.limited).then(count));
+        self.with_aggregate(outer, inner, aggs, None, rows)
     }
 
     /// ARRAY(SELECT …).
@@ -169,38 +163,74 @@ impl<'q> Analyzer<'q> {
         let empty = sql!("'{}'::{}", "{}", ty.sql);
         let call = sql!("array_agg({}{})", Sql::column(inner.targets[0]), order(query, &inner)?);
         let call = Scalar { sql: call, ..Scalar::deparsed("", inner.targets.clone(), ty, false) };
-        self.with_aggregate(outer, inner, call, Some(empty), Rows::All)
+        let agg = Agg { call, kind: AggKind::Recompute, filter: None };
+        self.with_aggregate(outer, inner, vec![agg], Some(empty), Rows::All)
     }
 
-    /// Joins the value of one aggregate over a subquery, or `empty` (else NULL) where that has no rows.
+    /// Joins the value of an aggregate over a subquery, or `absent` (else NULL) where that has no rows. A second
+    /// aggregate counts the rows, of which there must not be several.
     fn with_aggregate(
         &self,
         outer: Node<'q>,
         inner: Inner<'q>,
-        call: Scalar,
-        empty: Option<Sql>,
+        aggs: Vec<Agg>,
+        absent: Option<Sql>,
         rows: Rows,
     ) -> Mapped<Node<'q>> {
-        let agg = Agg { call, kind: AggKind::Recompute, filter: None };
-        if inner.correlated.is_empty() {
-            let rel = inner.node.rel.aggregate(vec![], vec![agg])?;
-            let col = &rel.cols()[0];
-            let value = match empty {
-                Some(empty) => sql!("COALESCE(c1, {})", empty),
-                None => sql!("c1"),
-            };
-            let value = Scalar { sql: value, ..Scalar::deparsed("", vec![0], col.ty.clone(), false) };
-            let rel = outer.rel.clone().join(JoinKind::Inner, rel.map(vec![value])?, vec![])?;
-            return Ok(outer.become_rel(rel));
-        }
         let keyed = self.correlation(&outer, &inner)?;
-        let rel = inner.node.rel.aggregate(keyed.keys.clone(), vec![agg])?;
-        let at = keyed.keys.len();
-        let value = Scalar::column(at, &rel.cols()[at]);
-        match empty {
-            None if rows == Rows::WithValue => self.with_groups(outer, rel, &keyed, value),
-            empty => self.beside_groups(outer, rel, &keyed, value, &empty.unwrap_or_else(|| Sql::text("NULL"))),
+        let counted = aggs.len() > 1;
+        let rel = inner.node.rel.aggregate(keyed.keys.clone(), aggs)?;
+        let (at, cols) = (keyed.keys.len(), rel.cols());
+        let several = counted.then(|| {
+            let text = sql!("({} > 1)", Sql::column(at + 1));
+            Scalar { sql: text, ..Scalar::deparsed("", vec![at + 1], Ty::new("boolean"), true) }
+        });
+        let value = GroupValue { value: Scalar::column(at, &cols[at]), several, absent };
+        self.with_groups(outer, rel, &keyed, value, rows)
+    }
+
+    /// Joins groups to the rows outside: one more column, the value of the row's group.
+    fn with_groups(
+        &self,
+        outer: Node<'q>,
+        groups: Rel,
+        keyed: &Correlation,
+        value: GroupValue,
+        rows: Rows,
+    ) -> Mapped<Node<'q>> {
+        let one_group = keyed.keys.is_empty();
+        let inner = one_group || rows == Rows::WithValue && value.absent.is_none();
+        let mut ty = value.value.ty.clone();
+        ty.number = weakest(ty.number);
+        let cols = groups.cols();
+        let mut columns: Vec<Scalar> = (0..keyed.keys.len()).map(|i| Scalar::column(i, &cols[i])).collect();
+        let found = Scalar::deparsed("true", vec![], Ty::new("boolean"), true);
+        columns.extend([value.value, found]);
+        columns.extend(value.several.clone());
+        let kind = if inner { JoinKind::Inner } else { JoinKind::Left };
+        let joined = outer.rel.clone().join(kind, groups.map(columns)?, keyed.on.clone())?;
+        let at = outer.width() + keyed.keys.len();
+        let mut text = Sql::column(at);
+        let mut read = vec![at];
+        if value.several.is_some() {
+            // A subquery with two rows raises the very error that PostgreSQL raises.
+            let error = sql!("(SELECT NULL::{} FROM (VALUES (1), (2)) AS several)", ty.sql);
+            text = sql!("CASE WHEN {} THEN {} ELSE {} END", Sql::column(at + 2), error, text);
+            read.push(at + 2);
         }
+        match value.absent {
+            Some(absent) if one_group => text = sql!("COALESCE({}, {})", text, absent),
+            _ if inner => {}
+            absent => {
+                let absent = absent.unwrap_or_else(|| Sql::text("NULL"));
+                text = sql!("CASE WHEN {} THEN {} ELSE {} END", Sql::column(at + 1), text, absent);
+                read.push(at + 1);
+            }
+        }
+        let mut columns: Vec<Scalar> = outer.cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
+        columns.push(Scalar { sql: text, ..Scalar::deparsed("", read, ty, false) });
+        let rel = joined.map(columns)?;
+        Ok(outer.become_rel(rel))
     }
 
     /// Whether each row outside has at most one partner in the subquery.
@@ -278,15 +308,12 @@ impl<'q> Analyzer<'q> {
         let keyed = self.correlation(&outer, &inner)?;
         let row = Row { cols: &inner.node.cols, find: &|e| inner.node.find(e) };
         let calls = groups.calls.iter().map(|&call| self.aggregate(&within, call, &row)).collect::<Mapped<_>>()?;
-        let empty = self.over_nothing(target)?;
+        let absent = self.over_nothing(target)?;
         let rel = inner.node.rel.clone().aggregate(keyed.keys.clone(), calls)?;
         let keys = keyed.keys.len();
         let find = |e: Expr<'q>| groups.find(e).map(|at| at + keys);
         let value = self.scalar(target, &Row { cols: &rel.cols(), find: &find })?;
-        match empty {
-            None if rows == Rows::WithValue => self.with_groups(outer, rel, &keyed, value),
-            empty => self.beside_groups(outer, rel, &keyed, value, &empty.unwrap_or_else(|| Sql::text("NULL"))),
-        }
+        self.with_groups(outer, rel, &keyed, GroupValue { value, several: None, absent }, rows)
     }
 
     /// The value of an expression over aggregates of no rows; none if it is NULL.
@@ -315,71 +342,36 @@ impl<'q> Analyzer<'q> {
         Ok(Some(self.scalar(constant, &Row { cols: &[], find: &|_| None })?.sql))
     }
 
-    /// Joins groups to those rows that have one: one more column that is `value`, over the group's columns.
-    fn with_groups(
-        &self,
-        outer: Node<'q>,
-        groups: Rel,
-        keyed: &Correlation,
-        value: Scalar,
-    ) -> Mapped<Node<'q>> {
-        let cols = groups.cols();
-        let mut columns: Vec<Scalar> = (0..keyed.keys.len()).map(|i| Scalar::column(i, &cols[i])).collect();
-        columns.push(value);
-        let joined = outer.rel.clone().join(JoinKind::Inner, groups.map(columns)?, keyed.on.clone())?;
-        let cols = joined.cols();
-        let at = outer.width() + keyed.keys.len();
-        let columns = (0..outer.width()).chain([at]).map(|i| Scalar::column(i, &cols[i])).collect();
-        Ok(outer.become_rel(joined.map(columns)?))
-    }
-
-    /// Left-joins groups to the row: one more column that is `present`, over the group's columns, or `absent`.
-    fn beside_groups(
-        &self,
-        outer: Node<'q>,
-        groups: Rel,
-        keyed: &Correlation,
-        present: Scalar,
-        absent: &Sql,
-    ) -> Mapped<Node<'q>> {
-        let ty = present.ty.clone();
-        let found = Scalar::deparsed("true", vec![], Ty::new("boolean"), true);
-        let cols = groups.cols();
-        let mut columns: Vec<Scalar> = (0..keyed.keys.len()).map(|i| Scalar::column(i, &cols[i])).collect();
-        columns.extend([present, found]);
-        let groups = groups.map(columns)?;
-        let width = outer.width();
-        let joined = outer.rel.clone().join(JoinKind::Left, groups, keyed.on.clone())?;
-        let (value, found) = (width + keyed.keys.len(), width + keyed.keys.len() + 1);
-        let choice = sql!("CASE WHEN {} THEN {} ELSE {} END", Sql::column(found), Sql::column(value), absent);
-        let mut columns: Vec<Scalar> = outer.cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
-        columns.push(Scalar { sql: choice, ..Scalar::deparsed("", vec![value, found], ty, false) });
-        let rel = joined.map(columns)?;
-        Ok(outer.become_rel(rel))
-    }
-
     /// Splits a subquery's conditions on the row outside into keys of the subquery and conditions of a join on them.
     fn correlation(&self, outer: &Node<'q>, inner: &Inner<'q>) -> Mapped<Correlation> {
         let inner_row = Row { cols: &inner.node.cols, find: &|e| inner.node.find(e) };
         let mut keys = Vec::new();
         let mut pairs = Vec::new();
+        let mut outside_only = Vec::new();
         for condition in &inner.correlated {
-            let Some((inside, outside)) = equated(condition.expr) else {
+            if condition.expr.columns().is_empty() && !condition.nested {
+                outside_only.push(condition.expr);
+                continue;
+            }
+            let Some(inside) = inner_side(condition.expr) else {
                 return opaque("a subquery depends on the row outside by more than equalities");
             };
             keys.push(self.scalar(inside, &inner_row)?);
-            pairs.push((condition.expr, inside, outside));
+            pairs.push((condition.expr, inside));
         }
         if keys.iter().any(|key| key.ty.equality == Equality::None) {
             return opaque("a subquery depends on the row outside by a type without equality");
         }
         let key_cols: Vec<_> = keys.iter().map(Scalar::col).collect();
         let cols = [outer.cols.clone(), key_cols].concat();
+        let left = |e: Expr<'q>| outer.find_outer(e);
         let mut on = Vec::new();
-        for (at, (expr, inside, _)) in pairs.iter().enumerate() {
+        for (at, (expr, inside)) in pairs.iter().enumerate() {
             let right = |e: Expr<'q>| e.is(*inside).then_some(at);
-            let sides = Sides { cols: &cols, width: outer.width(), left: &|e| outer.find_outer(e), right: &right };
-            on.push(self.conjunct(*expr, &sides)?);
+            on.push(self.conjunct(*expr, &Sides { cols: &cols, width: outer.width(), left: &left, right: &right })?);
+        }
+        for expr in outside_only {
+            on.push(self.conjunct(expr, &Sides { cols: &cols, width: outer.width(), left: &left, right: &|_| None })?);
         }
         Ok(Correlation { keys, on })
     }
@@ -446,26 +438,44 @@ fn may_fail(expr: Expr<'_>) -> bool {
     !total.iter().any(|end| name.ends_with(end)) && !(types::is_strict(function) && args.into_iter().any(is_null))
 }
 
+/// What a group of a subquery gives to the row outside.
+struct GroupValue {
+    /// Over the group's columns.
+    value: Scalar,
+    /// Whether there are several rows where there may be but one.
+    several: Option<Scalar>,
+    /// The value if there is no group; NULL if none is given.
+    absent: Option<Sql>,
+}
+
+/// A number that may be another one where there is no group.
+fn weakest(number: Number) -> Number {
+    match number {
+        Number::Numeric { .. } => Number::Numeric { fixed_scale: false },
+        other => other,
+    }
+}
+
 /// How a subquery hangs on the row outside.
 struct Correlation {
     keys: Vec<Scalar>,
     on: Vec<Conjunct>,
 }
 
-/// The inner and the outer side, if the condition is an equality between them.
-fn equated(expr: Expr<'_>) -> Option<(Expr<'_>, Expr<'_>)> {
+/// The inner side of a condition, if it is an equality between an inner and an outer side.
+fn inner_side(expr: Expr<'_>) -> Option<Expr<'_>> {
     let Shape::Operator { operator, args, .. } = expr.shape() else { return None };
     let &[a, b] = args.as_slice() else { return None };
     let inner = |e: Expr<'_>| !e.reads_outer() && !e.columns().is_empty() && sublinks(e).is_empty();
     let outer = |e: Expr<'_>| e.reads_outer() && e.columns().is_empty() && sublinks(e).is_empty();
-    let (inside, outside) = match (inner(a) && outer(b), inner(b) && outer(a)) {
-        (true, _) => (a, b),
-        (_, true) => (b, a),
+    let inside = match (inner(a) && outer(b), inner(b) && outer(a)) {
+        (true, _) => a,
+        (_, true) => b,
         _ => return None,
     };
-    let default = |e: Expr<'_>| types::is_default_equality(operator, e.ty());
     let ty: TypeRef = inside.ty();
-    (default(inside) || types::is_join_equality(operator, ty.oid)).then_some((inside, outside))
+    let equality = types::is_default_equality(operator, ty) || types::is_join_equality(operator, ty.oid);
+    equality.then_some(inside)
 }
 
 /// The expressions of ORDER BY.
