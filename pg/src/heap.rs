@@ -327,6 +327,8 @@ impl Writer {
         let at = self.reserve(slots, scratch, len);
         // SAFETY: reserve made room for `len` bytes at `at`.
         unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr(), self.words.as_mut_ptr().add(at).cast::<u8>(), len) };
+        // A formed tuple is marked as a composite value of its type, which a slot without columns would refuse.
+        self.words[at..at + 2].fill(0);
         self.push(at, len);
     }
 

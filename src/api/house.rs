@@ -105,8 +105,9 @@ pub fn drop_capture(dboid: u32) {
     });
 }
 
-/// Whether the buffer of a source has rows that are not visible in a frontier.
-pub fn has_rows_beyond(source: u32, frontier: &Frontier) -> bool {
+/// Whether the buffer of a source has rows that are not visible in a frontier. A parent's rows that the refresh itself
+/// wrote are part of it.
+pub fn has_rows_beyond(source: u32, from_parent: bool, frontier: &Frontier) -> bool {
     if sources::buffer_of(source).is_none() {
         return false;
     }
@@ -115,7 +116,7 @@ pub fn has_rows_beyond(source: u32, frontier: &Frontier) -> bool {
     let query = sql!(
         "SELECT FROM {} WHERE xid <> {}::xid8 AND NOT pg_catalog.pg_visible_in_snapshot(xid, {}::pg_snapshot) LIMIT 1",
         buffer,
-        Literal::text(frontier.xid.to_string()),
+        Literal::text(if from_parent { frontier.xid } else { 0 }.to_string()),
         Literal::text(frontier.visible.to_string())
     );
     let _owner = catalog::as_owner();

@@ -72,17 +72,17 @@ fn is_current(st: &StreamTable, lsn: u64) -> bool {
     }
     st.sources.iter().all(|source| match source.kind {
         SourceType::Other => false,
-        _ => !super::house::has_rows_beyond(source.relid, frontier),
+        kind => !super::house::has_rows_beyond(source.relid, kind == SourceType::StreamTable, frontier),
     })
 }
 
 /// Refreshes a stream table and its ancestors in the current transaction; `after` runs under the refresh's snapshot.
 pub fn refresh_now<T>(st: &StreamTable, after: impl FnOnce(&StreamTable, &snapshot::Snapshot) -> T) -> Result<T> {
     super::require_server()?;
-    if st.relid != 0 {
-        check_transaction(st)?;
-    }
     let ids = with_ancestors(st);
+    if snapshot::current_xid().is_some() {
+        ids.iter().filter_map(|&id| catalog::by_id(id)).try_for_each(|st| check_transaction(&st))?;
+    }
     let (outcomes, value) = refresh::refresh_then(&ids, Initiator::Manual, |snapshot| after(st, snapshot))?;
     count_on_commit(outcomes);
     Ok(value)
@@ -90,9 +90,6 @@ pub fn refresh_now<T>(st: &StreamTable, after: impl FnOnce(&StreamTable, &snapsh
 
 /// A stream table shows committed changes only, so a transaction that has changed a source cannot refresh.
 fn check_transaction(st: &StreamTable) -> Result<()> {
-    if snapshot::current_xid().is_none() {
-        return Ok(());
-    }
     for source in &st.sources {
         if source.kind == SourceType::Table && super::changed_by_us(source.relid) {
             let name: String =

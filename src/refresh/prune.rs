@@ -1,7 +1,7 @@
 //! Emptying change buffers: a segment all of whose rows are in every consumer's frontier is truncated.
 
 use super::sources::buffer_of;
-use crate::catalog::{self, StreamTable};
+use crate::catalog::{self, SourceType, StreamTable};
 use pgrx::Spi;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
@@ -23,7 +23,7 @@ pub fn prune(source: u32, min_blocks: u32) {
             // Read only now: whoever was creating a stream table over this source has committed.
             let consumers: Vec<StreamTable> =
                 catalog::all().into_iter().filter(|st| st.sources.iter().any(|s| s.relid == source)).collect();
-            if consumed(&name, &consumers) {
+            if consumed(&name, source, &consumers) {
                 let _owner = catalog::as_owner();
                 super::fill::ddl(&sql!("TRUNCATE {}", name));
             }
@@ -37,12 +37,15 @@ pub fn prune_large(source: u32) {
 }
 
 /// Whether every row of the segment is visible in the frontier of every consumer. One that has no frontier needs no
-/// rows: it is going to be recomputed.
-fn consumed(segment: &QualifiedName, consumers: &[StreamTable]) -> bool {
+/// rows: it is going to be recomputed. Of a parent's rows those that the consumer's own refresh wrote are known to it;
+/// of a table's they are what the creating transaction wrote after the creation.
+fn consumed(segment: &QualifiedName, source: u32, consumers: &[StreamTable]) -> bool {
+    let sources = || consumers.iter().flat_map(|st| &st.sources);
+    let from_parent = sources().any(|s| s.relid == source && s.kind == SourceType::StreamTable);
     let needed = Sql::any(consumers.iter().filter_map(|st| st.frontier.as_ref()).map(|frontier| {
         sql!(
             "(xid <> {} AND NOT pg_catalog.pg_visible_in_snapshot(xid, {}))",
-            sql!("{}::xid8", pgtrickle_engine::sql::Literal::text(frontier.xid.to_string())),
+            sql!("{}::xid8", pgtrickle_engine::sql::Literal::text(if from_parent { frontier.xid } else { 0 }.to_string())),
             sql!("{}::pg_snapshot", pgtrickle_engine::sql::Literal::text(frontier.visible.to_string()))
         )
     }));

@@ -78,7 +78,7 @@ fn own_changes_far_below(server: &Server) -> Outcome {
     session.each("SELECT pgtrickle.create_stream_table('parent', 'SELECT a FROM t', schedule => '1h')")?;
     session.each("SELECT pgtrickle.create_stream_table('child', 'SELECT count(*) AS n FROM parent', schedule => '1h')")?;
     session.each("BEGIN; INSERT INTO t VALUES (1)")?;
-    assert_error(&mut session, "SELECT pgtrickle.refresh_stream_table('child')", "55000", &["source table t", "hint"])?;
+    assert_error(&mut session, "SELECT pgtrickle.refresh_stream_table('child')", "55000", &["source table", "far.t", "hint"])?;
     session.each("ROLLBACK")
 }
 
