@@ -87,7 +87,12 @@ pub struct Session {
     to: Destination,
     /// Changes that carry this replication origin are ours.
     own_origin: Option<u16>,
+    /// Changes in a row of which nothing was told.
+    skipped: u32,
 }
+
+/// After this many changes of which nothing was told, whoever drives the plugin learns that it is alive.
+const SKIPPED_MAX: u32 = 100;
 
 impl Session {
     /// Frames go to whoever drives the plugin.
@@ -109,6 +114,7 @@ impl Session {
             },
             to: Destination::Caller,
             own_origin: None,
+            skipped: 0,
         }
     }
 
@@ -165,6 +171,12 @@ impl Session {
         CURRENT_RELATION.store(0, Relaxed);
         if self.out.writer.is_full() {
             self.send(context);
+        } else if !self.out.writer.in_transaction() && matches!(self.to, Destination::Caller) {
+            self.skipped += 1;
+            if self.skipped >= SKIPPED_MAX {
+                self.skipped = 0;
+                context.note_alive();
+            }
         }
     }
 

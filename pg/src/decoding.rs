@@ -106,10 +106,16 @@ impl Context {
         }
     }
 
-    /// Tells whoever drives the plugin that there was nothing to write, so that connections stay alive.
+    /// Tells whoever drives the plugin that there was nothing to write for a transaction.
     pub fn note_skipped(&self) {
         // SAFETY: called inside of a callback.
         unsafe { pg_sys::OutputPluginUpdateProgress(self.0, true) }
+    }
+
+    /// Lets whoever drives the plugin keep its connection alive through changes that nobody wants.
+    pub fn note_alive(&self) {
+        // SAFETY: called inside of a callback.
+        unsafe { pg_sys::OutputPluginUpdateProgress(self.0, false) }
     }
 
     /// Just behind the last record that was decoded completely.

@@ -173,3 +173,10 @@ pub fn notify(channel: &CStr, payload: &CStr) {
     // SAFETY: both are copied.
     unsafe { crate::bindings::Async_Notify(channel.as_ptr(), payload.as_ptr()) }
 }
+
+/// Passes the statistics of the tables that this process uses on, as often as PostgreSQL wants them. Outside of any
+/// transaction.
+pub fn report_statistics() {
+    // SAFETY: no transaction is open.
+    unsafe { pg_sys::pgstat_report_stat(false) };
+}

@@ -68,7 +68,7 @@ fn work(dboid: u32, db: &'static DbShared) {
     take_origin(&name);
     let wake = WakeUp::new().unwrap_or_else(|e| error!("could not make an eventfd: {e}"));
     receive(dboid, db, &wake);
-    let mut worker = ApplyWorker {
+    let mut apply = ApplyWorker {
         name,
         applier: Applier::new(db, origin::progress()),
         delivery: Delivery::new(),
@@ -79,8 +79,9 @@ fn work(dboid: u32, db: &'static DbShared) {
     loop {
         wake.clear();
         worker::attend();
-        worker.take_events();
-        let retry = worker.peer.as_ref().is_some_and(Peer::has_unsent).then_some(ACK_RETRY);
+        apply.take_events();
+        worker::report_statistics();
+        let retry = apply.peer.as_ref().is_some_and(Peer::has_unsent).then_some(ACK_RETRY);
         set.wait(Interest::Read, retry);
     }
 }
