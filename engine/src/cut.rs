@@ -1,7 +1,7 @@
 //! Cuts a query at its stateful operators into stages.
 //!
 //! A stage keeps one aggregate's result in a table of its own; whatever stands above reads that table as it would read
-//! a source. So delta rules see only scans, joins, filters, maps and unions, at any depth of nesting.
+//! a source. So delta rules see only scans, joins, filters, maps, unions and repeats, at any depth of nesting.
 
 use crate::ir::{Agg, Col, Conjunct, Equality, JoinKind, Rel, Scalar};
 use crate::program::Unsupported;
@@ -57,10 +57,17 @@ fn cut_below(rel: &Rel, stages: &mut Vec<Stage>) -> Result<Rel, Unsupported> {
             Rel::UnionAll { inputs: inputs.iter().map(|i| cut_below(i, stages)).collect::<Result<_, _>>()? }
         }
         Rel::Aggregate { input, keys, aggs } => {
-            let input = cut_below(input, stages)?;
-            stages.push(Stage { input, keys: keys.clone(), aggs: aggs.clone() });
-            Rel::State { stage: stages.len() - 1, cols: rel.cols() }
+            let stage = Stage { input: cut_below(input, stages)?, keys: keys.clone(), aggs: aggs.clone() };
+            Rel::State { stage: once(stage, stages), cols: rel.cols() }
         }
+    })
+}
+
+/// What a query reads several times (a CTE, a side of a full join) is kept once.
+fn once(stage: Stage, stages: &mut Vec<Stage>) -> usize {
+    stages.iter().position(|known| *known == stage).unwrap_or_else(|| {
+        stages.push(stage);
+        stages.len() - 1
     })
 }
 

@@ -1,8 +1,34 @@
-//! The delta engine: relational algebra over Z-sets, lowering, stages, delta rules and the SQL that they become.
+//! The delta engine: from what a query is to the SQL that keeps its result up to date.
 //!
-//! A query comes in as a [`Rel`](ir::Rel) and is [cut](mod@cut) into stages; [delta rules](delta) say how each changes;
-//! [`Program`](program::Program) has the SQL for it. Everything here is a pure function of the query: no settings, no
-//! catalog, no database.
+//! Everything here is a pure function of the query: no settings, no catalog, no database, no unsafe code.
+//!
+//! | step | where |
+//! |---|---|
+//! | a query is a [`Rel`](ir::Rel) of about ten operators, columns by position | [`ir`] |
+//! | constructs that are others in disguise: right and full joins, INTERSECT, EXCEPT | [`lower`] |
+//! | the tree is cut at each aggregate; what stands above reads the aggregate's table like a source | [`mod@cut`] |
+//! | what changes, as an equation per operator from `Rel` to [`Zset`](zset::Zset) | [`delta`] |
+//! | the algebra of aggregates: which parts are kept, how a change is added, when it cannot be | `plan/parts.rs` |
+//! | a stage's table and steps | `plan/stage/` |
+//! | netting the root's change, finding and changing the stream table's rows | `plan/root.rs` |
+//! | by which columns rows are found | [`keys`], [`dependencies`] |
+//! | relations and Z-sets as queries | `plan/render.rs`, `plan/presence.rs` |
+//! | SQL as a value, and the only quoting of the project | [`mod@sql`] |
+//! | the steps of a fill, a refresh, a recomputation | [`program`] |
+//!
+//! | SQL | is planned as | rule |
+//! |---|---|---|
+//! | WHERE, HAVING | filter | `delta/filter.rs` |
+//! | select list | map | `delta/map.rs` |
+//! | inner and cross join, comma | inner join | `delta/inner_join.rs` |
+//! | LEFT JOIN; RIGHT, FULL lowered to it | left join | `delta/left_join.rs` |
+//! | EXISTS, IN, and their negations | semi and anti join | `delta/semi_join.rs`, `delta/presence.rs` |
+//! | UNION ALL; UNION is DISTINCT over it | union | `delta/union_all.rs` |
+//! | GROUP BY, aggregates, DISTINCT | a stage | `plan/parts.rs`, `plan/stage/refresh.rs` |
+//! | INTERSECT, EXCEPT, with ALL | counts per row on either side, then a filter or a repeat | `lower.rs`, `delta/repeat.rs` |
+//!
+//! How it is tested: the rules against an evaluator in memory (`tests/rules.rs`), the SQL on a server with random queries
+//! and changes (`tests/postgres.rs`), the SQL as it reads (`tests/plans.rs`).
 #![forbid(unsafe_code)]
 
 pub mod cut;

@@ -115,3 +115,12 @@ fn what_follows_from_a_key_is_no_part_of_it() {
     assert_eq!(group_key(&left, &keys(&[2, 3]), &known()), [0]);
     assert_eq!(group_key(&table(3), &[column(&table(3), 0)], &known()), [0]);
 }
+
+#[test]
+fn what_is_read_twice_is_kept_once() {
+    let rel = table(1);
+    let name = column(&rel, 1);
+    let names = rel.map(vec![name]).unwrap().distinct().unwrap();
+    let full = lower::full_join(names.clone(), names, vec![equal(0, 0, 1)], vec![equal(0, 0, 1)]).unwrap();
+    assert_eq!(cut::cut(&full).unwrap().stages.len(), 1);
+}

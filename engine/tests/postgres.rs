@@ -37,7 +37,7 @@ fn passes(psql: &str, seed: u64) -> bool {
     let mut r = Random::new(seed);
     let depth = 1 + r.below(4);
     let root = rel(depth, &GRAMMAR, &mut r);
-    let script = Script::new(&root, &mut r);
+    let script = Script::whole(&root, &mut r);
     let output = run(psql, &script);
     let good = output.lines().all(|line| line == "ok");
     if !good {
@@ -96,7 +96,7 @@ struct Script {
 }
 
 impl Script {
-    fn new(root: &Rel, r: &mut Random) -> String {
+    fn whole(root: &Rel, r: &mut Random) -> String {
         let mut script = Script::begin(root);
         script.scenario(root, r);
         script.sql

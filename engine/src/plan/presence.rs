@@ -86,7 +86,7 @@ impl Catalog {
     ) -> Query {
         let l = input.arity();
         let equalities: Vec<Conjunct> = on.iter().filter(|c| c.equi.is_some()).cloned().collect();
-        let mut rows = named(names.to_vec(), self.from_zset(input));
+        let mut rows = named(names.to_vec(), self.item_of_zset(input));
         if !equalities.is_empty() {
             let partners = Select::from(self.numbered_change(change, "r", l)).filter(condition(&equalities));
             rows = rows.filter(sql!("EXISTS ({})", partners.sql()));

@@ -17,38 +17,38 @@ impl Catalog {
             Rel::Scan { source, columns, .. } => self.scan(*source, columns),
             Rel::State { stage, .. } => self.stages[*stage].state(),
             Rel::Values { rows, cols } => values(rows, cols),
-            Rel::Map { input, exprs } => mapped(exprs, self.from_rel(input)).into(),
+            Rel::Map { input, exprs } => mapped(exprs, self.item_of_rel(input)).into(),
             Rel::Filter { input, predicates } => {
-                filtered(columns(input.arity()), predicates, self.from_rel(input)).into()
+                filtered(columns(input.arity()), predicates, self.item_of_rel(input)).into()
             }
             Rel::Join { kind, left, right, on } => self.joined(*kind, left, right, on),
             Rel::Repeat { input, times } => {
                 let copies = From::Rows { rows: sql!("generate_series(1, {})", times.sql), alias: sql!("i1") };
-                let from = self.from_rel(input).join(JoinType::Cross, copies, Sql::default());
+                let from = self.item_of_rel(input).join(JoinType::Cross, copies, Sql::default());
                 named(columns(input.arity()), from).into()
             }
             Rel::UnionAll { inputs } => Query::UnionAll(inputs.iter().map(|input| self.rel(input)).collect()),
             Rel::Aggregate { input, keys, aggs } => {
                 let values = keys.iter().chain(aggs.iter().map(|agg| &agg.call)).cloned().collect::<Vec<_>>();
-                mapped(&values, self.from_rel(input)).group_by_first(keys.len()).into()
+                mapped(&values, self.item_of_rel(input)).group_by_first(keys.len()).into()
             }
         }
     }
 
     /// A relation under the names that the scalars above it use.
-    pub fn from_rel(&self, rel: &Rel) -> From {
+    pub fn item_of_rel(&self, rel: &Rel) -> From {
         self.rel(rel).aliased("d", columns(rel.arity()))
     }
 
     /// A Z-set; its last column is the weight.
     pub fn zset(&self, zset: &Zset) -> Query {
         match zset {
-            Zset::Bag(rel) => one_each(rel.arity(), self.from_rel(rel)).into(),
+            Zset::Bag(rel) => one_each(rel.arity(), self.item_of_rel(rel)).into(),
             Zset::SourceChange { source, columns, .. } => source_change(*source, columns).into(),
             Zset::StageChange { stage, .. } => self.stages[*stage].change(),
-            Zset::Map { input, exprs } => weighted(mapped(exprs, self.from_zset(input))).into(),
+            Zset::Map { input, exprs } => weighted(mapped(exprs, self.item_of_zset(input))).into(),
             Zset::Filter { input, predicates } => {
-                filtered(weighted_columns(input.arity()), predicates, self.from_zset(input)).into()
+                filtered(weighted_columns(input.arity()), predicates, self.item_of_zset(input)).into()
             }
             Zset::Join { left, right, on } => self.joined_zset(left, right, on),
             Zset::Matching { input, right, on, matched } => self.matching(input, right, on, *matched),
@@ -58,17 +58,17 @@ impl Catalog {
             Zset::Flips { input, right, change, on } => self.flips(input, right, change, on),
             Zset::Repeat { input, times } => {
                 let weight = sql!("w * ({})", times.sql);
-                named(columns(input.arity()), self.from_zset(input)).column(weight, Ident::new("w")).into()
+                named(columns(input.arity()), self.item_of_zset(input)).column(weight, Ident::new("w")).into()
             }
             Zset::UnionAll(inputs) => Query::UnionAll(inputs.iter().map(|input| self.zset(input)).collect()),
             Zset::Negate(input) => {
-                named(columns(input.arity()), self.from_zset(input)).column("-w", Ident::new("w")).into()
+                named(columns(input.arity()), self.item_of_zset(input)).column("-w", Ident::new("w")).into()
             }
         }
     }
 
     /// A Z-set under the names that the scalars above it use.
-    pub fn from_zset(&self, zset: &Zset) -> From {
+    pub fn item_of_zset(&self, zset: &Zset) -> From {
         self.zset(zset).aliased("d", weighted_columns(zset.arity()))
     }
 

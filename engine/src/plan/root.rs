@@ -36,7 +36,7 @@ impl RootPlan {
     /// How its rows are found.
     pub fn explain(&self) -> String {
         match self.key() {
-            Some((columns, _)) if columns.is_empty() => "a single row".to_owned(),
+            Some(([], _)) => "a single row".to_owned(),
             Some((columns, cols)) => {
                 let names: Vec<&str> = columns.iter().map(|c| self.names[*c].as_str()).collect();
                 let how = if hashed(&cols) { "the hash of the key" } else { "the key" };

@@ -2,7 +2,8 @@
 //!
 //! A [`Sql`] can be made only from `&'static str`, identifiers, literals, other [`Sql`] values and text that PostgreSQL
 //! itself printed; so nothing that a user wrote gets into a statement unquoted. Fragments are composed with
-//! [`sql!`](crate::sql!), whole statements are structs in [`statement`]; all text comes from [`print`](mod@print).
+//! [`sql!`](crate::sql!), whole statements are structs such as [`Select`] and [`Merge`]; what needs quotes is quoted in one
+//! place, `print`.
 
 mod print;
 mod statement;

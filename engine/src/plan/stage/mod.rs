@@ -195,7 +195,7 @@ impl StagePlan {
 
     /// All groups of the input's new state: `k1.., h, n, p1..`
     fn groups(&self, catalog: &Catalog) -> Select {
-        self.grouped(catalog.from_rel(&self.stage.input))
+        self.grouped(catalog.item_of_rel(&self.stage.input))
     }
 
     fn grouped(&self, from: From) -> Select {

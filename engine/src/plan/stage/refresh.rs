@@ -44,7 +44,7 @@ impl StagePlan {
     fn gather(&self, catalog: &Catalog, change: &Zset) -> Step {
         let reads = catalog.enrs(&change.staged());
         let keys = self.stage.keys.iter().map(|key| key.sql.clone()).zip(self.keys());
-        let select = Select::from(catalog.from_zset(change)).columns(keys).columns(self.hash_of_input());
+        let select = Select::from(catalog.item_of_zset(change)).columns(keys).columns(self.hash_of_input());
         let select = select.column("coalesce(sum(w), 0)::bigint", Ident::new("n"));
         let changes = self.parts.gathered();
         let names = numbered("d", changes.len());
@@ -136,7 +136,7 @@ impl StagePlan {
     }
 
     fn recompute_matching(&self, catalog: &Catalog, on: Vec<Sql>) -> Select {
-        let input = catalog.from_rel(&self.stage.input);
+        let input = catalog.item_of_rel(&self.stage.input);
         self.grouped(input.join(JoinType::Inner, From::enr(&self.dirty(), "x"), Sql::all(on)))
     }
 
