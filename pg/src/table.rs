@@ -13,6 +13,7 @@ pub struct Relation {
     pub name: String,
     pub namespace: pg_sys::Oid,
     pub relkind: char,
+    pub owner: pg_sys::Oid,
     /// `p`ermanent, `u`nlogged or `t`emporary.
     pub persistence: char,
     /// A partition of another table.
@@ -50,6 +51,7 @@ impl Relation {
                 name: text(class.relname.data.as_ptr()),
                 namespace: class.relnamespace,
                 relkind: class.relkind as u8 as char,
+                owner: class.relowner,
                 persistence: class.relpersistence as u8 as char,
                 is_partition: class.relispartition,
                 has_children: class.relhassubclass,
@@ -197,11 +199,10 @@ pub fn partition_root(relid: pg_sys::Oid) -> pg_sys::Oid {
     }
 }
 
-/// Whether the current user may read these columns (all, if none are named).
-pub fn may_read(relid: pg_sys::Oid, columns: &[i16]) -> bool {
+/// Whether a user may read these columns (all, if none are named).
+pub fn may_read(user: pg_sys::Oid, relid: pg_sys::Oid, columns: &[i16]) -> bool {
     // SAFETY: reads the catalog.
     unsafe {
-        let user = pg_sys::GetUserId();
         let ok = pg_sys::AclResult::ACLCHECK_OK;
         let select = pg_sys::ACL_SELECT as pg_sys::AclMode;
         pg_sys::pg_class_aclcheck(relid, user, select) == ok

@@ -38,6 +38,7 @@ use pgtrickle_engine::program::{Definition, Program, Target};
 use pgtrickle_engine::sql::{Ident, QualifiedName};
 use pgtrickle_pg::deparse::Printing;
 use pgtrickle_pg::query::{Query, Scratch, with_scratch};
+use pgtrickle_pg::table::{self, Relation};
 use scalar::Types;
 use sources::Sources;
 use std::fmt;
@@ -127,14 +128,16 @@ fn opaque<T>(reason: impl Into<String>) -> Mapped<T> {
 /// Analyses a query. Errors that PostgreSQL itself finds in it are raised as they are.
 pub fn analyze(input: Input<'_>) -> Result<Analysis, Error> {
     with_scratch(|scratch| {
-        let query = match input {
+        let (query, user) = match input {
             Input::Text(text) => {
-                scratch.parse(text).map_err(|e| Error::Refused(Refusal::NotAQuery(e)))?
+                let query = scratch.parse(text).map_err(|e| Error::Refused(Refusal::NotAQuery(e)))?;
+                (query, table::current_user())
             }
-            Input::View(view) => scratch.view(view),
+            // A stream table's view belongs to the stream table's owner.
+            Input::View(view) => (scratch.view(view), Relation::describe(view).owner),
         };
         let printing = Printing::new();
-        Analyzer::new(scratch, &printing).run(query)
+        Analyzer::new(scratch, &printing, user).run(query)
     })
 }
 
@@ -143,11 +146,13 @@ struct Analyzer<'q> {
     scratch: &'q Scratch,
     types: Types<'q>,
     sources: Sources,
+    /// As whom the stream table will read its sources.
+    user: pg_sys::Oid,
 }
 
 impl<'q> Analyzer<'q> {
-    fn new(scratch: &'q Scratch, printing: &'q Printing) -> Self {
-        Analyzer { scratch, types: Types::new(printing), sources: Sources::default() }
+    fn new(scratch: &'q Scratch, printing: &'q Printing, user: pg_sys::Oid) -> Self {
+        Analyzer { scratch, types: Types::new(printing), sources: Sources::default(), user }
     }
 
     fn run(&self, query: Query<'q>) -> Result<Analysis, Error> {

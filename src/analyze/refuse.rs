@@ -42,7 +42,8 @@ impl Refusal {
     /// The SQLSTATE.
     pub fn code(&self) -> Code {
         match self {
-            Refusal::NotAQuery(_) => Code::ERRCODE_SYNTAX_ERROR,
+            Refusal::NotAQuery(NotAQuery::Statements(_) | NotAQuery::Nul) => Code::ERRCODE_SYNTAX_ERROR,
+            Refusal::NotAQuery(_) => Code::ERRCODE_WRONG_OBJECT_TYPE,
             Refusal::Locking
             | Refusal::ModifyingCte
             | Refusal::Volatile { .. }

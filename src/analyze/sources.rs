@@ -108,7 +108,7 @@ impl<'q> Analyzer<'q> {
             .filter_map(|&number| Some((number, table::generation_expression(self.scratch, entry.relid, number)?)))
             .collect();
         let stored = stored(&relation, wanted, &computed);
-        if let Some(reason) = no_delta(entry, &relation, &stored) {
+        if let Some(reason) = no_delta(entry, &relation, &stored, self.user) {
             return opaque(reason);
         }
         self.sources.note(&relation, &stored);
@@ -156,7 +156,7 @@ fn stored(relation: &Relation, wanted: &[i16], computed: &[(i16, Expr<'_>)]) -> 
 }
 
 /// Why changes of a table cannot be followed one by one, if they cannot.
-fn no_delta(entry: &RelationEntry, relation: &Relation, stored: &[i16]) -> Option<String> {
+fn no_delta(entry: &RelationEntry, relation: &Relation, stored: &[i16], user: pg_sys::Oid) -> Option<String> {
     let name = table::quoted(&relation.schema, &relation.name);
     if let Capture::Never(what) = capture(relation) {
         return Some(format!("{name} is {what}, whose changes are not in the WAL"));
@@ -179,7 +179,7 @@ fn no_delta(entry: &RelationEntry, relation: &Relation, stored: &[i16]) -> Optio
     if let Some(column) = stored.iter().filter_map(|&n| relation.column(n)).find(|c| c.generated_virtual) {
         return Some(format!("column {} of {name} is a virtual generated column of a virtual one or of a whole row", column.name));
     }
-    if entry.check_as.is_some_and(|user| user != table::current_user()) && !table::may_read(entry.relid, stored) {
+    if entry.check_as.is_some_and(|checked| checked != user) && !table::may_read(user, entry.relid, stored) {
         return Some(format!("{name} is read through a view with the rights of the view's owner"));
     }
     None
