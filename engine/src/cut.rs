@@ -57,6 +57,7 @@ fn cut_below(rel: &Rel, stages: &mut Vec<Stage>) -> Result<Rel, Unsupported> {
             Rel::UnionAll { inputs: inputs.iter().map(|i| cut_below(i, stages)).collect::<Result<_, _>>()? }
         }
         Rel::Aggregate { input, keys, aggs } => {
+            storable(rel)?;
             let stage = Stage { input: cut_below(input, stages)?, keys: keys.clone(), aggs: aggs.clone() };
             Rel::State { stage: once(stage, stages), cols: rel.cols() }
         }
@@ -69,6 +70,16 @@ fn once(stage: Stage, stages: &mut Vec<Stage>) -> usize {
         stages.push(stage);
         stages.len() - 1
     })
+}
+
+/// A stage's table cannot have columns of a pseudo-type, such as those of `ROW(..)`.
+fn storable(aggregate: &Rel) -> Result<(), Unsupported> {
+    const PSEUDO: [&str; 4] = ["record", "record[]", "unknown", "cstring"];
+    let cols = aggregate.cols();
+    match cols.iter().find(|col| PSEUDO.contains(&col.ty.sql.as_str())) {
+        Some(col) => Err(Unsupported { reason: format!("an aggregate with a column of pseudo-type {}", col.ty.sql) }),
+        None => Ok(()),
+    }
 }
 
 /// All joins but inner ones count partners per value of the left columns that their condition reads.

@@ -124,3 +124,10 @@ fn what_is_read_twice_is_kept_once() {
     let full = lower::full_join(names.clone(), names, vec![equal(0, 0, 1)], vec![equal(0, 0, 1)]).unwrap();
     assert_eq!(cut::cut(&full).unwrap().stages.len(), 1);
 }
+
+#[test]
+fn what_no_table_can_keep_has_no_rule() {
+    let row = Scalar::deparsed("ROW(c1, c2)", vec![0, 1], Ty::new("record"), true);
+    let groups = table(1).aggregate(vec![row], vec![]).unwrap();
+    assert_eq!(cut::cut(&groups).unwrap_err().to_string(), "an aggregate with a column of pseudo-type record");
+}

@@ -2,6 +2,7 @@
 //! `UPDATE_PLANS=1` writes what comes out now; read the difference before committing it.
 
 use pgtrickle_engine::ir::{Agg, AggKind, Col, Conjunct, Equality, JoinKind, Number, Rel, Scalar, SourceId, Ty};
+use pgtrickle_engine::lower;
 use pgtrickle_engine::program::{Definition, Identity, Program, SourceInfo, Step, Target};
 use pgtrickle_engine::sql::{Ident, QualifiedName};
 use std::collections::BTreeSet;
@@ -188,4 +189,41 @@ fn an_opaque_query_is_recomputed_and_compared() {
     assert_eq!(program.refresh(&BTreeSet::from([ORDERS])), program.recompute());
     let steps: String = program.fill().iter().chain(&program.recompute()).map(printed).collect();
     compare("opaque", &steps);
+}
+
+/// customers joined to their orders, column 4 being the order's customer.
+fn by_customer(kind: JoinKind) -> Rel {
+    let condition = Scalar::deparsed("(c1 = c5)", vec![0, 4], Ty::new("boolean"), true);
+    customers().join(kind, orders(), vec![Conjunct { condition, equi: Some((0, 1)) }]).unwrap()
+}
+
+#[test]
+fn a_left_join_counts_the_partners_of_touched_keys() {
+    let rel = by_customer(JoinKind::Left);
+    let exprs = vec![column(&rel, 0), column(&rel, 3), column(&rel, 5)];
+    check("left_join", rel.map(exprs).unwrap(), &[ORDERS], &Identity::Key { columns: vec![0, 1] });
+}
+
+#[test]
+fn an_anti_join_on_equality_is_driven_by_both_changes() {
+    let root = by_customer(JoinKind::Anti);
+    check("anti_join", root, &[ORDERS, CUSTOMERS], &Identity::Key { columns: vec![0] });
+}
+
+#[test]
+fn a_semi_join_on_any_condition_counts_per_value_that_it_reads() {
+    let condition = Scalar::deparsed("(c2 < c5)", vec![1, 4], Ty::new("boolean"), true);
+    let on = vec![Conjunct { condition, equi: None }];
+    let root = customers().join(JoinKind::Semi, orders(), on).unwrap();
+    check("semi_join", root, &[ORDERS], &Identity::Key { columns: vec![0] });
+}
+
+#[test]
+fn except_all_repeats_rows_by_their_counts() {
+    let keys = |rel: Rel| {
+        let key = column(&rel, 0);
+        rel.map(vec![key]).unwrap()
+    };
+    let root = lower::except(keys(customers()), keys(orders()), true).unwrap();
+    check("except_all", root, &[CUSTOMERS], &Identity::Bag);
 }
