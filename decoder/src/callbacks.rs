@@ -89,18 +89,17 @@ unsafe extern "C-unwind" fn truncate(
 #[pg_guard]
 unsafe extern "C-unwind" fn message(
     context: *mut pg_sys::LogicalDecodingContext,
-    txn: *mut pg_sys::ReorderBufferTXN,
+    _txn: *mut pg_sys::ReorderBufferTXN,
     lsn: pg_sys::XLogRecPtr,
     transactional: bool,
     prefix: *const c_char,
     size: pg_sys::Size,
     content: *const c_char,
 ) {
-    // SAFETY: the prefix is NUL-terminated, the content has `size` bytes; without a transaction `txn` is not looked at.
+    // SAFETY: the prefix is NUL-terminated, the content has `size` bytes.
     let (context, message) = unsafe {
         let context = Context::from_raw(context);
         let content = std::slice::from_raw_parts(content.cast::<u8>(), size);
-        let _ = txn;
         (context, LogicalMessage { lsn, transactional, prefix: CStr::from_ptr(prefix).to_bytes(), content })
     };
     session(context).message(context, &message);

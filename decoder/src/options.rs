@@ -58,9 +58,7 @@ impl OptionError {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
-            OptionError::Unknown(_) => {
-                "The options are format_version, encoding, tables, tracked and messages.".into()
-            }
+            OptionError::Unknown(_) => "The options are format_version, encoding, tables, tracked and messages.".into(),
             OptionError::Value { takes, .. } => format!("It takes {takes}."),
             OptionError::TablesAndTracked => "Leave one of them out.".into(),
             OptionError::Version(_) => format!("This version writes format {FORMAT_VERSION}."),
@@ -106,9 +104,7 @@ impl Options {
                 "format_version" => check_version(value)?,
                 "encoding" => options.encoding = encoding(value)?,
                 "tables" => named = Some(tables(value)?),
-                "tracked" => {
-                    options.tables = if boolean("tracked", value)? { Tables::Tracked } else { Tables::All }
-                }
+                "tracked" => options.tables = if boolean("tracked", value)? { Tables::Tracked } else { Tables::All },
                 "messages" => options.messages = boolean("messages", value)?,
                 _ => return Err(OptionError::Unknown(name.clone())),
             }

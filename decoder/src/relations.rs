@@ -14,8 +14,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Schemas whose tables are never wanted unless they are named.
-const OWN_SCHEMAS: [&[u8]; 5] =
-    [b"pg_catalog", b"information_schema", b"pg_toast", b"pgtrickle", b"pgtrickle_changes"];
+const OWN_SCHEMAS: [&[u8]; 5] = [b"pg_catalog", b"information_schema", b"pg_toast", b"pgtrickle", b"pgtrickle_changes"];
 
 const BUCKETS: usize = 1024;
 static INVALIDATED: [AtomicU32; BUCKETS] = [const { AtomicU32::new(0) }; BUCKETS];

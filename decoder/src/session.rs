@@ -1,9 +1,9 @@
 //! One run of the plugin: what it was asked for, the transaction that is being delivered, what waits to be sent.
 
+use crate::PLUGIN;
 use crate::link::Link;
 use crate::options::{Options, Tables};
 use crate::relations::{Announcements, Capture, Relations, Source};
-use crate::PLUGIN;
 use pgtrickle_pg::decoding::{Change, Context, REINIT, Transaction, XidWidener};
 use pgtrickle_pg::relation::Relation;
 use pgtrickle_pg::tuple::{Missing, Tuple, Update};

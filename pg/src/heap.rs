@@ -9,7 +9,6 @@ use crate::memory::Context;
 use crate::tuple::{Column, Desc};
 use pgrx::pg_sys::{self, Datum};
 use std::ffi::CString;
-use std::marker::PhantomData;
 
 /// Rows that are inserted together.
 const ROWS: usize = 1000;
@@ -203,6 +202,9 @@ impl Writer {
         let columns = &columns[columns.len().min(PREFIX_COLUMNS.into())..];
         let places = columns.iter().map(|c| place(c, announced)).collect::<Result<Vec<_>, _>>()?;
         let exact = places.len() == announced.len() && places.iter().enumerate().all(|(i, p)| *p == Some(i));
+        if !exact && announced.iter().any(|a| base_type(a.type_oid) == 0) {
+            return Err(Misfit("the type of a captured column was dropped".into()));
+        }
         self.fit = if exact { Fit::Splice } else { form(&kept, announced, places) };
         self.known = Some((copy, kept));
         Ok(())
@@ -359,18 +361,27 @@ fn place(column: &Column, announced: &[Announced]) -> Result<Option<usize>, Misf
     let Some(at) = announced.iter().position(named) else { return Ok(None) };
     let a = &announced[at];
     // Buffers have the types beneath domains, whose constraints are none of theirs.
-    // SAFETY: only a catalog lookup.
-    let base = unsafe { pg_sys::getBaseType(pg_sys::Oid::from(a.type_oid)) }.to_u32();
-    if ![a.type_oid, base].contains(&column.type_oid) || a.layout != (column.len, column.align, column.by_value) {
+    let base = base_type(a.type_oid);
+    if base == 0
+        || ![a.type_oid, base].contains(&column.type_oid)
+        || a.layout != (column.len, column.align, column.by_value)
+    {
         let name = String::from_utf8_lossy(&column.name);
         return Err(Misfit(format!("column {name} of the change buffer has another type than its source")));
     }
     Ok(Some(at))
 }
 
+/// The type beneath a domain, the type itself otherwise; 0 if it exists no more.
+fn base_type(type_oid: u32) -> u32 {
+    let type_oid = pg_sys::Oid::from(type_oid);
+    // SAFETY: only catalog lookups.
+    unsafe { if pg_sys::get_typisdefined(type_oid) { pg_sys::getBaseType(type_oid).to_u32() } else { 0 } }
+}
+
 fn form(kept: &Context, announced: &[Announced], places: Vec<Option<usize>>) -> Fit {
     let captured = kept.enter(|| {
-        // SAFETY: the descriptor has a place per announced column; types that exist no more raise an error.
+        // SAFETY: the descriptor has a place per announced column; the types exist, as fit has looked.
         unsafe {
             let desc = pg_sys::CreateTemplateTupleDesc(announced.len() as i32);
             for (i, a) in announced.iter().enumerate() {
@@ -444,54 +455,6 @@ pub fn find_table(schema: &str, name: &str) -> Option<u32> {
         }
     };
     (oid != pg_sys::Oid::INVALID).then(|| oid.to_u32())
-}
-
-/// A transaction of a worker that writes many rows. Ended by [`Transaction::commit`], or by dropping it as an abort.
-pub struct Transaction(PhantomData<*mut ()>);
-
-impl Transaction {
-    /// Starts one; none is open.
-    pub fn start() -> Self {
-        // SAFETY: outside of any transaction.
-        unsafe {
-            pg_sys::SetCurrentStatementStartTimestamp();
-            pg_sys::StartTransactionCommand();
-        }
-        Transaction(PhantomData)
-    }
-
-    /// Commits it.
-    pub fn commit(self) {
-        std::mem::forget(self);
-        // SAFETY: the transaction that start began.
-        unsafe { pg_sys::CommitTransactionCommand() }
-    }
-
-    /// Runs `work` with a snapshot, for SQL.
-    pub fn with_snapshot<T>(&self, work: impl FnOnce() -> T) -> T {
-        // SAFETY: push and pop pair up; on an error the transaction is aborted, which pops it.
-        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
-        let result = work();
-        // SAFETY: as above.
-        unsafe { pg_sys::PopActiveSnapshot() };
-        result
-    }
-
-    /// Makes sure that its commit is logged even if it wrote nothing else.
-    pub fn assign_xid(&self) {
-        // SAFETY: inside of a transaction.
-        unsafe { pg_sys::GetTopTransactionId() };
-    }
-}
-
-impl Drop for Transaction {
-    fn drop(&mut self) {
-        // During an error's unwinding the process's own handler aborts; aborting twice is harmless, but not here.
-        if !std::thread::panicking() {
-            // SAFETY: the transaction that start began.
-            unsafe { pg_sys::AbortCurrentTransaction() }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 // `pg_guard` on the extern blocks of `bindings` names this path.
 use pgrx::pg_sys::ffi;
 
+pub mod batch;
 pub mod bindings;
 pub mod calls;
 pub mod class;

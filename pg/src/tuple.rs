@@ -247,8 +247,7 @@ impl Projection {
             }
         });
         let columns = positions.iter().map(|&i| (i, source.column(i)));
-        let picks: Vec<_> =
-            columns.map(|(from, c)| Pick { from, by_value: c.by_value, len: c.len }).collect();
+        let picks: Vec<_> = columns.map(|(from, c)| Pick { from, by_value: c.by_value, len: c.len }).collect();
         let whole = positions.len() == source.len() && positions.iter().enumerate().all(|(i, &p)| i == p);
         let side = || Side::new(source.len(), picks.len());
         Projection {
@@ -279,12 +278,7 @@ impl Projection {
     }
 
     /// The chosen columns before and after an UPDATE.
-    pub fn update<'a>(
-        &'a mut self,
-        source: Desc<'_>,
-        old: Tuple<'a>,
-        new: Tuple<'a>,
-    ) -> Result<Update<'a>, Missing> {
+    pub fn update<'a>(&'a mut self, source: Desc<'_>, old: Tuple<'a>, new: Tuple<'a>) -> Result<Update<'a>, Missing> {
         if self.is_verbatim(&old) && self.is_verbatim(&new) {
             return Ok(if old.same_bytes(&new) { Update::Nothing } else { Update::Rows(old, new) });
         }
@@ -296,11 +290,7 @@ impl Projection {
     }
 
     /// As [`Projection::row`], as the output of the columns' send functions; None is NULL.
-    pub fn row_sent<'a>(
-        &'a mut self,
-        source: Desc<'_>,
-        tuple: Tuple<'_>,
-    ) -> Result<Vec<Option<&'a [u8]>>, Missing> {
+    pub fn row_sent<'a>(&'a mut self, source: Desc<'_>, tuple: Tuple<'_>) -> Result<Vec<Option<&'a [u8]>>, Missing> {
         self.take(source, tuple)?;
         self.find_senders();
         Ok(send(&self.scratch, &mut self.senders, &self.new))

@@ -68,12 +68,8 @@ fn work(dboid: u32, db: &'static DbShared) {
     take_origin(&name);
     let wake = WakeUp::new().unwrap_or_else(|e| error!("could not make an eventfd: {e}"));
     receive(dboid, db, &wake);
-    let mut apply = ApplyWorker {
-        name,
-        applier: Applier::new(db, origin::progress()),
-        delivery: Delivery::new(),
-        peer: None,
-    };
+    let mut apply =
+        ApplyWorker { name, applier: Applier::new(db, origin::progress()), delivery: Delivery::new(), peer: None };
     let mut set = WaitSet::new(wake.fd());
     worker::report_activity(c"waiting for the decoder", false);
     loop {

@@ -6,7 +6,8 @@ use crate::settings;
 use crate::shmem::{DbShared, SOURCE_PLACES};
 use pgrx::prelude::*;
 use pgtrickle_apply::{At, Sink, StreamError};
-use pgtrickle_pg::heap::{Prefix, RawRow, Transaction};
+use pgtrickle_pg::batch::Transaction;
+use pgtrickle_pg::heap::{Prefix, RawRow};
 use pgtrickle_pg::{class, depend, origin, worker};
 use pgtrickle_wire::{
     Begin, Body, Commit, Degraded, LogicalMessage, Progress, RawTuple, Reinit, Relation, Row, RowKind, Truncate,
@@ -24,7 +25,8 @@ const IDLE_BYTES: u64 = 16 << 20;
 const IDLE_BYTES_SLOW: u64 = 64 << 10;
 const IDLE_TIME: Duration = Duration::from_secs(60);
 
-const DEGRADE: &str = "UPDATE pgtrickle.pgt_change_tracking SET state = 'DEGRADED', detail = $2 WHERE source_relid = $1";
+const DEGRADE: &str =
+    "UPDATE pgtrickle.pgt_change_tracking SET state = 'DEGRADED', detail = $2 WHERE source_relid = $1";
 
 /// Where the stream is written to, and how far it has got.
 pub struct Applier {

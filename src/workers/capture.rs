@@ -1,7 +1,7 @@
 //! What the two capture workers of a database have in common: names, start and end, alerts.
 
-use crate::shmem::{self, CaptureState, DbShared};
 use crate::error::Error;
+use crate::shmem::{self, CaptureState, DbShared};
 use pgrx::PgSqlErrorCode;
 use pgtrickle_pg::worker;
 use std::ffi::{CStr, CString};

@@ -105,11 +105,7 @@ pub fn check_position(name: &str, applied_lsn: u64) {
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("replication slot {name} is not where change capture left off"),
     )
-    .detail(format!(
-        "The slot is at {}, the change buffers at {}.",
-        Lsn(confirmed_lsn),
-        Lsn(applied_lsn)
-    ))
+    .detail(format!("The slot is at {}, the change buffers at {}.", Lsn(confirmed_lsn), Lsn(applied_lsn)))
     .hint("It will be made anew, and all stream tables recomputed. Leave the slot to pg_trickle.")
     .raise()
 }
@@ -131,5 +127,7 @@ fn read(name: &str) -> Option<Remembered> {
 
 fn run(sql: &str, arguments: &[pgrx::datum::DatumWithOid<'_>]) -> Result<()> {
     let done = Spi::connect_mut(|client| client.update(sql, None, arguments).map(|_| ()));
-    done.map_err(|e| Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("could not write pgtrickle.pgt_capture: {e}")))
+    done.map_err(|e| {
+        Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("could not write pgtrickle.pgt_capture: {e}"))
+    })
 }
