@@ -7,6 +7,9 @@
 //! | `tables` | `schema.name, …` | all ordinary tables | which tables; a partitioned table is named by its root |
 //! | `tracked` | boolean | `off` | the tables and columns in `pgtrickle.pgt_change_tracking` instead |
 //! | `messages` | boolean | `off` | logical messages of any prefix, too |
+//!
+//! UPDATE and DELETE need the old row, so REPLICA IDENTITY FULL: at the first one without it the stream says that the
+//! table is degraded and tells no more of it.
 
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
 use pgtrickle_wire::{Encoding, FORMAT_VERSION};

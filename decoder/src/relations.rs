@@ -247,7 +247,7 @@ fn attr(column: &Column) -> Attr<'_> {
         typlen: column.len,
         typalign: column.align,
         byval: column.by_value,
-        flags: u8::from(column.not_null) * Attr::NOT_NULL | u8::from(column.generated_stored) * Attr::GENERATED,
+        flags: (u8::from(column.not_null) * Attr::NOT_NULL) | (u8::from(column.generated_stored) * Attr::GENERATED),
     }
 }
 

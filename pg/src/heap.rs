@@ -266,8 +266,7 @@ impl Writer {
             bytes[hoff + PREFIX_BYTES..].copy_from_slice(row.data);
             let header = &mut *tuple.as_mut_ptr().cast::<pg_sys::HeapTupleHeaderData>();
             header.t_infomask2 = natts;
-            header.t_infomask = u16::from(bitmap > 0) * pg_sys::HEAP_HASNULL as u16
-                | u16::from(row.varwidth) * pg_sys::HEAP_HASVARWIDTH as u16;
+            header.t_infomask = infomask(row);
             header.t_hoff = hoff as u8;
         }
         self.push(at, len);
@@ -294,8 +293,7 @@ impl Writer {
             bytes[hoff..hoff + row.data.len()].copy_from_slice(row.data);
             let header = &mut *words.as_mut_ptr().cast::<pg_sys::HeapTupleHeaderData>();
             header.t_infomask2 = row.natts;
-            header.t_infomask = u16::from(bitmap > 0) * pg_sys::HEAP_HASNULL as u16
-                | u16::from(row.varwidth) * pg_sys::HEAP_HASVARWIDTH as u16;
+            header.t_infomask = infomask(row);
             header.t_hoff = hoff as u8;
         }
         let (Fit::Form(form), Some(target)) = (&mut self.fit, &self.target) else { return };
@@ -412,6 +410,14 @@ impl Default for Writer {
 /// Name of the buffer's column for an attribute of the source.
 fn buffer_column(attnum: i16) -> Vec<u8> {
     format!("c{attnum}").into_bytes()
+}
+
+/// The flags that say how a row's bytes are to be read.
+#[inline]
+fn infomask(row: &RawRow<'_>) -> u16 {
+    let nulls = if row.bitmap.is_empty() { 0 } else { pg_sys::HEAP_HASNULL };
+    let varwidth = if row.varwidth { pg_sys::HEAP_HASVARWIDTH } else { 0 };
+    (nulls | varwidth) as u16
 }
 
 /// The null bitmap behind four columns that are never null.
