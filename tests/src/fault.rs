@@ -1,6 +1,6 @@
 //! What can go wrong, done on purpose, and what must hold after it.
 
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -147,5 +147,7 @@ pub fn disk_full(server: &Server) -> Outcome {
 
 /// A file-size limit for one process: writing beyond it fails as it does on a full disk. Its successor has no limit.
 fn limit_file_size(pid: u32, bytes: u64) -> Outcome {
-    install::run(Command::new("prlimit").arg(format!("--pid={pid}")).arg(format!("--fsize={bytes}:{bytes}"))).map(drop)
+    // Only the process's own user may do this without further rights.
+    let mut prlimit = install::as_server_user(Path::new("/usr/bin/prlimit"));
+    install::run(prlimit.arg(format!("--pid={pid}")).arg(format!("--fsize={bytes}:{bytes}"))).map(drop)
 }
