@@ -169,6 +169,14 @@ impl Program {
         })
     }
 
+    /// Plans a query that has delta rules, but is to be recomputed from its definition view all the same: without state
+    /// tables, and with rows found by key where the query has one.
+    pub fn recomputed(definition: &Definition, view: &QualifiedName, target: &Target) -> Program {
+        let by_rules = Program::new(definition, target);
+        let opaque = Program::opaque(view, &definition.columns, target);
+        by_rules.map_or(opaque.clone(), |by_rules| Program { root: by_rules.root, ..opaque })
+    }
+
     /// Plans a query that is recomputed from its definition view and compared with what is stored.
     pub fn opaque(view: &QualifiedName, columns: &[(Ident, Ty)], target: &Target) -> Program {
         let cols = columns.iter().map(|(_, ty)| Col::new(ty.clone())).collect();

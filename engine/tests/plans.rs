@@ -227,3 +227,19 @@ fn except_all_repeats_rows_by_their_counts() {
     let root = lower::except(keys(customers()), keys(orders()), true).unwrap();
     check("except_all", root, &[CUSTOMERS], &Identity::Bag);
 }
+
+#[test]
+fn a_recomputed_query_keeps_its_key_but_no_state() {
+    let root = {
+        let rel = customers();
+        let region = column(&rel, 1);
+        rel.map(vec![region]).unwrap().distinct().unwrap()
+    };
+    let columns = vec![(Ident::new("region"), integer())];
+    let sources = vec![source(CUSTOMERS, "customers", ["id", "region", "name"])];
+    let target = Target { table: QualifiedName::new("public", "st"), pgt_id: 1 };
+    let view = QualifiedName::new("pgtrickle", "def_1");
+    let program = Program::recomputed(&Definition { root, columns, sources }, &view, &target);
+    assert!(!program.is_differential() && program.state_tables().is_empty());
+    assert_eq!(program.identity(), &Identity::Key { columns: vec![0] });
+}

@@ -10,6 +10,7 @@
 //! others                                    always dirty
 //! ```
 //!
+//! A single row's weight is far from the limits of integer, in which PostgreSQL sums up to bigint at little cost.
 //! Everything is exact: integers are summed in a wider type, numeric in numeric, and what numeric shows (its scale)
 //! is that of a sum over the present rows.
 
@@ -242,7 +243,7 @@ impl Part {
     fn gathered(&self) -> Vec<Sql> {
         match self {
             Part::Count { conditions } => {
-                vec![sql!("coalesce(sum(w){}, 0)::bigint", only(conditions))]
+                vec![sql!("coalesce(sum(w::integer){}, 0)", only(conditions))]
             }
             Part::Sum { x, filter } => {
                 let ty = &self.types()[0].sql;

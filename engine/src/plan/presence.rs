@@ -27,8 +27,8 @@ impl Catalog {
         let names: Vec<Ident> = keys.iter().map(|k| Ident::column(l + k)).collect();
         let key_cols: Vec<Col> = keys.iter().map(|k| cols[*k].clone()).collect();
         let touched = named(names.clone(), self.numbered_change(change, "d", l)).filter(condition(only));
-        let mut touched = touched.column("sum(w)", Ident::new("i1")).group_by_first(keys.len());
-        touched.having = vec![sql!("sum(w) <> 0")];
+        let mut touched = touched.column("sum(w::integer)", Ident::new("i1")).group_by_first(keys.len());
+        touched.having = vec![sql!("sum(w::integer) <> 0")];
         let partners = named(names.clone(), self.numbered_from(right, "d", l)).filter(condition(only));
         let partners = Query::from(partners.column("true", Ident::new("i2"))).aliased("r", Vec::new());
         let on = Sql::all(same_key_without_null(&key_cols, &of("k", &names), &of("r", &names)));
@@ -55,9 +55,9 @@ impl Catalog {
         let rows = self.distinct_touched(input, change, on, &names, &inexact).aliased("k", Vec::new());
         let mut touched =
             named(names.clone(), rows.join(JoinType::Inner, self.numbered_change(change, "r", l), condition(on)));
-        touched = touched.column("sum(w)", Ident::new("i1"));
+        touched = touched.column("sum(w::integer)", Ident::new("i1"));
         touched.group_by = by_image(&names, &inexact);
-        touched.having = vec![sql!("sum(w) <> 0")];
+        touched.having = vec![sql!("sum(w::integer) <> 0")];
         let touched = Query::from(touched).aliased("k", Vec::new());
         let partners = named(columns(l + right.arity()).split_off(l), self.numbered_from(right, "d", l));
         let partners = Query::from(partners.column("true", Ident::new("i2"))).aliased("r", Vec::new());

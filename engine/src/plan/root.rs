@@ -152,11 +152,11 @@ impl RootPlan {
         if self.cols.iter().any(|col| col.ty.equality == Equality::None) {
             return self.netted_by_image(from);
         }
-        let mut select = named(columns(n), from).column("sum(w)::bigint", Ident::new("w")).group_by_first(n);
+        let mut select = named(columns(n), from).column("sum(w::integer)", Ident::new("w")).group_by_first(n);
         if !inexact.is_empty() {
             select.group_by.push(row_image(&inexact));
         }
-        select.having = vec![sql!("sum(w) <> 0")];
+        select.having = vec![sql!("sum(w::integer) <> 0")];
         select.sql()
     }
 
@@ -164,7 +164,7 @@ impl RootPlan {
         let n = self.arity();
         let image = named(weighted_columns(n), from).column(row_image(&columns(n)), Ident::new("i1"));
         let image = Query::from(image).aliased("d", Vec::new());
-        let mut rows = named(columns(n), image).column("sum(w) OVER (PARTITION BY i1)::bigint", Ident::new("w"));
+        let mut rows = named(columns(n), image).column("sum(w::integer) OVER (PARTITION BY i1)", Ident::new("w"));
         rows.distinct_on = vec![sql!("i1")];
         named(weighted_columns(n), Query::from(rows).aliased("d", Vec::new())).filter("w <> 0").sql()
     }
@@ -225,7 +225,7 @@ impl RootPlan {
         let chosen = named(vec![Ident::new("i1")], Query::from(copies).aliased("d", Vec::new())).filter("i2 <= -w");
         let filter = vec![sql!("t.ctid = ANY (ARRAY({}))", chosen.sql())];
         let delete = Delete { table: self.table.clone(), alias: Ident::new("t"), filter };
-        let number = sql!("coalesce(-sum(w) FILTER (WHERE w < 0), 0)::bigint");
+        let number = sql!("coalesce(-sum(w::integer) FILTER (WHERE w < 0), 0)");
         let expect =
             Select::from(From::Enr { name: Program::root_delta(), alias: None }).column(number, Ident::new("n"));
         self.modify(delete.sql(), Some(expect.sql()))

@@ -10,7 +10,7 @@ INSERT INTO "public"."st" ("Region") SELECT c1 FROM (SELECT k1 AS c1 FROM pgtric
 
 -- refresh
 -- stage pgt_g1 unless empty: pgt_delta_200
-SELECT c1 AS k1, pgtrickle.row_hash(c1) AS h, coalesce(sum(w), 0)::bigint AS n FROM (SELECT c3 AS c1, w FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_200 WHERE w <> 0) AS d(c1, c2, c3, w)) AS d(c1, w) GROUP BY 1;
+SELECT c1 AS k1, pgtrickle.row_hash(c1) AS h, coalesce(sum(w::integer), 0) AS n FROM (SELECT c3 AS c1, w FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_200 WHERE w <> 0) AS d(c1, c2, c3, w)) AS d(c1, w) GROUP BY 1;
 -- stage pgt_t1 unless empty: pgt_g1
 SELECT g.k1 AS k1, g.h AS h, (coalesce(s.n, 0) + g.n) AS n, s.k1 AS j1, s.n AS m, NULL::bigint AS r FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.h = g.h AND s.k1 IS NOT DISTINCT FROM g.k1);
 -- check unless empty: pgt_t1

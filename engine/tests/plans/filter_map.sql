@@ -6,7 +6,7 @@ INSERT INTO "public"."st" ("Region", "total") SELECT c1, c2 FROM (SELECT c1 AS c
 
 -- refresh
 -- stage pgt_root unless empty: pgt_delta_100
-SELECT c1, c2, sum(w)::bigint AS w FROM (SELECT c1 AS c1, c3 AS c2, w FROM (SELECT c1, c2, c3, w FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_100 WHERE w <> 0) AS d(c1, c2, c3, w) WHERE ((c3 > 0::numeric))) AS d(c1, c2, c3, w)) AS d(c1, c2, w) GROUP BY 1, 2 HAVING sum(w) <> 0;
+SELECT c1, c2, sum(w::integer) AS w FROM (SELECT c1 AS c1, c3 AS c2, w FROM (SELECT c1, c2, c3, w FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_100 WHERE w <> 0) AS d(c1, c2, c3, w) WHERE ((c3 > 0::numeric))) AS d(c1, c2, c3, w)) AS d(c1, c2, w) GROUP BY 1, 2 HAVING sum(w::integer) <> 0;
 -- modify unless empty: pgt_root
 MERGE INTO ONLY "public"."st" AS t USING (SELECT c1, c2, w FROM pgt_root AS a WHERE w > 0 UNION ALL SELECT c1, c2, w FROM pgt_root AS b WHERE w < 0 AND NOT EXISTS (SELECT FROM pgt_root AS a WHERE a.w > 0 AND a.c1 = b.c1)) AS d(c1, c2, w) ON t."Region" = d.c1 WHEN MATCHED AND d.w < 0 THEN DELETE WHEN MATCHED THEN UPDATE SET "total" = d.c2 WHEN NOT MATCHED AND d.w > 0 THEN INSERT ("Region", "total") VALUES (d.c1, d.c2);
 

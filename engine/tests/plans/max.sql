@@ -10,7 +10,7 @@ INSERT INTO "public"."st" ("Region", "total") SELECT c1, c2 FROM (SELECT k1 AS c
 
 -- refresh
 -- stage pgt_g1 unless empty: pgt_delta_100
-SELECT c2 AS k1, coalesce(sum(w), 0)::bigint AS n, max(c3) FILTER (WHERE w > 0) AS d1, max(c3) FILTER (WHERE w < 0) AS d2 FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_100 WHERE w <> 0) AS d(c1, c2, c3, w) GROUP BY 1;
+SELECT c2 AS k1, coalesce(sum(w::integer), 0) AS n, max(c3) FILTER (WHERE w > 0) AS d1, max(c3) FILTER (WHERE w < 0) AS d2 FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_100 WHERE w <> 0) AS d(c1, c2, c3, w) GROUP BY 1;
 -- stage pgt_d1 unless empty: pgt_g1
 SELECT g.k1 AS k1 FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1) WHERE ((g.d2 IS NOT NULL AND (g.d2 >= GREATEST(s.p1, g.d1)) IS NOT FALSE)) AND (coalesce(s.n, 0) + g.n) > 0;
 -- stage pgt_r1 unless empty: pgt_d1

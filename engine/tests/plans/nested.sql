@@ -12,7 +12,7 @@ INSERT INTO "public"."st" ("Region") SELECT c1 FROM (SELECT p1 AS c1 FROM pgtric
 
 -- refresh
 -- stage pgt_g1 unless empty: pgt_delta_200
-SELECT c2 AS k1, coalesce(sum(w), 0)::bigint AS n FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_200 WHERE w <> 0) AS d(c1, c2, c3, w) GROUP BY 1;
+SELECT c2 AS k1, coalesce(sum(w::integer), 0) AS n FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_200 WHERE w <> 0) AS d(c1, c2, c3, w) GROUP BY 1;
 -- stage pgt_t1 unless empty: pgt_g1
 SELECT g.k1 AS k1, (coalesce(s.n, 0) + g.n) AS n, s.k1 AS j1, s.n AS m, NULL::bigint AS r FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1);
 -- check unless empty: pgt_t1
@@ -20,7 +20,7 @@ SELECT 'the stored state of a group contradicts its changes'::text AS "wrong" FR
 -- modify unless empty: pgt_t1
 MERGE INTO ONLY pgtrickle_changes.state_1_1 AS s USING (SELECT k1, n FROM pgt_t1 WHERE (m IS NULL OR n <> m)) AS t(k1, n) ON s.k1 = t.k1 WHEN MATCHED AND t.n = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = t.n WHEN NOT MATCHED AND t.n > 0 THEN INSERT (k1, n) VALUES (t.k1, t.n);
 -- stage pgt_g2 unless empty: pgt_t1
-SELECT coalesce(sum(w), 0)::bigint AS n FROM (SELECT k1 AS c1, n AS c2, 1::bigint AS w FROM pgt_t1 WHERE (m IS NULL OR n = 0 OR record_image_ne(ROW(n), ROW(m))) AND n > 0 UNION ALL SELECT j1 AS c1, m AS c2, (-1)::bigint AS w FROM pgt_t1 WHERE (m IS NULL OR n = 0 OR record_image_ne(ROW(n), ROW(m))) AND m IS NOT NULL) AS d(c1, c2, w);
+SELECT coalesce(sum(w::integer), 0) AS n FROM (SELECT k1 AS c1, n AS c2, 1::bigint AS w FROM pgt_t1 WHERE (m IS NULL OR n = 0 OR record_image_ne(ROW(n), ROW(m))) AND n > 0 UNION ALL SELECT j1 AS c1, m AS c2, (-1)::bigint AS w FROM pgt_t1 WHERE (m IS NULL OR n = 0 OR record_image_ne(ROW(n), ROW(m))) AND m IS NOT NULL) AS d(c1, c2, w);
 -- stage pgt_d2 unless empty: pgt_g2
 SELECT FROM pgt_g2 AS g LEFT JOIN pgtrickle_changes.state_1_2 AS s ON (true) WHERE true;
 -- stage pgt_r2 unless empty: pgt_d2

@@ -45,7 +45,7 @@ impl StagePlan {
         let reads = catalog.enrs(&change.staged());
         let keys = self.stage.keys.iter().map(|key| key.sql.clone()).zip(self.keys());
         let select = Select::from(catalog.item_of_zset(change)).columns(keys).columns(self.hash_of_input());
-        let select = select.column("coalesce(sum(w), 0)::bigint", Ident::new("n"));
+        let select = select.column("coalesce(sum(w::integer), 0)", Ident::new("n"));
         let changes = self.parts.gathered();
         let names = numbered("d", changes.len());
         let select = select.columns(changes.into_iter().zip(names)).columns(self.deleted_keys());
