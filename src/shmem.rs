@@ -9,7 +9,7 @@ use std::sync::atomic::*;
 pub const MAX_DATABASES: usize = 64;
 /// Stream tables of one cluster whose counters are kept.
 pub const MAX_STREAM_TABLES: usize = 1024;
-/// Samples of the lag ring; FOUNDING names 256.
+/// Samples of the lag ring.
 pub const LAG_SAMPLES: usize = 256;
 /// Sources whose failures to be decoded are counted at the same time.
 pub const FAILING_SOURCES: usize = 8;

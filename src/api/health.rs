@@ -122,7 +122,7 @@ fn sources() -> Vec<Row> {
         "SELECT 'source ' || t.source_relid::regclass::text,
                 CASE WHEN t.state = 'DEGRADED' OR c.relreplident <> 'f' AND c.relkind = 'r' THEN 'ERROR' ELSE 'OK' END,
                 CASE WHEN t.state = 'DEGRADED' THEN 'Capture stopped: ' || coalesce(t.detail, '')
-                          || ' Its stream tables are recomputed at each refresh until pgtrickle.repair_stream_table().'
+                          || '. Its stream tables are recomputed at each refresh until pgtrickle.repair_stream_table().'
                      WHEN c.relreplident <> 'f' AND c.relkind = 'r'
                      THEN 'Old rows are missing from the WAL: ALTER TABLE ' || t.source_relid::regclass::text || ' REPLICA IDENTITY FULL.'
                      ELSE 'captured' END
