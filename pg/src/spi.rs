@@ -206,6 +206,12 @@ impl Drop for LocalSettings {
     }
 }
 
+/// The setting `work_mem`, in kilobytes.
+pub fn work_mem_kb() -> i32 {
+    // SAFETY: reads a process-wide variable.
+    unsafe { pg_sys::work_mem }
+}
+
 /// The role in whose name the current statement runs.
 pub fn current_role() -> u32 {
     // SAFETY: reads a process-wide variable.

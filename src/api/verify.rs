@@ -3,13 +3,13 @@
 use super::refresh::refresh_now;
 use crate::catalog::{self, StreamTable};
 use crate::error::{Result, or_raise};
-use crate::refresh::{SETTINGS, program};
+use crate::refresh::{local_settings, program};
 use pgrx::prelude::*;
 use pgtrickle_engine::ir::Equality;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{QualifiedName, Sql};
 use pgtrickle_pg::snapshot::Snapshot;
-use pgtrickle_pg::spi::{Connection, LocalSettings, Plan, RunAs};
+use pgtrickle_pg::spi::{Connection, Plan, RunAs};
 
 /// Refreshes a stream table, then compares it with its query under the very same snapshot: how many rows are missing
 /// from it, and how many it has too many. Both are 0 unless something is wrong.
@@ -42,7 +42,7 @@ fn compare(st: &StreamTable, snapshot: &Snapshot) -> Result<(i64, i64)> {
         }
     );
     let _connection = Connection::open();
-    let _settings = LocalSettings::new(SETTINGS);
+    let _settings = local_settings();
     let _owner = RunAs::restricted(st.owner);
     let text = Plan::prepare(query.as_str(), &[]).first_text(snapshot).unwrap_or_default();
     let mut numbers = text.split(' ').map(|n| n.parse().unwrap_or(-1));

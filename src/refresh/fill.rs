@@ -9,7 +9,7 @@ use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::class;
 use pgtrickle_pg::snapshot::Snapshot;
-use pgtrickle_pg::spi::{Connection, LocalSettings, RunAs};
+use pgtrickle_pg::spi::{Connection, RunAs};
 
 /// Creates the state tables of a program, owned by the stream table's owner, in whose name refreshes run.
 pub fn create_state(owner: u32, loaded: &Loaded) {
@@ -56,7 +56,7 @@ fn state_tables(pgt_id: i64) -> Vec<String> {
 /// Fills the empty stream table and its empty state tables with the query's result at `snapshot`.
 pub fn fill(st: &StreamTable, loaded: &Loaded, snapshot: &Snapshot) -> Result<()> {
     let _connection = Connection::open();
-    let _settings = LocalSettings::new(super::SETTINGS);
+    let _settings = super::local_settings();
     let _owner = RunAs::restricted(st.owner);
     run::run(st, &Statements::once(loaded.program.fill()), &mut Relations::default(), snapshot)
 }

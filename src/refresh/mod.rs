@@ -16,10 +16,11 @@ use crate::error::{Error, Result};
 use crate::{settings, shmem};
 use pgtrickle_pg::snapshot::{Snapshot, XidSet};
 use pgtrickle_pg::spi::{Connection, LocalSettings, RunAs};
-use pgtrickle_pg::{class, lock, snapshot, worker};
+use pgtrickle_pg::{class, lock, snapshot, spi, worker};
 use program::{Loaded, Task};
 use run::Relations;
 use sources::Changes;
+use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -75,9 +76,25 @@ struct Round {
     initiator: Initiator,
 }
 
-/// Settings under which the statements run: names resolve to nothing but PostgreSQL's own, and plans suit small deltas.
-pub const SETTINGS: &[(&std::ffi::CStr, &std::ffi::CStr)] =
-    &[(c"search_path", c"pg_catalog"), (c"jit", c"off"), (c"random_page_cost", c"1.1")];
+/// Settings under which the statements run: names resolve to nothing but PostgreSQL's own, and plans suit small deltas,
+/// which must be joined first however many tables there are.
+const SETTINGS: &[(&CStr, &CStr)] = &[
+    (c"search_path", c"pg_catalog"),
+    (c"jit", c"off"),
+    (c"random_page_cost", c"1.1"),
+    (c"join_collapse_limit", c"20"),
+    (c"from_collapse_limit", c"20"),
+    (c"geqo_threshold", c"20"),
+];
+/// Netting a large delta in less memory than this spills to disk.
+const WORK_MEM: (&CStr, &CStr) = (c"work_mem", c"64MB");
+
+/// The settings of a refresh, until dropped.
+pub fn local_settings() -> LocalSettings {
+    let enough = spi::work_mem_kb() >= 64 << 10;
+    let settings: Vec<_> = SETTINGS.iter().copied().chain((!enough).then_some(WORK_MEM)).collect();
+    LocalSettings::new(&settings)
+}
 
 /// Refreshes stream tables, parents before their children, in the current transaction. The caller reports the outcomes
 /// with [`Outcome::committed`] once the transaction has committed.
@@ -175,7 +192,7 @@ fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
     if action != Action::NoData {
         let begun_at = worker::now_us();
         {
-            let _settings = LocalSettings::new(SETTINGS);
+            let _settings = local_settings();
             let _owner = RunAs::restricted(st.owner);
             if action == Action::Reinitialize && loaded.fingerprint != st.fingerprint {
                 fill::rebuild_state(&st, &loaded)?;

@@ -115,7 +115,9 @@ pub fn build(st: &StreamTable, analysis: Analysis) -> Loaded {
     let view = definition_view(st.pgt_id);
     let opaque = |reason: String| (Program::opaque(&view, &analysis.columns, &target), Some(reason));
     let (program, full_reason) = match &analysis.plan {
-        _ if st.refresh_mode == "FULL" => opaque("refresh_mode is FULL".into()),
+        Analyzed::Differential(definition) if st.refresh_mode == "FULL" => {
+            (Program::recomputed(definition, &view, &target), Some("refresh_mode is FULL".into()))
+        }
         Analyzed::Opaque { reason } => opaque(reason.clone()),
         Analyzed::Differential(definition) => match Program::new(definition, &target) {
             Ok(program) => (program, None),
@@ -212,8 +214,9 @@ impl Statements {
 pub fn size_class(rows: u64) -> (u8, f64) {
     match rows {
         0..=100 => (0, 10.0),
-        101..=2_000 => (1, 1_000.0),
-        2_001..=20_000 => (2, 10_000.0),
-        _ => (3, 100_000.0),
+        101..=600 => (1, 50.0),
+        601..=3_000 => (2, 1_000.0),
+        3_001..=30_000 => (3, 10_000.0),
+        _ => (4, 100_000.0),
     }
 }
