@@ -27,6 +27,14 @@ pub enum Hole {
     Zero,
 }
 
+/// A column of a query around: how many levels up (at least one), of which range table entry, which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OuterColumn {
+    pub levels_up: u32,
+    pub entry: usize,
+    pub column: i16,
+}
+
 /// How a walk goes on from the node just seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Walk {
@@ -310,14 +318,14 @@ impl<'q> Expr<'q> {
 
     /// Whether it reads columns of a query around its own.
     pub fn reads_outer(&self) -> bool {
-        let mut found = false;
         // SAFETY: walks the tree only.
-        unsafe {
-            for level in 1..=MAX_LEVELS {
-                found |= pg_sys::contain_vars_of_level(self.node, level);
-            }
-        }
-        found
+        (1..=MAX_LEVELS).any(|level| unsafe { pg_sys::contain_vars_of_level(self.node, level) })
+    }
+
+    /// The columns of queries around that it reads.
+    pub fn outer_columns(&self) -> Vec<OuterColumn> {
+        // SAFETY: walks the tree only.
+        unsafe { outer_columns(self.node) }
     }
 
     /// Whether both are the same node of the same tree.
@@ -370,6 +378,26 @@ impl<'q> Expr<'q> {
             ))
         }
     }
+}
+
+/// The columns of queries around that a query (or an expression) reads, each once, ascending.
+///
+/// # Safety
+/// `node` is a live query or expression.
+pub(crate) unsafe fn outer_columns(node: *mut pg_sys::Node) -> Vec<OuterColumn> {
+    let mut found = Vec::new();
+    for level in 1..=MAX_LEVELS {
+        // SAFETY: the list holds Var nodes of the tree.
+        let vars = unsafe { pointers::<pg_sys::Var>(pg_sys::pull_vars_of_level(node, level)) };
+        found.extend(vars.map(|var| {
+            // SAFETY: as above.
+            let (entry, column) = unsafe { ((*var).varno as usize, (*var).varattno) };
+            OuterColumn { levels_up: level as u32, entry, column }
+        }));
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// A column reference of the only range table entry, from 0.

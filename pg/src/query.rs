@@ -3,7 +3,7 @@
 //! Everything lives in a [`Scratch`] memory context; a [`Query`] or an [`Expr`] borrows it, so the compiler keeps
 //! them from being used after the context is gone. Differences between PostgreSQL versions end here.
 
-use crate::expr::{Expr, Walk, walk};
+use crate::expr::{Expr, OuterColumn, Walk, outer_columns, walk};
 use crate::memory::Context;
 use crate::types::TypeRef;
 use pgrx::pg_sys;
@@ -496,10 +496,15 @@ impl<'q> Query<'q> {
         }
     }
 
-    /// Whether it refers to columns of the query around it.
+    /// Whether it refers to columns of a query around it.
     pub fn is_correlated(&self) -> bool {
+        !self.outer_columns().is_empty()
+    }
+
+    /// The columns of queries around that it reads.
+    pub fn outer_columns(&self) -> Vec<OuterColumn> {
         // SAFETY: walks the tree only.
-        unsafe { pg_sys::contain_vars_of_level(self.as_node(), 1) }
+        unsafe { outer_columns(self.as_node()) }
     }
 
     /// All relations of this query and of those inside it (views that the rewriter has expanded excepted).

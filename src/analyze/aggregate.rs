@@ -11,9 +11,11 @@ use super::node::{Node, conditions};
 use super::scalar::Row;
 use super::target::{needed_below, needed_by};
 use super::{Analyzer, Frame, Mapped, map, opaque};
-use pgtrickle_engine::ir::{Agg, AggKind, Equality, Number, Rel, Scalar, Ty};
+use super::dependent::{Domain, same};
+use pgtrickle_engine::ir::{Agg, AggKind, Equality, JoinKind, Number, Rel, Scalar, Ty};
 use pgtrickle_engine::sql;
-use pgtrickle_pg::expr::{Aggregate, Expr, Shape, Walk};
+use pgtrickle_engine::sql::Sql;
+use pgtrickle_pg::expr::{Aggregate, Expr, Hole, Shape, Walk};
 use pgtrickle_pg::query::Target;
 use pgtrickle_pg::types;
 
@@ -39,8 +41,9 @@ impl<'q> Groups<'q> {
     }
 
     /// Where the values of all keys and aggregates are.
-    fn values(&self) -> Vec<(Expr<'q>, usize)> {
-        self.keys.iter().chain(&self.calls).chain(&self.bits).copied().enumerate().map(|(at, expr)| (expr, at)).collect()
+    fn values(&self, offset: usize) -> Vec<(Expr<'q>, usize)> {
+        let all = self.keys.iter().chain(&self.calls).chain(&self.bits);
+        all.enumerate().map(|(at, expr)| (*expr, offset + at)).collect()
     }
 
     /// Notes the aggregates that an expression above the groups uses, and the columns that are none of the keys: they
@@ -80,11 +83,18 @@ impl<'q> Analyzer<'q> {
         if keys.iter().any(|key| key.ty.equality == Equality::None) {
             return opaque("it groups by a column whose type has no equality");
         }
+        let front = self.front(frame, &from);
         let calls: Vec<Agg> = groups.calls.iter().map(|&call| self.aggregate(frame, call, &row)).collect::<Mapped<_>>()?;
         let sets = groups.sets(frame.query.grouping_sets());
         let grouped = sets
             .iter()
-            .map(|set| by_set(from.rel.clone(), &keys, &calls, &groups, set))
+            .map(|set| {
+                let rows = by_set(from.rel.clone(), &front, &keys, &calls, &groups, set)?;
+                match &frame.domain {
+                    Some(domain) if set.is_empty() => self.for_all(domain, rows, &groups),
+                    _ => Ok(rows),
+                }
+            })
             .collect::<Mapped<Vec<_>>>()?;
         let grouped = match <[Rel; 1]>::try_from(grouped) {
             Ok([only]) => only,
@@ -101,18 +111,52 @@ impl<'q> Analyzer<'q> {
         groups: &Groups<'q>,
         exprs: &[Expr<'q>],
     ) -> Mapped<Rel> {
+        let offset = frame.offset();
         let mut node = Node::new(rel, []);
+        let ids = frame.domain.iter().flat_map(|domain| &domain.ids);
+        node.outer = ids.enumerate().map(|(at, id)| (*id, at)).collect();
         // Subqueries may read those keys that are plain columns.
         for (at, key) in groups.keys.iter().enumerate() {
             if let Shape::Column { levels_up: 0, entry, column } = key.shape() {
-                node.layout.insert((entry, column), at);
+                node.layout.insert((entry, column), offset + at);
             }
         }
-        node.values = groups.values();
+        node.values = groups.values(offset);
         node = self.filtered(frame, node, conditions(frame.query.having()))?;
         node = self.with_values(frame, node, exprs)?;
         let exprs = self.scalars(exprs, &Row { cols: &node.cols, find: &|expr| node.find(expr) })?;
-        map(node.rel, exprs)
+        self.output(frame, node, exprs)
+    }
+
+    /// The domain's columns among those of FROM.
+    fn front(&self, frame: &Frame<'_, 'q>, from: &Node<'q>) -> Vec<Scalar> {
+        let ids = frame.domain.iter().flat_map(|domain| &domain.ids);
+        ids.filter_map(|id| from.outer.get(id)).map(|&at| Scalar::column(at, &from.cols[at])).collect()
+    }
+
+    /// The rows of an aggregation without keys, one for each row of the domain even if there was nothing to aggregate.
+    fn for_all(&self, domain: &Domain, rows: Rel, groups: &Groups<'q>) -> Mapped<Rel> {
+        let width = domain.width();
+        let (outer, cols) = (domain.rel.cols(), rows.cols());
+        let on = (0..width).map(|i| same(i, &outer[i], width, i, &cols[i])).collect();
+        let joined = domain.rel.clone().join(JoinKind::Left, rows, on)?;
+        let cols = joined.cols();
+        let mut columns: Vec<Scalar> = (0..width).map(|i| Scalar::column(i, &cols[i])).collect();
+        for at in 2 * width..cols.len() {
+            let call = (at - 2 * width).checked_sub(groups.keys.len()).and_then(|call| groups.calls.get(call));
+            let column = Scalar::column(at, &cols[at]);
+            columns.push(match call.map(|call| over_nothing(*call)) {
+                None | Some(Some(Hole::Null)) => column,
+                Some(Some(_)) => {
+                    let text = sql!("COALESCE({}, 0::bigint)", Sql::column(at));
+                    Scalar { sql: text, not_null: true, column: None, ..column }
+                }
+                Some(None) => {
+                    return opaque("a subquery uses an aggregate whose value over no rows is not known");
+                }
+            });
+        }
+        map(joined, columns)
     }
 
     /// One aggregate call over the rows of FROM.
@@ -156,9 +200,24 @@ impl<'q> Analyzer<'q> {
     }
 }
 
-/// The groups of one grouping set, with a column for each key, aggregate and use of `grouping(…)`.
-fn by_set(input: Rel, keys: &[Scalar], calls: &[Agg], groups: &Groups<'_>, set: &[usize]) -> Mapped<Rel> {
-    let own: Vec<Scalar> = set.iter().map(|&key| keys[key].clone()).collect();
+/// What an aggregate call gives over no rows: NULL or zero, if that is known.
+pub(super) fn over_nothing(call: Expr<'_>) -> Option<Hole> {
+    let Shape::Aggregate(call) = call.shape() else { return None };
+    let name = types::builtin_name(call.function()).filter(|_| call.plain())?;
+    Some(if name == "count" || name == "regr_count" { Hole::Zero } else { Hole::Null })
+}
+
+/// The groups of one grouping set: the domain's columns, then one for each key, aggregate and use of `grouping(…)`.
+fn by_set(
+    input: Rel,
+    front: &[Scalar],
+    keys: &[Scalar],
+    calls: &[Agg],
+    groups: &Groups<'_>,
+    set: &[usize],
+) -> Mapped<Rel> {
+    let own: Vec<Scalar> = front.iter().chain(set.iter().map(|&key| &keys[key])).cloned().collect();
+    let width = front.len();
     let mut aggs = calls.to_vec();
     if own.is_empty() && aggs.is_empty() {
         // One row there must be, even if nothing is asked of it.
@@ -166,14 +225,15 @@ fn by_set(input: Rel, keys: &[Scalar], calls: &[Agg], groups: &Groups<'_>, set: 
     }
     let rel = input.aggregate(own, aggs)?;
     let cols = rel.cols();
-    let mut columns = Vec::new();
+    let mut columns: Vec<Scalar> = (0..width).map(|at| Scalar::column(at, &cols[at])).collect();
     for (key, scalar) in keys.iter().enumerate() {
         columns.push(match set.iter().position(|&member| member == key) {
-            Some(at) => Scalar::column(at, &cols[at]),
+            Some(at) => Scalar::column(width + at, &cols[width + at]),
             None => Scalar::null(&scalar.ty),
         });
     }
-    columns.extend((set.len()..set.len() + calls.len()).map(|at| Scalar::column(at, &cols[at])));
+    let first = width + set.len();
+    columns.extend((first..first + calls.len()).map(|at| Scalar::column(at, &cols[at])));
     columns.extend(groups.bits.iter().map(|&bits| constant(groups.bits_of(bits, set))));
     map(rel, columns)
 }

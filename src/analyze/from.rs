@@ -75,27 +75,67 @@ impl<'q> Analyzer<'q> {
     /// Joins the items, one after the other, each as soon as a condition connects it with those before.
     fn inner_join(&self, frame: &Frame<'_, 'q>, join: InnerJoin<'q>, needed: &Needed) -> Mapped<Node<'q>> {
         let InnerJoin { items, mut conditions } = join;
-        let mut rest = Vec::new();
+        let (mut rest, mut laterals) = (Vec::new(), Vec::new());
         for item in items {
             let members = entries(&item);
-            let own = take(&mut conditions, &members);
+            if let From::Entry(number) = item
+                && let Some(lateral) = lateral(frame, number)
+            {
+                laterals.push((number, lateral));
+                continue;
+            }
+            let own = take(&mut conditions, &members, false);
             if let Some(node) = self.item(frame, item, needed, own)? {
                 rest.push((members, node));
             }
         }
-        let (mut members, mut joined) = match rest.is_empty() {
-            true => (BTreeSet::new(), Node::new(Rel::values(vec![vec![]], vec![])?, [])),
-            false => rest.remove(0),
+        let (mut members, mut joined) = match &frame.domain {
+            Some(domain) => (BTreeSet::new(), domain.node()),
+            None if rest.is_empty() => (BTreeSet::new(), Node::new(Rel::values(vec![vec![]], vec![])?, [])),
+            None => rest.remove(0),
         };
+        let domain = frame.domain.is_some();
         while !rest.is_empty() {
             let next = rest.iter().position(|(other, _)| connected(&members, other, &conditions)).unwrap_or(0);
             let (other, right) = rest.remove(next);
             members.extend(other);
-            let (nested, on): (Vec<_>, _) = take(&mut conditions, &members).into_iter().partition(|c| c.nested);
+            let (nested, on): (Vec<_>, _) =
+                take(&mut conditions, &members, domain).into_iter().partition(|c| c.nested);
             joined = self.join(JoinKind::Inner, joined, right, &on)?;
             joined = self.filtered(frame, joined, nested)?;
         }
+        for (number, query) in laterals {
+            joined = self.lateral_join(frame, JoinKind::Inner, joined, (number, query), needed, &[])?;
+        }
         self.filtered(frame, joined, conditions)
+    }
+
+    /// Joins a subquery that depends on the tables before it.
+    fn lateral_join(
+        &self,
+        frame: &Frame<'_, 'q>,
+        kind: JoinKind,
+        left: Node<'q>,
+        (number, query): (usize, Query<'q>),
+        needed: &Needed,
+        on: &[Condition<'q>],
+    ) -> Mapped<Node<'q>> {
+        let wanted: Vec<i16> = needed.iter().filter(|id| id.0 == number).map(|id| id.1).collect();
+        if wanted.iter().any(|column| *column <= 0) {
+            return opaque("it uses a whole row of a subquery as a value");
+        }
+        let positions: Vec<usize> = wanted.iter().map(|&column| column as usize).collect();
+        let dependent = self.dependent(frame, &left, query, &positions)?;
+        let mut right = Node::new(dependent.rel.clone(), []);
+        let offset = dependent.outside.len();
+        right.layout = wanted.iter().enumerate().map(|(i, &column)| ((number, column), offset + i)).collect();
+        let both = left.beside(&right);
+        let sides =
+            Sides { cols: &both.cols, width: left.width(), left: &|e| left.find(e), right: &|e| right.find(e) };
+        let mut conjuncts = dependent.on(&left.cols);
+        conjuncts.extend(self.conjuncts(on, &sides)?);
+        let rel = left.rel.join(kind, right.rel, conjuncts)?;
+        Ok(both.become_rel(rel))
     }
 
     /// One item, with the conditions that read nothing else; none if it is the single empty row of a SELECT without
@@ -121,7 +161,11 @@ impl<'q> Analyzer<'q> {
             From::Join { kind: SqlJoin::Full, left, right, on } => {
                 let left = self.side(frame, *left, needed, Vec::new())?;
                 let right = self.side(frame, *right, needed, Vec::new())?;
-                let full = self.full_join(left, right, &conditions(on))?;
+                let on = conditions(on);
+                if on.iter().any(|c| c.correlated) || !left.outer.is_empty() || !right.outer.is_empty() {
+                    return opaque("a FULL JOIN in a subquery depends on the row outside");
+                }
+                let full = self.full_join(left, right, &on)?;
                 self.filtered(frame, full, own)?
             }
             inner => self.inner_join(frame, InnerJoin::new(vec![inner], own), needed)?,
@@ -152,10 +196,22 @@ impl<'q> Analyzer<'q> {
         needed: &Needed,
         mut own: Vec<Condition<'q>>,
     ) -> Mapped<Node<'q>> {
-        let left_own = take(&mut own, &entries(&left));
-        let right_own = take(&mut on, &entries(&right));
-        let left = self.side(frame, left, needed, left_own)?;
+        let left_own = take(&mut own, &entries(&left), false);
+        let mut left = self.side(frame, left, needed, left_own)?;
+        if let From::Entry(number) = right
+            && let Some(query) = lateral(frame, number)
+        {
+            if query.outer_columns().iter().any(|id| id.levels_up > 1) || on.iter().any(|c| c.correlated) {
+                left = self.with_domain(frame, left)?;
+            }
+            let joined = self.lateral_join(frame, JoinKind::Left, left, (number, query), needed, &on)?;
+            return self.filtered(frame, joined, own);
+        }
+        let right_own = take(&mut on, &entries(&right), false);
         let right = self.side(frame, right, needed, right_own)?;
+        if on.iter().any(|c| c.correlated) || !right.outer.is_empty() {
+            left = self.with_domain(frame, left)?;
+        }
         let joined = self.join(JoinKind::Left, left, right, &on)?;
         self.filtered(frame, joined, own)
     }
@@ -210,7 +266,19 @@ impl<'q> Analyzer<'q> {
         let positions: Vec<usize> = wanted.iter().map(|&column| column as usize).collect();
         let rel = match frame.query.entry(number) {
             Entry::Relation(relation) => self.scan(&relation, &wanted)?,
-            Entry::Subquery { query, lateral } => self.subquery(frame, query, lateral, &positions)?,
+            Entry::Subquery { query, .. } => {
+                if lateral(frame, number).is_some() {
+                    return opaque("a LATERAL subquery depends on a table that is joined later");
+                }
+                let within = frame.inside(query);
+                let mut node = Node::new(self.query(&within, &positions)?, []);
+                let offset = within.offset();
+                node.layout = wanted.iter().enumerate().map(|(i, &column)| ((number, column), offset + i)).collect();
+                if within.domain.is_some() {
+                    node.outer = frame.domain.as_ref().map(|domain| domain.node().outer).unwrap_or_default();
+                }
+                return Ok(Some(node));
+            }
             Entry::Values { rows, types, lateral } => {
                 if lateral {
                     return opaque("it has a LATERAL VALUES list");
@@ -226,13 +294,6 @@ impl<'q> Analyzer<'q> {
         Ok(Some(Node::new(rel, wanted.iter().map(|&column| (number, column)))))
     }
 
-    fn subquery(&self, frame: &Frame<'_, 'q>, query: Query<'q>, lateral: bool, wanted: &[usize]) -> Mapped<Rel> {
-        if lateral && query.is_correlated() {
-            return opaque("it has a LATERAL subquery that depends on the tables before it");
-        }
-        self.query(&frame.inside(query), wanted)
-    }
-
     fn cte(
         &self,
         frame: &Frame<'_, 'q>,
@@ -243,6 +304,9 @@ impl<'q> Analyzer<'q> {
     ) -> Mapped<Rel> {
         let found = frame.up(levels_up).and_then(|home| Some((home, home.query.cte(name)?)));
         match found {
+            Some((_, cte)) if !cte.recursive && cte.query.is_correlated() => {
+                opaque("a query of WITH depends on the row outside")
+            }
             Some((home, cte)) if !cte.recursive && !recursive => self.query(&home.inside(cte.query), wanted),
             _ => opaque(format!("it is recursive (WITH RECURSIVE \"{name}\")")),
         }
@@ -266,11 +330,21 @@ impl<'q> Analyzer<'q> {
     }
 }
 
+/// The subquery of an entry, if it depends on other entries of the same FROM.
+fn lateral<'q>(frame: &Frame<'_, 'q>, number: usize) -> Option<Query<'q>> {
+    match frame.query.entry(number) {
+        Entry::Subquery { query, lateral: true } => {
+            query.outer_columns().iter().any(|id| id.levels_up == 1).then_some(query)
+        }
+        _ => None,
+    }
+}
+
 /// Whether some condition reads both, and nothing else that is not joined yet.
 fn connected(left: &BTreeSet<usize>, right: &BTreeSet<usize>, conditions: &[Condition<'_>]) -> bool {
     conditions.iter().any(|c| {
         c.entries.iter().all(|entry| left.contains(entry) || right.contains(entry))
-            && !c.entries.is_disjoint(left)
+            && (c.correlated || !c.entries.is_disjoint(left))
             && !c.entries.is_disjoint(right)
     })
 }

@@ -12,12 +12,14 @@
 //! | `target` | one SELECT: its clauses in the order in which SQL evaluates them |
 //! | `aggregate` | GROUP BY, aggregates, HAVING |
 //! | `setop` | UNION, INTERSECT, EXCEPT |
+//! | `dependent` | subqueries that depend on the row outside in any way, LATERAL |
 //! | `scalar` | expressions and types |
 //! | `sources` | tables that are read |
 //! | `refuse` | what is not allowed |
 //! | `tree` | the result, for people |
 
 mod aggregate;
+mod dependent;
 mod from;
 mod node;
 mod refuse;
@@ -39,9 +41,11 @@ use pgtrickle_engine::sql::{Ident, QualifiedName};
 use pgtrickle_pg::deparse::Printing;
 use pgtrickle_pg::query::{Query, Scratch, with_scratch};
 use pgtrickle_pg::table::{self, Relation};
+use dependent::Domain;
 use scalar::Types;
 use sources::Sources;
 use std::fmt;
+use std::rc::Rc;
 
 /// A query to analyse.
 #[derive(Debug, Clone, Copy)]
@@ -174,21 +178,35 @@ impl<'q> Analyzer<'q> {
 
     fn definition(&self, query: Query<'q>, columns: &[(Ident, Ty)]) -> Mapped<Definition> {
         let wanted: Vec<usize> = (1..=columns.len()).collect();
-        let root = self.query(&Frame { query, around: None }, &wanted)?;
+        let root = self.query(&Frame { query, around: None, domain: None }, &wanted)?;
         Ok(Definition { sources: self.sources.infos(&root), root, columns: columns.to_vec() })
     }
 }
 
 /// A query among those around it, where names of WITH and columns of outer levels are found.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Frame<'a, 'q> {
     query: Query<'q>,
     around: Option<&'a Frame<'a, 'q>>,
+    /// What it reads of the queries around, if it depends on them: then its relation has these columns in front.
+    domain: Option<Rc<Domain>>,
 }
 
 impl<'a, 'q> Frame<'a, 'q> {
+    /// A query inside this one; it has a domain if it needs one.
     fn inside(&'a self, query: Query<'q>) -> Frame<'a, 'q> {
-        Frame { query, around: Some(self) }
+        let domain = self.domain.as_ref().filter(|_| query.outer_columns().iter().any(|id| id.levels_up > 1));
+        Frame { query, around: Some(self), domain: domain.map(|domain| domain.inside()) }
+    }
+
+    /// A branch of this query: it has this query's domain, needed or not.
+    fn branch(&'a self, query: Query<'q>) -> Frame<'a, 'q> {
+        Frame { query, around: Some(self), domain: self.domain.as_ref().map(|domain| domain.inside()) }
+    }
+
+    /// How many columns of the domain are in front.
+    fn offset(&self) -> usize {
+        self.domain.as_ref().map_or(0, |domain| domain.width())
     }
 
     fn up(&self, levels: u32) -> Option<&Frame<'a, 'q>> {

@@ -3,7 +3,7 @@
 use super::scalar::Row;
 use super::{Analyzer, Mapped};
 use pgtrickle_engine::ir::{Col, Conjunct, JoinKind, Rel};
-use pgtrickle_pg::expr::{Expr, Shape, Walk};
+use pgtrickle_pg::expr::{Expr, OuterColumn, Shape, Walk};
 use pgtrickle_pg::types::is_default_equality;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,13 +19,15 @@ pub(super) struct Node<'q> {
     pub rel: Rel,
     pub cols: Vec<Col>,
     pub layout: BTreeMap<ColumnId, usize>,
+    /// Columns of the query's [domain](super::dependent).
+    pub outer: BTreeMap<OuterColumn, usize>,
     pub values: Vec<(Expr<'q>, usize)>,
 }
 
 impl<'q> Node<'q> {
     pub(super) fn new(rel: Rel, ids: impl IntoIterator<Item = ColumnId>) -> Node<'q> {
         let layout = ids.into_iter().enumerate().map(|(i, id)| (id, i)).collect();
-        Node { cols: rel.cols(), rel, layout, values: Vec::new() }
+        Node { cols: rel.cols(), rel, layout, outer: BTreeMap::new(), values: Vec::new() }
     }
 
     /// The same columns, and perhaps more, in a relation made from this one.
@@ -42,6 +44,9 @@ impl<'q> Node<'q> {
         let known = || self.values.iter().find(|(value, _)| value.equals(expr)).map(|(_, at)| *at);
         match expr.shape() {
             Shape::Column { levels_up: 0, entry, column } => self.column(entry, column).or_else(known),
+            Shape::Column { levels_up, entry, column } => {
+                self.outer.get(&OuterColumn { levels_up, entry, column }).copied()
+            }
             _ => known(),
         }
     }
@@ -49,8 +54,18 @@ impl<'q> Node<'q> {
     /// The position of the value of an expression of a subquery that reads this row as its outer one.
     pub(super) fn find_outer(&self, expr: Expr<'q>) -> Option<usize> {
         match expr.shape() {
-            Shape::Column { levels_up: 1, entry, column } => self.column(entry, column),
+            Shape::Column { levels_up, entry, column } if levels_up > 0 => {
+                self.find_outer_column(OuterColumn { levels_up, entry, column })
+            }
             _ => None,
+        }
+    }
+
+    /// The position of a column that a subquery sees so many levels up.
+    pub(super) fn find_outer_column(&self, id: OuterColumn) -> Option<usize> {
+        match id.levels_up {
+            1 => self.column(id.entry, id.column),
+            levels_up => self.outer.get(&OuterColumn { levels_up: levels_up - 1, ..id }).copied(),
         }
     }
 
@@ -63,10 +78,12 @@ impl<'q> Node<'q> {
         let width = self.width();
         let mut layout = self.layout.clone();
         layout.extend(right.layout.iter().map(|(id, at)| (*id, at + width)));
+        let mut outer: BTreeMap<OuterColumn, usize> = right.outer.iter().map(|(id, at)| (*id, at + width)).collect();
+        outer.extend(&self.outer);
         let mut values = self.values.clone();
         values.extend(right.values.iter().map(|(value, at)| (*value, at + width)));
         let cols = [self.cols.clone(), right.cols.clone()].concat();
-        Node { rel: Rel::UnionAll { inputs: Vec::new() }, cols, layout, values }
+        Node { rel: Rel::UnionAll { inputs: Vec::new() }, cols, layout, outer, values }
     }
 }
 
@@ -94,9 +111,15 @@ pub(super) fn conditions<'q>(exprs: impl IntoIterator<Item = Expr<'q>>) -> Vec<C
         .collect()
 }
 
-/// Removes the conditions that read only (and at least one of) these entries.
-pub(super) fn take<'q>(conditions: &mut Vec<Condition<'q>>, entries: &BTreeSet<usize>) -> Vec<Condition<'q>> {
-    let within = |c: &Condition<'_>| !c.entries.is_empty() && c.entries.is_subset(entries);
+/// Removes the conditions that read only (and at least one of) these entries, and nothing outside unless the domain is
+/// there.
+pub(super) fn take<'q>(
+    conditions: &mut Vec<Condition<'q>>,
+    entries: &BTreeSet<usize>,
+    domain: bool,
+) -> Vec<Condition<'q>> {
+    let within =
+        |c: &Condition<'_>| !c.entries.is_empty() && c.entries.is_subset(entries) && (domain || !c.correlated);
     let (taken, left) = std::mem::take(conditions).into_iter().partition(within);
     *conditions = left;
     taken
@@ -150,7 +173,8 @@ impl<'q> Analyzer<'q> {
             left: &|e| left.find(e),
             right: &|e| right.find(e),
         };
-        let on = self.conjuncts(on, &sides)?;
+        let mut on = self.conjuncts(on, &sides)?;
+        on.extend(self.same_domain(&left, &right));
         let rel = left.rel.join(kind, right.rel, on)?;
         Ok(both.become_rel(rel))
     }

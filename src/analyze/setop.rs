@@ -17,7 +17,7 @@ impl<'q> Analyzer<'q> {
     pub(super) fn set_operations(&self, frame: &Frame<'_, 'q>, tree: &SetTree, wanted: &[usize]) -> Mapped<Rel> {
         match tree {
             SetTree::Leaf(number) => match frame.query.entry(*number) {
-                Entry::Subquery { query, .. } => self.query(&frame.inside(query), wanted),
+                Entry::Subquery { query, .. } => self.query(&frame.branch(query), wanted),
                 _ => opaque("a set operation reads something that is not a query"),
             },
             SetTree::Node { op: SetOp::Union, all: true, left, right, types } => {
@@ -31,7 +31,7 @@ impl<'q> Analyzer<'q> {
                     SetOp::Intersect => intersect(branch(left)?, branch(right)?, *all)?,
                     SetOp::Except => except(branch(left)?, branch(right)?, *all)?,
                 };
-                pick(whole, wanted)
+                pick(whole, frame.offset(), wanted)
             }
         }
     }
@@ -58,11 +58,11 @@ impl<'q> Analyzer<'q> {
         let rel = self.set_operations(frame, tree, wanted)?;
         let own = self.branch_types(frame, tree);
         let cols = rel.cols();
-        let exprs = wanted
-            .iter()
-            .enumerate()
-            .map(|(i, &n)| self.converted(i, &cols, own[n - 1], types[n - 1]))
-            .collect::<Mapped<_>>()?;
+        let offset = frame.offset();
+        let mut exprs: Vec<Scalar> = (0..offset).map(|i| Scalar::column(i, &cols[i])).collect();
+        for (i, &n) in wanted.iter().enumerate() {
+            exprs.push(self.converted(offset + i, &cols, own[n - 1], types[n - 1])?);
+        }
         map(rel, exprs)
     }
 

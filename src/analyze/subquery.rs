@@ -11,8 +11,8 @@
 
 use super::node::{Condition, Node, Sides, conditions};
 use super::target::{needed_below, needed_by};
-use super::{Analyzer, Frame, Mapped, opaque};
-use pgtrickle_engine::ir::{Conjunct, JoinKind, Scalar};
+use super::{Analyzer, Frame, Mapped, Stop, opaque};
+use pgtrickle_engine::ir::{Conjunct, JoinKind, Rel, Scalar};
 use pgtrickle_engine::sql;
 use pgtrickle_pg::expr::{Expr, Shape, Sublink, SublinkKind};
 use pgtrickle_pg::query::Query;
@@ -69,21 +69,56 @@ impl<'q> Analyzer<'q> {
         sublink: Sublink<'q>,
         test: Test,
     ) -> Mapped<Node<'q>> {
-        let wanted: Vec<usize> = match sublink.test() {
-            Some(_) => (1..=sublink.query().column_names().len()).collect(),
-            None => Vec::new(),
-        };
+        match self.direct_semi_join(frame, &outer, kind, sublink, test) {
+            Err(Stop::Opaque(_)) if sublink.query().is_correlated() => {
+                self.dependent_semi_join(frame, &outer, kind, sublink, test)
+            }
+            rel => rel,
+        }
+        .map(|rel| outer.become_rel(rel))
+    }
+
+    /// A semi or anti join with the subquery for its whole domain.
+    fn dependent_semi_join(
+        &self,
+        frame: &Frame<'_, 'q>,
+        outer: &Node<'q>,
+        kind: JoinKind,
+        sublink: Sublink<'q>,
+        test: Test,
+    ) -> Mapped<Rel> {
+        let wanted = tested(sublink);
+        let dependent = self.dependent(frame, outer, sublink.query(), &wanted)?;
+        let mut on = dependent.on(&outer.cols);
+        if let Some(expr) = sublink.test() {
+            let cols = [outer.cols.clone(), dependent.rel.cols()].concat();
+            let target = |e: Expr<'q>| e.sublink_column().map(|n| dependent.outside.len() + n);
+            let sides = Sides { cols: &cols, width: outer.width(), left: &|e| outer.find(e), right: &target };
+            on.extend(self.test(expr, test, &sides)?);
+        }
+        Ok(outer.rel.clone().join(kind, dependent.rel, on)?)
+    }
+
+    /// A semi or anti join with the subquery's conditions on the row outside.
+    fn direct_semi_join(
+        &self,
+        frame: &Frame<'_, 'q>,
+        outer: &Node<'q>,
+        kind: JoinKind,
+        sublink: Sublink<'q>,
+        test: Test,
+    ) -> Mapped<Rel> {
+        let wanted = tested(sublink);
         let inner = self.inner(frame, sublink.query(), |query| selected(query, &wanted))?;
         let cols = [outer.cols.clone(), inner.node.cols.clone()].concat();
         let width = outer.width();
-        let mut on = self.outer_conditions(&outer, &inner)?;
+        let mut on = self.outer_conditions(outer, &inner)?;
         if let Some(expr) = sublink.test() {
             let target = |e: Expr<'q>| e.sublink_column().map(|n| inner.targets[n]);
             let sides = Sides { cols: &cols, width, left: &|e| outer.find(e), right: &target };
             on.extend(self.test(expr, test, &sides)?);
         }
-        let rel = outer.rel.clone().join(kind, inner.node.rel, on)?;
-        Ok(outer.become_rel(rel))
+        Ok(outer.rel.clone().join(kind, inner.node.rel, on)?)
     }
 
     /// The test of ANY or ALL as join conditions.
@@ -129,12 +164,21 @@ impl<'q> Analyzer<'q> {
                 _ => opaque("a subquery that is more than FROM and WHERE depends on the row outside, or is limited"),
             };
         }
-        let within = frame.inside(query);
+        // What it reads further out is among the columns of the row outside, if that has a domain.
+        let within = Frame { query, around: Some(frame), domain: None };
         let mut needed = needed_by(&exprs);
         needed.extend(needed_below(&within));
         let (node, correlated) = self.from_where_within(&within, &needed)?;
         let (node, targets) = self.with_columns(&within, node, &exprs)?;
         Ok(Inner { node, targets, correlated })
+    }
+}
+
+/// The columns of a subquery that ANY or ALL test.
+fn tested(sublink: Sublink<'_>) -> Vec<usize> {
+    match sublink.test() {
+        Some(_) => (1..=sublink.query().column_names().len()).collect(),
+        None => Vec::new(),
     }
 }
 

@@ -1,9 +1,9 @@
 //! One SELECT: FROM and WHERE, GROUP BY and HAVING, the select list, DISTINCT.
 
-use super::node::Needed;
+use super::node::{Needed, Node};
 use super::scalar::Row;
 use super::{Analyzer, Frame, Mapped, map, opaque};
-use pgtrickle_engine::ir::Rel;
+use pgtrickle_engine::ir::{Rel, Scalar};
 use pgtrickle_pg::expr::Expr;
 use pgtrickle_pg::query::Target;
 
@@ -40,7 +40,7 @@ impl<'q> Analyzer<'q> {
     fn distinct(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
         let all: Vec<usize> = frame.query.targets().iter().filter(|t| !t.junk).map(|t| t.number).collect();
         let distinct = self.select(frame, &all)?.distinct()?;
-        pick(distinct, wanted)
+        pick(distinct, frame.offset(), wanted)
     }
 
     fn select(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
@@ -55,7 +55,17 @@ impl<'q> Analyzer<'q> {
         let from = self.with_values(frame, from, &exprs)?;
         let row = Row { cols: &from.cols, find: &|expr| from.find(expr) };
         let exprs = self.scalars(&exprs, &row)?;
-        map(from.rel, exprs)
+        self.output(frame, from, exprs)
+    }
+}
+
+impl<'q> Analyzer<'q> {
+    /// A query's relation: the columns of its domain, then its own.
+    pub(super) fn output(&self, frame: &Frame<'_, 'q>, node: Node<'q>, exprs: Vec<Scalar>) -> Mapped<Rel> {
+        let ids = frame.domain.iter().flat_map(|domain| &domain.ids);
+        let front = ids.filter_map(|id| node.outer.get(id)).map(|&at| Scalar::column(at, &node.cols[at]));
+        let columns = front.chain(exprs).collect();
+        map(node.rel, columns)
     }
 }
 
@@ -75,9 +85,10 @@ pub(super) fn needed_below(frame: &Frame<'_, '_>) -> Needed {
     needed_by(&exprs)
 }
 
-/// The columns with these numbers (from 1).
-pub(super) fn pick(rel: Rel, wanted: &[usize]) -> Mapped<Rel> {
+/// The first `offset` columns, and those with these numbers (from 1) among the others.
+pub(super) fn pick(rel: Rel, offset: usize, wanted: &[usize]) -> Mapped<Rel> {
     let cols = rel.cols();
-    let exprs = wanted.iter().map(|&n| pgtrickle_engine::ir::Scalar::column(n - 1, &cols[n - 1])).collect();
+    let positions = (0..offset).chain(wanted.iter().map(|n| offset + n - 1));
+    let exprs = positions.map(|at| Scalar::column(at, &cols[at])).collect();
     map(rel, exprs)
 }

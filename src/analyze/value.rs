@@ -8,17 +8,17 @@
 //!                                                 agg = the only x, an error if there are several
 //! ```
 
-use super::aggregate::{Groups, count};
+use super::aggregate::{Groups, count, over_nothing};
 use super::node::{Condition, Node, Sides, sublinks};
 use super::scalar::Row;
 use super::subquery::{Inner, selected};
 use super::target::{needed_below, needed_by};
-use super::{Analyzer, Frame, Mapped, opaque};
-use pgtrickle_engine::ir::{Agg, AggKind, Conjunct, Equality, JoinKind, Number, Rel, Scalar, Ty};
+use super::{Analyzer, Frame, Mapped, Stop, opaque};
+use pgtrickle_engine::ir::{Agg, AggKind, Col, Conjunct, Equality, JoinKind, Number, Rel, Scalar, Ty};
 use pgtrickle_engine::keys::{KnownKeys, key};
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
-use pgtrickle_pg::expr::{Expr, Hole, Shape, SublinkKind, Walk};
+use pgtrickle_pg::expr::{Expr, Hole, OuterColumn, Shape, Sublink, SublinkKind, Walk};
 use pgtrickle_pg::query::Query;
 use pgtrickle_pg::types::{self, TypeRef};
 
@@ -83,26 +83,103 @@ impl<'q> Analyzer<'q> {
     ) -> Mapped<Node<'q>> {
         let Shape::Sublink(sublink) = value.shape() else { return opaque("it has a subquery in an expression") };
         let at = node.width();
-        let mut node = match sublink.kind() {
-            SublinkKind::Exists => self.with_existence(frame, node, sublink.query())?,
-            SublinkKind::Scalar => self.with_scalar(frame, node, sublink.query(), rows)?,
-            SublinkKind::Array => self.with_array(frame, node, value, sublink.query())?,
-            _ => return opaque("it uses the truth of IN, ANY or ALL over a subquery as a value"),
+        let query = sublink.query();
+        let direct = match sublink.kind() {
+            SublinkKind::Exists => self.with_existence(frame, &node, query),
+            SublinkKind::Scalar => self.with_scalar(frame, &node, query, rows),
+            SublinkKind::Array => self.with_array(frame, &node, value, query),
+            SublinkKind::Any | SublinkKind::All => self.with_truth(frame, &node, sublink),
+            _ => opaque("it compares rows with a subquery"),
         };
+        let rel = match (direct, sublink.kind()) {
+            (Err(Stop::Opaque(_)), SublinkKind::Exists) if query.is_correlated() => {
+                self.with_dependent_existence(frame, &node, query)?
+            }
+            (Err(Stop::Opaque(_)), SublinkKind::Scalar) if query.is_correlated() => {
+                self.with_dependent_scalar(frame, &node, query)?
+            }
+            (direct, _) => direct?,
+        };
+        let mut node = node.become_rel(rel);
         node.values.push((value, at));
         Ok(node)
     }
 
+    fn with_dependent_existence(&self, frame: &Frame<'_, 'q>, outer: &Node<'q>, query: Query<'q>) -> Mapped<Rel> {
+        let dependent = self.dependent(frame, outer, query, &[])?;
+        let keyed = dependent.correlation(&outer.cols);
+        let groups = dependent.rel.aggregate(keyed.keys.clone(), vec![])?;
+        let yes = Scalar::deparsed("true", vec![], Ty::new("boolean"), true);
+        let value = GroupValue { value: yes, several: None, absent: Some(Sql::text("false")) };
+        self.with_groups(outer, groups, &keyed, value, Rows::All)
+    }
+
+    fn with_dependent_scalar(&self, frame: &Frame<'_, 'q>, outer: &Node<'q>, query: Query<'q>) -> Mapped<Rel> {
+        let dependent = self.dependent(frame, outer, query, &[1])?;
+        let keyed = dependent.correlation(&outer.cols);
+        let at = keyed.keys.len();
+        let col = dependent.rel.cols()[at].clone();
+        if is_one_row(query) {
+            let value = GroupValue { value: Scalar::column(at, &col), several: None, absent: None };
+            return self.with_groups(outer, dependent.rel, &keyed, value, Rows::WithValue);
+        }
+        if self.types.facts(selected(query, &[1])[0].ty()).array {
+            return opaque("a scalar subquery selects an array");
+        }
+        let aggs = vec![first(at, &col, &Sql::text("")), count()];
+        let groups = dependent.rel.aggregate(keyed.keys.clone(), aggs)?;
+        self.with_only_row(outer, groups, &keyed, Rows::All)
+    }
+
+    /// IN, ANY or ALL as a value, which may be NULL: decided by how many rows make the test true, false or NULL.
+    fn with_truth(&self, frame: &Frame<'_, 'q>, outer: &Node<'q>, sublink: Sublink<'q>) -> Mapped<Rel> {
+        let (query, Some(test)) = (sublink.query(), sublink.test()) else {
+            return opaque("it uses the truth of ANY or ALL without a test");
+        };
+        let mut ids = query.outer_columns();
+        ids.extend(test.columns().into_iter().map(|(entry, column)| OuterColumn { levels_up: 1, entry, column }));
+        ids.extend(test.outer_columns().into_iter().map(|id| OuterColumn { levels_up: id.levels_up + 1, ..id }));
+        ids.sort();
+        ids.dedup();
+        let wanted: Vec<usize> = (1..=query.column_names().len()).collect();
+        let dependent = self.dependent_on(frame, outer, query, &ids, &wanted)?;
+        let cols = dependent.rel.cols();
+        let keyed = dependent.correlation(&outer.cols);
+        let own = keyed.keys.len();
+        let domain = |id: OuterColumn| ids.iter().position(|known| *known == id);
+        let find = |e: Expr<'q>| match e.shape() {
+            Shape::Column { levels_up, entry, column } => {
+                domain(OuterColumn { levels_up: levels_up + 1, entry, column })
+            }
+            _ => e.sublink_column().map(|n| own + n),
+        };
+        let test = self.scalar(test, &Row { cols: &cols, find: &find })?;
+        let all = sublink.kind() == SublinkKind::All;
+        let (decides, verdict) = if all { ("FALSE", "false") } else { ("TRUE", "true") };
+        let otherwise = if all { "true" } else { "false" };
+        let counted = |truth: &'static str| count_where(sql!("(({}) IS {})", test.sql, Sql::text(truth)), &test.cols);
+        let groups = dependent.rel.aggregate(keyed.keys.clone(), vec![counted(decides), counted("UNKNOWN")])?;
+        let text = sql!(
+            "CASE WHEN {} > 0 THEN {} WHEN {} > 0 THEN NULL ELSE {} END",
+            Sql::column(own),
+            Sql::text(verdict),
+            Sql::column(own + 1),
+            Sql::text(otherwise)
+        );
+        let value = Scalar { sql: text, ..Scalar::deparsed("", vec![own, own + 1], Ty::new("boolean"), false) };
+        let absent = (own > 0).then(|| Sql::text(otherwise));
+        self.with_groups(outer, groups, &keyed, GroupValue { value, several: None, absent }, Rows::All)
+    }
+
     /// EXISTS as a value: whether there is a group for the row.
-    fn with_existence(&self, frame: &Frame<'_, 'q>, outer: Node<'q>, query: Query<'q>) -> Mapped<Node<'q>> {
+    fn with_existence(&self, frame: &Frame<'_, 'q>, outer: &Node<'q>, query: Query<'q>) -> Mapped<Rel> {
         let inner = self.inner(frame, query, |_| Vec::new())?;
         if inner.correlated.is_empty() {
             let found = Scalar::deparsed("(c1 > 0)", vec![0], Ty::new("boolean"), true);
             let rel = inner.node.rel.aggregate(vec![], vec![count()])?.map(vec![found])?;
-            let rel = outer.rel.clone().join(JoinKind::Inner, rel, vec![])?;
-            return Ok(outer.become_rel(rel));
+            return Ok(outer.rel.clone().join(JoinKind::Inner, rel, vec![])?);
         }
-        let keyed = self.correlation(&outer, &inner)?;
+        let keyed = self.correlation(outer, &inner)?;
         let rel = inner.node.rel.aggregate(keyed.keys.clone(), vec![])?;
         let yes = Scalar::deparsed("true", vec![], Ty::new("boolean"), true);
         let value = GroupValue { value: yes, several: None, absent: Some(Sql::text("false")) };
@@ -113,10 +190,10 @@ impl<'q> Analyzer<'q> {
     fn with_only(
         &self,
         frame: &Frame<'_, 'q>,
-        outer: Node<'q>,
+        outer: &Node<'q>,
         query: Query<'q>,
         rows: Rows,
-    ) -> Mapped<Node<'q>> {
+    ) -> Mapped<Rel> {
         let target = selected(query, &[1])[0];
         let f = query.features();
         if f.limited && f.limit != Some(1) || f.distinct && (f.limited || query.is_correlated()) {
@@ -129,16 +206,15 @@ impl<'q> Analyzer<'q> {
             let sort = |query| if f.limited { sort_exprs(query) } else { Vec::new() };
             self.inner(frame, query, |query| [target].into_iter().chain(sort(query)).collect())?
         };
-        let value = &inner.node.cols[inner.targets[0]];
-        if !f.limited && !inner.correlated.is_empty() && self.is_single(&outer, &inner)? {
+        if !f.limited && !inner.correlated.is_empty() && self.is_single(outer, &inner)? {
             return self.with_partner(outer, inner, rows);
         }
-        let first = sql!("(array_agg({}{}))[1]", Sql::column(inner.targets[0]), order(query, &inner)?);
         if self.types.facts(target.ty()).array {
             return opaque("a scalar subquery selects an array");
         }
-        let call = Scalar { sql: first, ..Scalar::deparsed("", inner.targets.clone(), value.ty.clone(), false) };
-        let mut aggs = vec![Agg { call, kind: AggKind::Recompute, filter: None }];
+        let at = inner.targets[0];
+        let order = order(query, &inner)?;
+        let mut aggs = vec![first(at, &inner.node.cols[at], &order)];
         aggs.extend((!f.limited).then(count));
         self.with_aggregate(outer, inner, aggs, None, rows)
     }
@@ -147,10 +223,10 @@ impl<'q> Analyzer<'q> {
     fn with_array(
         &self,
         frame: &Frame<'_, 'q>,
-        outer: Node<'q>,
+        outer: &Node<'q>,
         value: Expr<'q>,
         query: Query<'q>,
-    ) -> Mapped<Node<'q>> {
+    ) -> Mapped<Rel> {
         let target = selected(query, &[1])[0];
         let f = query.features();
         if f.limited || f.distinct || self.types.facts(target.ty()).array {
@@ -171,33 +247,47 @@ impl<'q> Analyzer<'q> {
     /// aggregate counts the rows, of which there must not be several.
     fn with_aggregate(
         &self,
-        outer: Node<'q>,
+        outer: &Node<'q>,
         inner: Inner<'q>,
         aggs: Vec<Agg>,
         absent: Option<Sql>,
         rows: Rows,
-    ) -> Mapped<Node<'q>> {
-        let keyed = self.correlation(&outer, &inner)?;
+    ) -> Mapped<Rel> {
+        let keyed = self.correlation(outer, &inner)?;
         let counted = aggs.len() > 1;
         let rel = inner.node.rel.aggregate(keyed.keys.clone(), aggs)?;
+        if counted {
+            return self.with_only_row(outer, rel, &keyed, rows);
+        }
         let (at, cols) = (keyed.keys.len(), rel.cols());
-        let several = counted.then(|| {
-            let text = sql!("({} > 1)", Sql::column(at + 1));
-            Scalar { sql: text, ..Scalar::deparsed("", vec![at + 1], Ty::new("boolean"), true) }
-        });
-        let value = GroupValue { value: Scalar::column(at, &cols[at]), several, absent };
+        let value = GroupValue { value: Scalar::column(at, &cols[at]), several: None, absent };
         self.with_groups(outer, rel, &keyed, value, rows)
+    }
+
+    /// Joins groups whose aggregates are the first value and the number of rows, which must not be several.
+    fn with_only_row(
+        &self,
+        outer: &Node<'q>,
+        groups: Rel,
+        keyed: &Correlation,
+        rows: Rows,
+    ) -> Mapped<Rel> {
+        let (at, cols) = (keyed.keys.len(), groups.cols());
+        let text = sql!("({} > 1)", Sql::column(at + 1));
+        let several = Scalar { sql: text, ..Scalar::deparsed("", vec![at + 1], Ty::new("boolean"), true) };
+        let value = GroupValue { value: Scalar::column(at, &cols[at]), several: Some(several), absent: None };
+        self.with_groups(outer, groups, keyed, value, rows)
     }
 
     /// Joins groups to the rows outside: one more column, the value of the row's group.
     fn with_groups(
         &self,
-        outer: Node<'q>,
+        outer: &Node<'q>,
         groups: Rel,
         keyed: &Correlation,
         value: GroupValue,
         rows: Rows,
-    ) -> Mapped<Node<'q>> {
+    ) -> Mapped<Rel> {
         let one_group = keyed.keys.is_empty();
         let inner = one_group || rows == Rows::WithValue && value.absent.is_none();
         let mut ty = value.value.ty.clone();
@@ -230,7 +320,7 @@ impl<'q> Analyzer<'q> {
         let mut columns: Vec<Scalar> = outer.cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
         columns.push(Scalar { sql: text, ..Scalar::deparsed("", read, ty, false) });
         let rel = joined.map(columns)?;
-        Ok(outer.become_rel(rel))
+        Ok(rel)
     }
 
     /// Whether each row outside has at most one partner in the subquery.
@@ -251,38 +341,31 @@ impl<'q> Analyzer<'q> {
     }
 
     /// Joins a subquery of which each row outside has at most one row.
-    fn with_partner(&self, outer: Node<'q>, inner: Inner<'q>, rows: Rows) -> Mapped<Node<'q>> {
-        let on = self.outer_conditions(&outer, &inner)?;
+    fn with_partner(&self, outer: &Node<'q>, inner: Inner<'q>, rows: Rows) -> Mapped<Rel> {
+        let on = self.outer_conditions(outer, &inner)?;
         let kind = if rows == Rows::WithValue { JoinKind::Inner } else { JoinKind::Left };
         let at = outer.width() + inner.targets[0];
         let joined = outer.rel.clone().join(kind, inner.node.rel, on)?;
         let cols = joined.cols();
         let columns = (0..outer.width()).chain([at]).map(|i| Scalar::column(i, &cols[i])).collect();
-        Ok(outer.become_rel(joined.map(columns)?))
+        Ok(joined.map(columns)?)
     }
 
     /// A scalar subquery. If it is one aggregation, it has exactly one row.
     fn with_scalar(
         &self,
         frame: &Frame<'_, 'q>,
-        outer: Node<'q>,
+        outer: &Node<'q>,
         query: Query<'q>,
         rows: Rows,
-    ) -> Mapped<Node<'q>> {
-        let f = query.features();
-        let one_row = query.is_select()
-            && query.set_operations().is_none()
-            && f.grouped
-            && query.group_by().is_empty()
-            && query.having().is_none()
-            && !(f.grouping_sets || f.limited || f.windows || f.target_srfs);
-        if !one_row {
+    ) -> Mapped<Rel> {
+        if !is_one_row(query) {
             return self.with_only(frame, outer, query, rows);
         }
         if !query.is_correlated() {
             let rel = self.query(&frame.inside(query), &[1])?;
             let rel = outer.rel.clone().join(JoinKind::Inner, rel, vec![])?;
-            return Ok(outer.become_rel(rel));
+            return Ok(rel);
         }
         self.with_correlated_scalar(frame, outer, query, rows)
     }
@@ -290,11 +373,11 @@ impl<'q> Analyzer<'q> {
     fn with_correlated_scalar(
         &self,
         frame: &Frame<'_, 'q>,
-        outer: Node<'q>,
+        outer: &Node<'q>,
         query: Query<'q>,
         rows: Rows,
-    ) -> Mapped<Node<'q>> {
-        let within = frame.inside(query);
+    ) -> Mapped<Rel> {
+        let within = Frame { query, around: Some(frame), domain: None };
         let target = selected(query, &[1])[0];
         let mut groups = Groups::default();
         groups.collect(target);
@@ -305,7 +388,7 @@ impl<'q> Analyzer<'q> {
         needed.extend(needed_below(&within));
         let (node, correlated) = self.from_where_within(&within, &needed)?;
         let inner = Inner { node, targets: Vec::new(), correlated };
-        let keyed = self.correlation(&outer, &inner)?;
+        let keyed = self.correlation(outer, &inner)?;
         let row = Row { cols: &inner.node.cols, find: &|e| inner.node.find(e) };
         let calls = groups.calls.iter().map(|&call| self.aggregate(&within, call, &row)).collect::<Mapped<_>>()?;
         let absent = self.over_nothing(target)?;
@@ -319,16 +402,11 @@ impl<'q> Analyzer<'q> {
     /// The value of an expression over aggregates of no rows; none if it is NULL.
     fn over_nothing(&self, target: Expr<'q>) -> Mapped<Option<Sql>> {
         let mut unknown = false;
-        let constant = target.with_parts(&mut |part| match part.shape() {
-            Shape::Aggregate(call) => {
-                let name = types::builtin_name(call.function());
-                unknown |= name.is_none() || !call.plain();
-                Some(match name.as_deref() {
-                    Some("count" | "regr_count") => Hole::Zero,
-                    _ => Hole::Null,
-                })
-            }
-            _ => None,
+        let constant = target.with_parts(&mut |part| {
+            let Shape::Aggregate(_) = part.shape() else { return None };
+            let value = over_nothing(part);
+            unknown |= value.is_none();
+            value.or(Some(Hole::Null))
         });
         if unknown {
             return opaque("a correlated subquery uses an aggregate whose value over no rows is not known");
@@ -438,6 +516,32 @@ fn may_fail(expr: Expr<'_>) -> bool {
     !total.iter().any(|end| name.ends_with(end)) && !(types::is_strict(function) && args.into_iter().any(is_null))
 }
 
+/// Whether a query is one aggregation, so that it has exactly one row.
+fn is_one_row(query: Query<'_>) -> bool {
+    let f = query.features();
+    query.is_select()
+        && query.set_operations().is_none()
+        && f.grouped
+        && query.group_by().is_empty()
+        && query.having().is_none()
+        && !(f.grouping_sets || f.limited || f.windows || f.target_srfs)
+}
+
+/// The first value of a column.
+fn first(at: usize, col: &Col, order: &Sql) -> Agg {
+    let text = sql!("(array_agg({}{}))[1]", Sql::column(at), order);
+    let call = Scalar { sql: text, ..Scalar::deparsed("", vec![at], col.ty.clone(), false) };
+    Agg { call, kind: AggKind::Recompute, filter: None }
+}
+
+/// `count(*) FILTER (WHERE condition)`
+fn count_where(condition: Sql, read: &[usize]) -> Agg {
+    let text = sql!("count(*) FILTER (WHERE {})", condition);
+    let call = Scalar { sql: text, ..Scalar::deparsed("", read.to_vec(), Ty::bigint(), true) };
+    let filter = Scalar { sql: condition, ..Scalar::deparsed("", read.to_vec(), Ty::new("boolean"), true) };
+    Agg { call, kind: AggKind::CountStar, filter: Some(filter) }
+}
+
 /// What a group of a subquery gives to the row outside.
 struct GroupValue {
     /// Over the group's columns.
@@ -457,9 +561,9 @@ fn weakest(number: Number) -> Number {
 }
 
 /// How a subquery hangs on the row outside.
-struct Correlation {
-    keys: Vec<Scalar>,
-    on: Vec<Conjunct>,
+pub(super) struct Correlation {
+    pub keys: Vec<Scalar>,
+    pub on: Vec<Conjunct>,
 }
 
 /// The inner side of a condition, if it is an equality between an inner and an outer side.
