@@ -142,20 +142,23 @@ impl<'q> Analyzer<'q> {
         let joined = domain.rel.clone().join(JoinKind::Left, rows, on)?;
         let cols = joined.cols();
         let mut columns: Vec<Scalar> = (0..width).map(|i| Scalar::column(i, &cols[i])).collect();
-        for at in 2 * width..cols.len() {
-            let call = (at - 2 * width).checked_sub(groups.keys.len()).and_then(|call| groups.calls.get(call));
+        columns.extend(groups.keys.iter().enumerate().map(|(key, _)| {
+            let at = 2 * width + key;
+            Scalar::column(at, &cols[at])
+        }));
+        for (call, expr) in groups.calls.iter().enumerate() {
+            let at = 2 * width + groups.keys.len() + call;
             let column = Scalar::column(at, &cols[at]);
-            columns.push(match call.map(|call| over_nothing(*call)) {
-                None | Some(Some(Hole::Null)) => column,
-                Some(Some(_)) => {
+            columns.push(match over_nothing(*expr) {
+                Some(Hole::Null) => column,
+                Some(_) => {
                     let text = sql!("COALESCE({}, 0::bigint)", Sql::column(at));
                     Scalar { sql: text, not_null: true, column: None, ..column }
                 }
-                Some(None) => {
-                    return opaque("a subquery uses an aggregate whose value over no rows is not known");
-                }
+                None => return opaque("a subquery uses an aggregate whose value over no rows is not known"),
             });
         }
+        columns.extend(groups.bits.iter().map(|&bits| constant(groups.bits_of(bits, &[]))));
         map(joined, columns)
     }
 

@@ -78,11 +78,16 @@ pub(super) fn needed_by(exprs: &[Expr<'_>]) -> Needed {
     exprs.iter().flat_map(|expr| expr.columns()).collect()
 }
 
-/// The columns that WHERE and the conditions of joins read.
+/// The columns that WHERE, the conditions of joins and LATERAL subqueries read.
 pub(super) fn needed_below(frame: &Frame<'_, '_>) -> Needed {
     let mut exprs: Vec<Expr<'_>> = frame.query.filter().into_iter().collect();
     exprs.extend(frame.query.join_conditions());
-    needed_by(&exprs)
+    let mut needed = needed_by(&exprs);
+    for query in frame.query.subqueries() {
+        let own = query.outer_columns().into_iter().filter(|id| id.levels_up == 1);
+        needed.extend(own.map(|id| (id.entry, id.column)));
+    }
+    needed
 }
 
 /// The first `offset` columns, and those with these numbers (from 1) among the others.
