@@ -20,7 +20,7 @@ RETURNS TABLE (slot_name text, active boolean, active_pid integer, wal_status te
                restart_lsn pg_lsn, confirmed_flush_lsn pg_lsn, catalog_xmin_age integer, generation bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT s.slot_name::text, s.active, s.active_pid, s.wal_status,
-           (pg_current_wal_lsn() - s.restart_lsn)::bigint, s.restart_lsn, s.confirmed_flush_lsn,
+           (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - s.restart_lsn)::bigint, s.restart_lsn, s.confirmed_flush_lsn,
            age(s.catalog_xmin), c.generation
       FROM pg_replication_slots s
       LEFT JOIN pgtrickle.pgt_capture c ON c.slot_name = s.slot_name

@@ -60,7 +60,7 @@ impl Error {
 
     pub fn capture_timeout(seconds: u64, state: &str) -> Error {
         Error::new(
-            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Code::ERRCODE_CANNOT_CONNECT_NOW,
             format!("change capture did not catch up within {seconds} s"),
         )
         .detail(format!("Capture is {state}."))
@@ -92,6 +92,15 @@ impl From<Error> for pgtrickle_pg::xact::Failure {
     fn from(error: Error) -> Self {
         Self { code: error.code, message: error.message, detail: error.detail, hint: error.hint }
     }
+}
+
+/// Whether an error is likely to pass by itself: conflicts (class 40), locks that others hold (55P03), lack of resources
+/// (53), interventions of an operator (57). Such a refresh is tried again and never suspends its stream table.
+pub fn is_transient(code: Code) -> bool {
+    // SQLSTATEs are packed six bits a character, the class being the first two.
+    let class = |a: char, b: char| (a as i32 - '0' as i32) | (b as i32 - '0' as i32) << 6;
+    let mine = code as i32 & 0xfff;
+    code == Code::ERRCODE_LOCK_NOT_AVAILABLE || [class('4', '0'), class('5', '3'), class('5', '7')].contains(&mine)
 }
 
 /// Results whose error is ours.

@@ -228,6 +228,8 @@ pub fn release_stream_table(dboid: u32, pgt_id: i64) {
             {
                 counter.store(0, Ordering::Relaxed);
             }
+            s.active.store(false, Ordering::Relaxed);
+            s.fresh_until.store(0, Ordering::Relaxed);
             s.dboid.store(0, Ordering::Release);
             s.pgt_id.store(0, Ordering::Release);
         }
@@ -278,12 +280,12 @@ impl DbShared {
         self.source_changes[relid as usize % SOURCE_PLACES].load(Ordering::Acquire)
     }
 
-    /// Commit time of the newest remembered change at or before `lsn`.
-    pub fn commit_time_before(&self, lsn: u64) -> Option<i64> {
+    /// When the transaction committed whose commit record is at `lsn`, if it is remembered: the first one to end behind it.
+    pub fn commit_time_of(&self, lsn: u64) -> Option<i64> {
         (0..COMMIT_TIMES)
             .map(|i| (self.commit_lsn[i].load(Ordering::Acquire), self.commit_time[i].load(Ordering::Relaxed)))
-            .filter(|&(at, _)| at != 0 && at <= lsn)
-            .max()
+            .filter(|&(end, _)| end > lsn)
+            .min()
             .map(|(_, time)| time)
     }
 

@@ -52,16 +52,8 @@ pub fn wait_for_writers(relid: u32) {
 }
 
 /// The lock that one refresh of a stream table holds until its transaction ends: an object lock in the class of the
-/// catalog table, so that it can collide with nothing else.
-pub fn stream_table(catalog_relid: u32, pgt_id: i64, wait: bool) -> bool {
+/// catalog table, so that it can collide with nothing else. Waits for its turn.
+pub fn stream_table(catalog_relid: u32, pgt_id: i64) {
     // SAFETY: object locks may name any object; the id serves as the object's number.
-    unsafe {
-        let (class, object) = (oid(catalog_relid), oid(pgt_id as u32));
-        if wait {
-            pg_sys::LockDatabaseObject(class, object, 0, pg_sys::ExclusiveLock as i32);
-            true
-        } else {
-            pg_sys::ConditionalLockDatabaseObject(class, object, 0, pg_sys::ExclusiveLock as i32)
-        }
-    }
+    unsafe { pg_sys::LockDatabaseObject(oid(catalog_relid), oid(pgt_id as u32), 0, pg_sys::ExclusiveLock as i32) }
 }

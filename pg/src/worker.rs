@@ -10,6 +10,18 @@ pub fn preloading() -> bool {
     unsafe { pg_sys::process_shared_preload_libraries_in_progress }
 }
 
+/// Whether the server is being upgraded by pg_upgrade, which wants nothing to run.
+pub fn upgrading() -> bool {
+    // SAFETY: a plain variable of the postmaster, inherited by every process.
+    unsafe { pg_sys::IsBinaryUpgrade }
+}
+
+/// Whether the server is a standby, or recovering.
+pub fn in_recovery() -> bool {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
 /// First thing in a worker: SIGTERM ends it at the next check for interrupts, SIGHUP asks for a config reload.
 pub fn handle_signals() {
     // SAFETY: both handlers are PostgreSQL's own, made for this; nothing here can raise.

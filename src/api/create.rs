@@ -8,12 +8,13 @@ use crate::error::{Error, Result, notice, or_raise};
 use crate::refresh::{fill, program, sources};
 use crate::shmem::{self, CaptureState};
 use crate::workers::{self, tracker};
+use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
 use pgtrickle_pg::snapshot::{self, Snapshot};
 use pgtrickle_pg::spi::{LocalSettings, RunAs, current_role};
-use pgtrickle_pg::{class, depend, lock, wait, wal, worker, xact};
+use pgtrickle_pg::{depend, lock, wait, wal, worker, xact};
 use std::ffi::CString;
 use std::time::{Duration, Instant};
 
@@ -88,6 +89,7 @@ fn create(name: &str, query: &str, schedule: Option<&str>, mode: &str, initializ
     // Analysing locks the sources, which would keep the tracker out; so it is done and undone first.
     let first = xact::undone(|| analyze::analyze(Input::Text(query)))?;
     check_mode(&mode, &first)?;
+    check_rights(query);
     let ready = start_capture(&first)?;
     hold_buffers(&first)?;
     let made = define(&target, query, &schedule, &mode)?;
@@ -96,6 +98,16 @@ fn create(name: &str, query: &str, schedule: Option<&str>, mode: &str, initializ
     }
     catalog::changed();
     Ok(made.st.pgt_id)
+}
+
+/// Raises an error unless the caller may run the query: nothing is captured on behalf of who may not read it.
+fn check_rights(query: &str) {
+    let probe = sql!("SELECT FROM (\n{}\n) AS query LIMIT 0", Sql::deparsed(without_semicolon(query)));
+    xact::undone(|| Spi::connect(|client| client.select(probe.as_str(), None, &[]).map(drop))).unwrap_or_report();
+}
+
+fn without_semicolon(query: &str) -> &str {
+    query.trim_end().trim_end_matches(';')
 }
 
 fn check_mode(mode: &str, analysis: &Analysis) -> Result<()> {
@@ -139,6 +151,14 @@ fn start_capture(analysis: &Analysis) -> Result<Ready> {
         let covered = known.is_some_and(|t| t.degraded.is_none() && columns.iter().all(|c| t.columns.contains(c)));
         if covered && sources::buffer_of(relid).is_some() {
             continue;
+        }
+        let identity: Option<i8> =
+            catalog::scalar("SELECT relreplident FROM pg_catalog.pg_class WHERE oid = $1", &[source.relid.into()]);
+        if identity != Some(b'f' as i8) {
+            notice(
+                &format!("table {} gets REPLICA IDENTITY FULL", source.name),
+                Some("Its changes are captured with their old rows; it is put back when no stream table reads the table any more."),
+            );
         }
         // A worker cannot see a table that this transaction made, nor get past a lock that it holds.
         if super::locked_by_us(relid) || snapshot::current_xid().is_some() {
@@ -235,7 +255,7 @@ fn create_view(pgt_id: i64, query: &str, owner: u32) {
     let role = fill::role_name(owner);
     let _owner = RunAs::role(catalog::extension_owner());
     let view = program::definition_view(pgt_id);
-    fill::ddl(&sql!("CREATE VIEW {} AS {}", view, Sql::deparsed(query.trim_end().trim_end_matches(';'))));
+    fill::ddl(&sql!("CREATE VIEW {} AS {}", view, Sql::deparsed(without_semicolon(query))));
     fill::ddl(&sql!("ALTER VIEW {} OWNER TO {}", view, role));
 }
 
@@ -324,5 +344,4 @@ fn installed() {
     if !wal::is_logical() {
         notice("pg_trickle needs wal_level = logical", Some("Set it in postgresql.conf and restart the server."));
     }
-    let _ = class::named(c"pgtrickle", "pgt_stream_tables");
 }

@@ -19,7 +19,9 @@ fn row(check: &str, severity: &str, detail: impl Into<String>) -> Row {
 fn health_check()
 -> TableIterator<'static, (name!(check_name, String), name!(severity, String), name!(detail, String))> {
     let mut rows = server();
-    if shmem::available() && wal::is_logical() {
+    if worker::in_recovery() {
+        rows.push(row("standby", "OK", "This is a standby: the workers start after promotion, and a lost slot is made anew."));
+    } else if shmem::available() && wal::is_logical() {
         rows.extend(capture());
         rows.extend(slot());
     }
@@ -134,12 +136,18 @@ fn stream_tables() -> Vec<Row> {
     list(
         "SELECT 'stream table ' || pgt_relid::regclass::text,
                 CASE WHEN status IN ('SUSPENDED', 'ERROR') THEN 'ERROR'
-                     WHEN status <> 'ACTIVE' OR needs_reinit OR frontier IS NULL THEN 'WARNING' ELSE 'OK' END,
+                     WHEN status <> 'ACTIVE' OR needs_reinit OR frontier IS NULL OR degraded THEN 'WARNING' ELSE 'OK' END,
                 CASE status WHEN 'SUSPENDED' THEN 'Suspended after ' || consecutive_errors || ' failures; mend the cause, then pgtrickle.resume_stream_table(). Last: '
                                                   || coalesce(last_error_message, '')
                             WHEN 'ERROR' THEN 'Failing, tried again with growing pauses. Last: ' || coalesce(last_error_message, '')
                             WHEN 'PAUSED' THEN 'Paused; pgtrickle.resume_stream_table() goes on.'
-                            ELSE CASE WHEN needs_reinit OR frontier IS NULL THEN 'Recomputed at its next refresh.' ELSE 'following' END END
-           FROM pgtrickle.pgt_stream_tables ORDER BY 1",
+                            ELSE CASE WHEN needs_reinit OR frontier IS NULL THEN 'Recomputed at its next refresh.'
+                                      WHEN degraded THEN 'Recomputed at each refresh, as capture of a source has stopped; pgtrickle.repair_stream_table() starts it again.'
+                                      ELSE 'following' END END
+           FROM pgtrickle.pgt_stream_tables s
+          CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pgtrickle.pgt_dependencies d
+                                               JOIN pgtrickle.pgt_change_tracking t USING (source_relid)
+                                              WHERE d.pgt_id = s.pgt_id AND t.state = 'DEGRADED') AS degraded) AS capture
+          ORDER BY 1",
     )
 }

@@ -2,6 +2,7 @@
 
 use super::track;
 use crate::catalog::{self, Frontier, StreamTable};
+use crate::error::is_transient;
 use crate::refresh::sources;
 use crate::settings;
 use crate::shmem::{self, DbShared};
@@ -9,6 +10,7 @@ use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, Literal, QualifiedName};
+use pgtrickle_pg::lock;
 use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::xact::Failure;
 use std::sync::atomic::Ordering;
@@ -23,11 +25,17 @@ pub fn record_failure(st: &StreamTable, failure: &Failure) {
     }
     let errors = catalog::write_scalar::<i32>(
         "UPDATE pgtrickle.pgt_stream_tables
-            SET consecutive_errors = consecutive_errors + 1, last_error_message = $2, last_error_at = now(),
+            SET consecutive_errors = consecutive_errors + $5, last_error_message = $2, last_error_at = now(),
                 needs_reinit = needs_reinit OR $3,
-                status = CASE WHEN consecutive_errors + 1 >= $4 THEN 'SUSPENDED' ELSE 'ERROR' END
+                status = CASE WHEN consecutive_errors + $5 >= $4 THEN 'SUSPENDED' ELSE 'ERROR' END
           WHERE pgt_id = $1 RETURNING consecutive_errors",
-        &[st.pgt_id.into(), message.clone().into(), corrupt.into(), settings::MAX_CONSECUTIVE_ERRORS.get().into()],
+        &[
+            st.pgt_id.into(),
+            message.clone().into(),
+            corrupt.into(),
+            settings::MAX_CONSECUTIVE_ERRORS.get().into(),
+            i32::from(!is_transient(failure.code)).into(),
+        ],
     )
     .unwrap_or_default();
     catalog::execute(
@@ -71,8 +79,13 @@ pub fn keep_house(db: &DbShared) {
         &[],
     )
     .unwrap_or_default();
-    if let Some(relid) = unused.first() {
-        // One at a time, and never in the way of others for long.
+    // One at a time, and never in the way of others: a buffer that is in use (by a creation, say) is left for later.
+    let free = |relid: &&pg_sys::Oid| {
+        sources::buffer_of(relid.to_u32()).is_none_or(|b| {
+            std::iter::once(&b.relid).chain(&b.segments).all(|&part| lock::try_access_exclusive(part))
+        })
+    };
+    if let Some(relid) = unused.iter().find(free) {
         catalog::scalar::<String>("SELECT pg_catalog.set_config('lock_timeout', '500ms', true)", &[]);
         track::untrack(relid.to_u32());
     }

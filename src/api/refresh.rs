@@ -67,8 +67,15 @@ fn wait_for_stream_table(
 /// sources has a change that is not visible in it.
 fn is_current(st: &StreamTable, lsn: u64) -> bool {
     let Some(frontier) = &st.frontier else { return false };
+    if st.needs_reinit || st.generation != catalog::generation() && st.sources.iter().any(|s| s.kind == SourceType::Table) {
+        return false;
+    }
     if frontier.lsn >= lsn {
         return true;
+    }
+    let sources: Vec<u32> = st.sources.iter().map(|s| s.relid).collect();
+    if st.time_dependent || catalog::tracking(&sources).iter().any(|t| t.degraded.is_some()) {
+        return false;
     }
     st.sources.iter().all(|source| match source.kind {
         SourceType::Other => false,

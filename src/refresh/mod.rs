@@ -55,6 +55,8 @@ impl Action {
 pub struct Outcome {
     pub st: StreamTable,
     pub action: Action,
+    /// Changes of some source, or of the result itself, leave no trace: it has to be recomputed on schedule.
+    pub blind: bool,
     /// Rows of the stream table's delta.
     pub delta_rows: u64,
     pub changes: Changes,
@@ -109,11 +111,12 @@ pub fn refresh_then<T>(
     after: impl FnOnce(&Snapshot) -> T,
 ) -> Result<(Vec<Outcome>, T)> {
     let mut stream_tables = Vec::new();
-    for &pgt_id in pgt_ids {
-        lock::stream_table(catalog::relid(), pgt_id, true);
-        // Read only now: the refresh that held the lock before us may have moved the frontier.
-        stream_tables.extend(catalog::by_id(pgt_id));
-    }
+    // In one order for everybody, so that refreshes of overlapping sets cannot wait for each other.
+    let mut by_id = pgt_ids.to_vec();
+    by_id.sort_unstable();
+    by_id.iter().for_each(|&pgt_id| lock::stream_table(catalog::relid(), pgt_id));
+    // Read only now: the refresh that held the lock before us may have moved the frontier.
+    stream_tables.extend(pgt_ids.iter().filter_map(|&pgt_id| catalog::by_id(pgt_id)));
     lock_sources(&stream_tables)?;
     let round = Round::begin(&stream_tables, initiator)?;
     let outcomes = stream_tables.into_iter().map(|st| one(st, &round)).collect::<Result<_>>()?;
@@ -206,7 +209,14 @@ fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
     }
     drop(relations);
     let duration = started.elapsed() + round.barrier;
-    Ok(Outcome { st, action, delta_rows, changes, started, duration, snapshot_at: round.snapshot_at })
+    let blind = is_blind(&st, round);
+    Ok(Outcome { st, action, blind, delta_rows, changes, started, duration, snapshot_at: round.snapshot_at })
+}
+
+/// Whether there are changes that no buffer tells of.
+fn is_blind(st: &StreamTable, round: &Round) -> bool {
+    let unseen = |s: &catalog::Dependency| s.kind == SourceType::Other || round.degraded.contains(&s.relid);
+    st.time_dependent || st.sources.iter().any(unseen)
 }
 
 fn choose(st: &StreamTable, loaded: &Loaded, round: &Round, changes: &Changes) -> (Task, Action) {
@@ -215,11 +225,9 @@ fn choose(st: &StreamTable, loaded: &Loaded, round: &Round, changes: &Changes) -
         || changes.reinitialise
         || loaded.fingerprint != st.fingerprint
         || (st.generation != round.generation && st.sources.iter().any(|s| s.kind == SourceType::Table));
-    let blind = st.time_dependent
-        || st.sources.iter().any(|s| s.kind == SourceType::Other || round.degraded.contains(&s.relid));
     if rebuilt {
         (Task::Recompute, Action::Reinitialize)
-    } else if blind {
+    } else if is_blind(st, round) {
         (Task::Recompute, Action::Full)
     } else if changes.changed.is_empty() {
         (Task::Recompute, Action::NoData)
@@ -245,7 +253,7 @@ impl Outcome {
         self.changes.committed();
         let Some(db) = shmem::my_db() else { return };
         let now = worker::now_us();
-        if let Some(changed_at) = db.commit_time_before(self.changes.newest_lsn).filter(|_| self.changes.rows > 0) {
+        if let Some(changed_at) = db.commit_time_of(self.changes.newest_lsn).filter(|_| self.changes.rows > 0) {
             db.note_lag((now - changed_at).max(0) as u64, now);
         }
         let dboid = pgtrickle_pg::spi::my_database_id();

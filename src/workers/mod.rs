@@ -37,6 +37,9 @@ thread_local! {
 /// Registers what the postmaster starts by itself, and the hook that wakes the decoder after commits.
 pub fn register() {
     xact::after_commit(committed);
+    if worker::upgrading() {
+        return;
+    }
     BackgroundWorkerBuilder::new("pg_trickle_launcher")
         .set_type("pg_trickle_launcher")
         .set_library("pg_trickle")

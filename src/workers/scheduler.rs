@@ -30,6 +30,8 @@ struct Entry {
     /// Steps from the base tables; parents have less than their children.
     depth: usize,
     failures: u32,
+    /// As the last refresh found: changes leave no trace, so it is recomputed on schedule.
+    blind: bool,
 }
 
 impl Entry {
@@ -37,7 +39,7 @@ impl Entry {
         let frontier = self.st.frontier.as_ref().unwrap_or(Frontier::EMPTY);
         frontier == Frontier::EMPTY
             || self.st.needs_reinit
-            || self.st.time_dependent
+            || self.blind
             || self.st.sources.iter().any(|s| {
                 s.kind == SourceType::Other || self.seen.get(&s.relid) != Some(&db.source_change_count(s.relid))
             })
@@ -52,7 +54,10 @@ pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
     let dboid = dboid.value() as u32;
     worker::connect(dboid);
     worker::set_config(c"application_name", c"pg_trickle_scheduler");
+    worker::neutralise_settings();
     if !worker::in_transaction(catalog::installed) {
+        // Left over when the server went down between DROP EXTENSION and its tidying up.
+        worker::in_transaction(|| api::drop_capture(dboid));
         return;
     }
     let Some(db) = shmem::claim_db(dboid) else {
@@ -123,8 +128,6 @@ impl Scheduler {
             );
             let old = before.remove(&st.pgt_id);
             let same = old.as_ref().is_some_and(|o| o.st.query_hash == st.query_hash && o.st.status == st.status);
-            // Recomputing without end would serve nobody.
-            let every = if st.time_dependent { every.max(MIN_RECOMPUTE) } else { every };
             // A stream table that was refreshed lately, by whomever, is not due before its time.
             let rest = st.age_seconds.map_or(Duration::ZERO, |age| every.saturating_sub(Duration::from_secs_f64(age.max(0.0))));
             let mut entry = old.unwrap_or_else(|| Entry {
@@ -134,6 +137,7 @@ impl Scheduler {
                 seen: BTreeMap::new(),
                 depth: 0,
                 failures: 0,
+                blind: st.time_dependent,
             });
             if !same {
                 entry.seen.clear();
@@ -141,6 +145,7 @@ impl Scheduler {
             }
             entry.next_due = entry.next_due.min(Instant::now() + every);
             (entry.st, entry.every) = (st, every);
+            note_status(&entry.st);
             self.entries.insert(entry.st.pgt_id, entry);
         }
         let dboid = self.db.dboid.load(Ordering::Relaxed);
@@ -233,7 +238,9 @@ impl Scheduler {
         outcome.committed();
         let Some(entry) = self.entries.get_mut(&outcome.st.pgt_id) else { return };
         entry.failures = 0;
-        entry.next_due = outcome.started + entry.every;
+        entry.blind = outcome.blind;
+        // Recomputing without a pause would serve nobody.
+        entry.next_due = outcome.started + if outcome.blind { entry.every.max(MIN_RECOMPUTE) } else { entry.every };
         entry.seen.clear();
         if !outcome.changes.leftover {
             let sources = outcome.st.sources.iter();
@@ -305,10 +312,18 @@ impl Scheduler {
     }
 }
 
+fn counters(st: &StreamTable) -> Option<&'static shmem::StreamTableShared> {
+    shmem::stream_table(pgtrickle_pg::spi::my_database_id(), st.pgt_id, &st.schema, &st.name)
+}
+
 fn note_fresh(st: &StreamTable) {
-    let dboid = pgtrickle_pg::spi::my_database_id();
-    if let Some(counters) = shmem::stream_table(dboid, st.pgt_id, &st.schema, &st.name) {
+    if let Some(counters) = counters(st) {
         counters.fresh_until.store(worker::now_us(), Ordering::Relaxed);
-        counters.active.store(st.status == "ACTIVE", Ordering::Relaxed);
+    }
+}
+
+fn note_status(st: &StreamTable) {
+    if let Some(counters) = counters(st) {
+        counters.active.store(matches!(st.status.as_str(), "ACTIVE" | "INITIALIZING"), Ordering::Relaxed);
     }
 }

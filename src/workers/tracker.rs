@@ -82,6 +82,7 @@ pub extern "C-unwind" fn pgtrickle_tracker_main(number: pg_sys::Datum) {
     let Some(request) = shmem::shared().track_requests.get(number.value()) else { return };
     worker::connect(request.dboid.load(Ordering::Relaxed));
     worker::set_config(c"application_name", c"pg_trickle_tracker");
+    worker::neutralise_settings();
     // Writers that queue behind our lock request wait no longer than this.
     worker::set_config(c"lock_timeout", c"500ms");
     let relid = request.relid.load(Ordering::Relaxed);

@@ -26,6 +26,7 @@ pub extern "C-unwind" fn pgtrickle_wal_decoder_main(argument: pg_sys::Datum) {
     let db = capture::start(dboid, c"pg_trickle_wal_decoder");
     db.decoder_latch.publish();
     db.decoder_pid.store(worker::pid(), Release);
+    db.set_capture_state(CaptureState::Starting);
     worker::before_exit(leave);
     PgTryBuilder::new(|| work(dboid, db))
         .catch_others(|error| {
@@ -45,6 +46,9 @@ fn leave() {
         if gone.is_ok() {
             db.decoder_latch.clear();
             db.decoder_sleeping.store(false, SeqCst);
+            if db.capture_state() != CaptureState::Failing {
+                db.set_capture_state(CaptureState::None);
+            }
         }
     }
 }
