@@ -79,7 +79,8 @@ CREATE TABLE pgtrickle.pgt_change_tracking (
     columns          smallint[] NOT NULL,
     -- Replica identity before tracking began.
     replica_identity "char" NOT NULL,
-    state            text NOT NULL DEFAULT 'ACTIVE' CHECK (state IN ('ACTIVE', 'DEGRADED')),
+    -- DEGRADED: nothing is captured. RESUMING: captured again, but changes of transactions that began before may be missing.
+    state            text NOT NULL DEFAULT 'ACTIVE' CHECK (state IN ('ACTIVE', 'DEGRADED', 'RESUMING')),
     detail           text,
     tracked_at       timestamptz NOT NULL DEFAULT now()
 ) WITH (user_catalog_table = true);

@@ -36,7 +36,7 @@ BEGIN
          WHERE c.classid = 'pg_class'::regclass AND (k.relkind = 'p' OR k.relispartition)
            AND p.relkind = 'r' AND p.relreplident <> 'f'
            AND EXISTS (SELECT FROM pg_partition_ancestors(l.relid) a
-                         JOIN pgtrickle.pgt_change_tracking t ON t.source_relid = a.relid AND t.state = 'ACTIVE')
+                         JOIN pgtrickle.pgt_change_tracking t ON t.source_relid = a.relid AND t.state <> 'DEGRADED')
            AND coalesce(current_setting('pg_trickle.manage_replica_identity', true), 'on')::boolean
     LOOP
         EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', leaf);

@@ -221,7 +221,7 @@ pub struct Tracking {
 pub fn tracking(relids: &[u32]) -> Vec<Tracking> {
     let oids: Vec<pg_sys::Oid> = relids.iter().map(|&r| pg_sys::Oid::from(r)).collect();
     select(
-        "SELECT source_relid, columns, CASE state WHEN 'DEGRADED' THEN coalesce(detail, '') END
+        "SELECT source_relid, columns, CASE WHEN state <> 'ACTIVE' THEN coalesce(detail, '') END
            FROM pgtrickle.pgt_change_tracking WHERE source_relid = ANY ($1)",
         oids.into(),
         |row| {

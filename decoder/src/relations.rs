@@ -180,7 +180,7 @@ impl Relations {
             Tables::Tracked => candidates
                 .into_iter()
                 .filter_map(|relid| Some((relid, relation::tracked(relid)?)))
-                .filter(|(_, tracked)| tracked.state == "ACTIVE")
+                .filter(|(_, tracked)| tracked.state != "DEGRADED")
                 .map(|(relid, tracked)| (relid, Some(tracked)))
                 .collect(),
             Tables::Named(names) => {

@@ -122,8 +122,8 @@ fn list(sql: &'static str) -> Vec<Row> {
 fn sources() -> Vec<Row> {
     list(
         "SELECT 'source ' || t.source_relid::regclass::text,
-                CASE WHEN t.state = 'DEGRADED' OR c.relreplident <> 'f' AND c.relkind = 'r' THEN 'ERROR' ELSE 'OK' END,
-                CASE WHEN t.state = 'DEGRADED' THEN 'Capture stopped: ' || coalesce(t.detail, '')
+                CASE WHEN t.state <> 'ACTIVE' OR c.relreplident <> 'f' AND c.relkind = 'r' THEN 'ERROR' ELSE 'OK' END,
+                CASE WHEN t.state <> 'ACTIVE' THEN 'Capture stopped: ' || coalesce(t.detail, '')
                           || '. Its stream tables are recomputed at each refresh until pgtrickle.repair_stream_table().'
                      WHEN c.relreplident <> 'f' AND c.relkind = 'r'
                      THEN 'Old rows are missing from the WAL: ALTER TABLE ' || t.source_relid::regclass::text || ' REPLICA IDENTITY FULL.'
@@ -147,7 +147,7 @@ fn stream_tables() -> Vec<Row> {
            FROM pgtrickle.pgt_stream_tables s
           CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pgtrickle.pgt_dependencies d
                                                JOIN pgtrickle.pgt_change_tracking t USING (source_relid)
-                                              WHERE d.pgt_id = s.pgt_id AND t.state = 'DEGRADED') AS degraded) AS capture
+                                              WHERE d.pgt_id = s.pgt_id AND t.state <> 'ACTIVE') AS degraded) AS capture
           ORDER BY 1",
     )
 }

@@ -108,7 +108,7 @@ fn check_transaction(st: &StreamTable) -> Result<()> {
 }
 
 /// The stream table after all stream tables that it reads, directly or not.
-fn with_ancestors(st: &StreamTable) -> Vec<i64> {
+pub fn with_ancestors(st: &StreamTable) -> Vec<i64> {
     let all = catalog::all();
     let mut order = Vec::new();
     let mut pending = vec![(st.relid, false)];

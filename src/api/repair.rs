@@ -1,9 +1,10 @@
 //! Making stream tables right again after something from outside went wrong.
 
-use super::{refresh::refresh_now, track};
+use super::refresh::{refresh_now, with_ancestors};
+use super::track;
 use crate::catalog::{self, SourceType, StreamTable};
-use crate::error::{Result, or_raise};
-use crate::refresh::sources;
+use crate::error::{Error, Result, or_raise};
+use crate::refresh::{lock_all, sources};
 use crate::workers::tracker;
 use pgrx::prelude::*;
 use pgtrickle_pg::{lock, snapshot};
@@ -30,6 +31,8 @@ fn pg_trickle_repair_stream_table(name: &str) {
 }
 
 fn reinitialize(st: &StreamTable) -> Result<()> {
+    // Before the catalog row is locked, as a refresh does it.
+    lock_all(&with_ancestors(st));
     catalog::execute("UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true WHERE pgt_id = $1", &[st.pgt_id.into()]);
     refresh_now(st, |_, _| ())
 }
@@ -42,6 +45,7 @@ fn repair(st: &StreamTable) -> Result<()> {
             SourceType::Other => {}
         }
     }
+    lock_all(&with_ancestors(st));
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables
             SET program_fingerprint = 0, consecutive_errors = 0,
@@ -66,11 +70,14 @@ fn recapture(st: &StreamTable, relid: u32) -> Result<()> {
         return Ok(());
     }
     if super::locked_by_us(relid) || snapshot::current_xid().is_some() {
-        track::track(relid, &columns)
-    } else {
-        tracker::start_capture(relid, &columns)?;
-        // What they wrote before is captured as it was before.
-        lock::wait_for_writers(relid);
-        Ok(())
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            "a stream table whose sources are not captured can be repaired only in a transaction of its own",
+        )
+        .hint("Call pgtrickle.repair_stream_table() first, outside of a transaction block."));
     }
+    tracker::start_capture(relid, &columns)?;
+    // Whoever was writing before capture began may have left no old rows in the WAL.
+    lock::wait_for_writers(relid);
+    Ok(())
 }

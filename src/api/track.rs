@@ -55,7 +55,8 @@ pub fn track(relid: u32, columns: &[i16]) -> Result<()> {
                 ddl(&sql!("ALTER TABLE {} ADD COLUMN {} {}", buffer(relid), name, definition));
             }
             catalog::execute(
-                "UPDATE pgtrickle.pgt_change_tracking SET columns = $2, state = 'ACTIVE', detail = NULL
+                "UPDATE pgtrickle.pgt_change_tracking
+                    SET columns = $2, state = CASE state WHEN 'ACTIVE' THEN 'ACTIVE' ELSE 'RESUMING' END
                   WHERE source_relid = $1",
                 &[pg_sys::Oid::from(relid).into(), captured.into()],
             );
@@ -63,6 +64,29 @@ pub fn track(relid: u32, columns: &[i16]) -> Result<()> {
     }
     depend::invalidate(relid);
     Ok(())
+}
+
+/// Whether capture of the table has begun again but is not yet complete.
+pub fn is_resuming(relid: u32) -> bool {
+    catalog::tracking(&[relid]).pop().is_some_and(|t| t.degraded.is_some())
+}
+
+/// Ends the time in which capture was incomplete: whoever may have written without being captured has ended. What was
+/// missed is made up for by recomputing.
+pub fn resume(relid: u32) {
+    let source = pg_sys::Oid::from(relid);
+    catalog::execute(
+        "UPDATE pgtrickle.pgt_change_tracking SET state = 'ACTIVE', detail = NULL
+          WHERE source_relid = $1 AND state = 'RESUMING'",
+        &[source.into()],
+    );
+    catalog::execute(
+        "UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true
+          WHERE pgt_id IN (SELECT pgt_id FROM pgtrickle.pgt_dependencies WHERE source_relid = $1)",
+        &[source.into()],
+    );
+    depend::invalidate(relid);
+    catalog::changed();
 }
 
 /// Makes the buffer into which refreshes of a stream table write its changes for its readers.

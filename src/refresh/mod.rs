@@ -111,16 +111,21 @@ pub fn refresh_then<T>(
     after: impl FnOnce(&Snapshot) -> T,
 ) -> Result<(Vec<Outcome>, T)> {
     let mut stream_tables = Vec::new();
-    // In one order for everybody, so that refreshes of overlapping sets cannot wait for each other.
-    let mut by_id = pgt_ids.to_vec();
-    by_id.sort_unstable();
-    by_id.iter().for_each(|&pgt_id| lock::stream_table(catalog::relid(), pgt_id));
+    lock_all(pgt_ids);
     // Read only now: the refresh that held the lock before us may have moved the frontier.
     stream_tables.extend(pgt_ids.iter().filter_map(|&pgt_id| catalog::by_id(pgt_id)));
     lock_sources(&stream_tables)?;
     let round = Round::begin(&stream_tables, initiator)?;
     let outcomes = stream_tables.into_iter().map(|st| one(st, &round)).collect::<Result<_>>()?;
     Ok((outcomes, after(&round.snapshot)))
+}
+
+/// Takes the refresh locks of stream tables, in one order for everybody, so that those who take overlapping sets cannot
+/// wait for each other.
+pub fn lock_all(pgt_ids: &[i64]) {
+    let mut ascending = pgt_ids.to_vec();
+    ascending.sort_unstable();
+    ascending.iter().for_each(|&pgt_id| lock::stream_table(catalog::relid(), pgt_id));
 }
 
 /// TRUNCATE and rewriting ALTER are not MVCC-safe, so they must not come between the snapshot and our commit.
@@ -141,12 +146,6 @@ fn lock_sources(stream_tables: &[StreamTable]) -> Result<()> {
 
 impl Round {
     fn begin(stream_tables: &[StreamTable], initiator: Initiator) -> Result<Round> {
-        // Read before the snapshot, so that whatever that does not show is captured in this generation.
-        let generation = catalog::generation();
-        let snapshot = Snapshot::latest();
-        let visible = snapshot.xids();
-        let lsn = snapshot::insert_lsn();
-        let snapshot_at = worker::now_us();
         let mut bases: Vec<u32> = stream_tables
             .iter()
             .flat_map(|st| &st.sources)
@@ -155,6 +154,13 @@ impl Round {
             .collect();
         bases.sort_unstable();
         bases.dedup();
+        // Read before the snapshot, so that whatever that does not show is captured: in this generation, of these sources.
+        let generation = catalog::generation();
+        let mut degraded = degraded(&bases);
+        let snapshot = Snapshot::latest();
+        let visible = snapshot.xids();
+        let lsn = snapshot::insert_lsn();
+        let snapshot_at = worker::now_us();
         let mut round = Round {
             snapshot,
             visible,
@@ -170,15 +176,19 @@ impl Round {
             if catalog::generation() != generation {
                 return Err(Error::capture_restarted());
             }
-            let tracked = catalog::tracking(&bases);
-            // A source without a tracking row has no captured changes either.
-            round.degraded = bases
-                .into_iter()
-                .filter(|&relid| tracked.iter().all(|t| t.relid != relid || t.degraded.is_some()))
-                .collect();
+            // Capture of a source may have stopped meanwhile.
+            degraded.extend(self::degraded(&bases));
+            round.degraded = degraded;
         }
         Ok(round)
     }
+}
+
+/// Those of the sources whose changes are not, or not completely, captured.
+fn degraded(bases: &[u32]) -> Vec<u32> {
+    let tracked = catalog::tracking(bases);
+    let captured = |relid| tracked.iter().any(|t| t.relid == relid && t.degraded.is_none());
+    bases.iter().copied().filter(|&relid| !captured(relid)).collect()
 }
 
 fn one(st: StreamTable, round: &Round) -> Result<Outcome> {

@@ -70,7 +70,7 @@ const STORE_FRONTIER: &str = "
        SET frontier = $2::pg_snapshot, frontier_lsn = '0/0'::pg_lsn + $3::numeric, frontier_xid = $4::xid8,
            generation = $5, data_timestamp = $6, last_refresh_at = pg_catalog.clock_timestamp(),
            program_fingerprint = $7, effective_refresh_mode = $8, full_reason = $9, is_populated = true,
-           needs_reinit = false, consecutive_errors = 0,
+           needs_reinit = needs_reinit AND NOT $10, consecutive_errors = 0,
            status = CASE WHEN status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE status END
      WHERE pgt_id = $1";
 
@@ -106,6 +106,7 @@ pub(super) fn store_frontier(
             pg_sys::INT8OID,
             pg_sys::TEXTOID,
             pg_sys::TEXTOID,
+            pg_sys::BOOLOID,
         ],
         &[
             st.pgt_id.into_datum(),
@@ -117,6 +118,7 @@ pub(super) fn store_frontier(
             loaded.fingerprint.into_datum(),
             mode.into_datum(),
             loaded.full_reason.clone().into_datum(),
+            (action == Action::Reinitialize).into_datum(),
         ],
     );
     if let Some(told) = due_for_history(st.pgt_id, round.initiator, action, delta_rows) {

@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::shmem::{self, TrackRequest};
 use pgrx::bgworkers::BackgroundWorkerBuilder;
 use pgrx::prelude::*;
-use pgtrickle_pg::{worker, xact};
+use pgtrickle_pg::xact::Failure;
+use pgtrickle_pg::{lock, worker, xact};
 use std::sync::atomic::Ordering;
 
 const FREE: u32 = 0;
@@ -74,6 +75,18 @@ fn claim() -> Result<Request> {
     })
 }
 
+/// After an interruption capture is complete only when everybody who wrote without being captured has ended.
+fn complete(relid: u32) -> std::result::Result<(), Failure> {
+    let resuming = xact::attempt(|| {
+        let resuming = track::is_resuming(relid);
+        if resuming {
+            lock::wait_for_writers(relid);
+        }
+        Ok::<_, Error>(resuming)
+    })?;
+    if resuming { xact::attempt(|| Ok::<_, Error>(track::resume(relid))) } else { Ok(()) }
+}
+
 /// Main function of the worker.
 #[pg_guard]
 #[unsafe(no_mangle)]
@@ -100,6 +113,9 @@ pub extern "C-unwind" fn pgtrickle_tracker_main(number: pg_sys::Datum) {
         pgtrickle_pg::wait::sleep(std::time::Duration::from_millis(100));
         result = xact::attempt(|| track::track(relid, &columns));
     }
+    // From here on nobody queues behind us.
+    worker::set_config(c"lock_timeout", c"0");
+    let result = result.and_then(|()| complete(relid));
     match result {
         Ok(()) => request.state.store(DONE, Ordering::SeqCst),
         Err(failure) => {
