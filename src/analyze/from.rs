@@ -212,6 +212,9 @@ impl<'q> Analyzer<'q> {
         if on.iter().any(|c| c.correlated) || !right.outer.is_empty() {
             left = self.with_domain(frame, left)?;
         }
+        for condition in on.iter().filter(|c| c.nested) {
+            left = self.with_values(frame, left, &[condition.expr])?;
+        }
         let joined = self.join(JoinKind::Left, left, right, &on)?;
         self.filtered(frame, joined, own)
     }
@@ -270,14 +273,7 @@ impl<'q> Analyzer<'q> {
                 if lateral(frame, number).is_some() {
                     return opaque("a LATERAL subquery depends on a table that is joined later");
                 }
-                let within = frame.inside(query);
-                let mut node = Node::new(self.query(&within, &positions)?, []);
-                let offset = within.offset();
-                node.layout = wanted.iter().enumerate().map(|(i, &column)| ((number, column), offset + i)).collect();
-                if within.domain.is_some() {
-                    node.outer = frame.domain.as_ref().map(|domain| domain.node().outer).unwrap_or_default();
-                }
-                return Ok(Some(node));
+                return self.subquery(frame, query, number, &wanted).map(Some);
             }
             Entry::Values { rows, types, lateral } => {
                 if lateral {
@@ -285,13 +281,38 @@ impl<'q> Analyzer<'q> {
                 }
                 self.values(&rows, &types, &positions)?
             }
-            Entry::Cte { name, levels_up, recursive } => self.cte(frame, &name, levels_up, recursive, &positions)?,
+            Entry::Cte { name, levels_up, recursive } => {
+                let own = frame.query.cte(&name).filter(|_| levels_up == 0 && !recursive);
+                match own.filter(|cte| !cte.recursive && cte.query.is_correlated()) {
+                    Some(cte) => return self.subquery(frame, cte.query, number, &wanted).map(Some),
+                    None => self.cte(frame, &name, levels_up, recursive, &positions)?,
+                }
+            }
             Entry::Function => return opaque("it has a function in FROM"),
             Entry::TableFunction => return opaque("it has XMLTABLE or JSON_TABLE in FROM"),
             Entry::Result => return Ok(None),
             Entry::Other => return opaque("it reads something in FROM that is not a table"),
         };
         Ok(Some(Node::new(rel, wanted.iter().map(|&column| (number, column)))))
+    }
+
+    /// A subquery in FROM; if it depends on the query around, it brings that domain's columns along.
+    fn subquery(
+        &self,
+        frame: &Frame<'_, 'q>,
+        query: Query<'q>,
+        number: usize,
+        wanted: &[i16],
+    ) -> Mapped<Node<'q>> {
+        let within = frame.inside(query);
+        let positions: Vec<usize> = wanted.iter().map(|&column| column as usize).collect();
+        let mut node = Node::new(self.query(&within, &positions)?, []);
+        let offset = within.offset();
+        node.layout = wanted.iter().enumerate().map(|(i, &column)| ((number, column), offset + i)).collect();
+        if within.domain.is_some() {
+            node.outer = frame.domain.as_ref().map(|domain| domain.node().outer).unwrap_or_default();
+        }
+        Ok(node)
     }
 
     fn cte(
