@@ -106,7 +106,7 @@ fn copy(effort: &Effort, report: &mut Report, ours: &Ours, insert_rate: f64) -> 
     ))?;
     let mut rates = Vec::new();
     for _ in 0..effort.rounds {
-        session.run("TRUNCATE like_buffer; CHECKPOINT")?;
+        session.each("TRUNCATE like_buffer; CHECKPOINT")?;
         let started = Instant::now();
         session.run(&format!("COPY like_buffer FROM '{}' (FORMAT binary)", file.display()))?;
         rates.push(rows as f64 / started.elapsed().as_secs_f64());
@@ -145,7 +145,7 @@ impl Ours {
         let mut session = self.server.session()?;
         let barrier = StreamTable::new("public", "barrier");
         session.run(&(flood.before)(rows))?;
-        session.run("VACUUM t; CHECKPOINT")?;
+        session.each("VACUUM t; CHECKPOINT")?;
         StreamTable::new("public", "st").refresh(&mut session)?;
         barrier.refresh(&mut session)?;
         let decoder = wait::poll("the decoder", wait::PATIENCE, || worker_pid(&mut session, DECODER))?;
@@ -193,9 +193,9 @@ impl Subscription {
         let mut there = self.publisher.session()?;
         let mut here = self.subscriber.session()?;
         there.run(&(flood.before)(rows))?;
-        there.run("VACUUM t; CHECKPOINT")?;
+        there.each("VACUUM t; CHECKPOINT")?;
         self.caught_up(&mut there)?;
-        here.run("CHECKPOINT; ANALYZE t; ALTER SUBSCRIPTION s DISABLE")?;
+        here.each("CHECKPOINT; ANALYZE t; ALTER SUBSCRIPTION s DISABLE")?;
         let idle = "SELECT count(*) = 0 FROM pg_replication_slots WHERE active";
         wait::until("the subscription stops", wait::PATIENCE, || there.holds(idle))?;
         there.run(&(flood.sql)(rows))?;
