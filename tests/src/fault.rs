@@ -52,7 +52,9 @@ pub fn repeat(server: &Server, fault: Fault, rounds: u32, seed: u64) -> Outcome 
     if before == after {
         return Ok(());
     }
-    Err(Failure::new(format!("started anew instead of carrying on: (generation, reinitialised) {before:?} became {after:?}")))
+    Err(Failure::new(format!(
+        "started anew instead of carrying on: (generation, reinitialised) {before:?} became {after:?}"
+    )))
 }
 
 fn inject(server: &Server, fault: Fault, load: &Load) -> Outcome {

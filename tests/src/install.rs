@@ -33,7 +33,11 @@ impl PgVersion {
     pub fn full(self) -> Outcome<String> {
         let output = Command::new(self.bin_dir()?.join("postgres")).arg("--version").output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.split_whitespace().nth(2).map(str::to_owned).ok_or_else(|| Failure::new("no version in its output")).during(text)
+        text.split_whitespace()
+            .nth(2)
+            .map(str::to_owned)
+            .ok_or_else(|| Failure::new("no version in its output"))
+            .during(text)
     }
 
     /// Whether this minor has the setting `output_plugin_libraries`.

@@ -46,11 +46,7 @@ pub fn get(port: u16, path: &str) -> Outcome<String> {
     stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| Failure::new(format!("not HTTP: {answer}")))?;
-    if head.starts_with("HTTP/1.1 200") {
-        Ok(body.to_owned())
-    } else {
-        Err(Failure::new(format!("{path}: {head}")))
-    }
+    if head.starts_with("HTTP/1.1 200") { Ok(body.to_owned()) } else { Err(Failure::new(format!("{path}: {head}"))) }
 }
 
 fn sample(line: &str) -> Option<Sample> {

@@ -68,7 +68,8 @@ mod tests {
     fn a_seed_is_a_case_and_can_be_read_back() {
         for seed in 0..500 {
             let printed = case(seed).to_string();
-            let parsed = Case::parse(&format!("random/seed_{seed}"), &printed).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            let parsed =
+                Case::parse(&format!("random/seed_{seed}"), &printed).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             assert_eq!(parsed.to_string(), printed);
         }
     }

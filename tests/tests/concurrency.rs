@@ -51,7 +51,10 @@ fn exact_under_load(server: &Server, schedule: &str, truncate: bool) -> Outcome 
     .during(format!("seed {seed}"))?;
     let commits = load.stop()?;
     bank.assert_exact(&mut server.session()?).during(format!("after the load of seed {seed}"))?;
-    eprintln!("\n    pg{} {schedule}: seed {seed}, {commits} commits, {looks} looks, {audits} audits", server.version());
+    eprintln!(
+        "\n    pg{} {schedule}: seed {seed}, {commits} commits, {looks} looks, {audits} audits",
+        server.version()
+    );
     Ok(())
 }
 

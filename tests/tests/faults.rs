@@ -33,7 +33,9 @@ fn main() {
                 suite::on_own_server(version, name, &[], test)
             })
             .collect();
-        trials.push(suite::on_own_server(version, "drop_slot", &[], move |server| told(fault::drop_slot(server, 2, seed))));
+        trials.push(suite::on_own_server(version, "drop_slot", &[], move |server| {
+            told(fault::drop_slot(server, 2, seed))
+        }));
         trials.push(suite::on_own_server(version, "disk_full", &[], fault::disk_full));
         Ok(trials)
     })

@@ -34,7 +34,8 @@ fn oracle_differences(server: &Server) -> Outcome {
     let mut session = server.session()?;
     session.run("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (1), (NULL)")?;
     oracle::assert_exact(&mut session, "t", "VALUES (NULL::int), (1), (1)")?;
-    for wrong in ["VALUES (1)", "VALUES (1), (1), (NULL), (NULL)", "VALUES (1), (NULL)", "SELECT NULL::int WHERE false"] {
+    for wrong in ["VALUES (1)", "VALUES (1), (1), (NULL), (NULL)", "VALUES (1), (NULL)", "SELECT NULL::int WHERE false"]
+    {
         if oracle::assert_exact(&mut session, "t", wrong).is_ok() {
             return Err(Failure::new(format!("not seen: {wrong}")));
         }
@@ -44,7 +45,9 @@ fn oracle_differences(server: &Server) -> Outcome {
 
 fn oracle_types(server: &Server) -> Outcome {
     let mut session = server.session()?;
-    session.run("CREATE TYPE pair AS (a json, b int); CREATE TABLE t (i int, j json, p point, x xml, c pair, js json[])")?;
+    session.run(
+        "CREATE TYPE pair AS (a json, b int); CREATE TABLE t (i int, j json, p point, x xml, c pair, js json[])",
+    )?;
     let row = "VALUES (1, '{\"a\": 1}'::json, '(1,2)'::point, '<a/>'::xml, ROW('[]', 1)::pair, ARRAY['1'::json])";
     session.run(&format!("INSERT INTO t {row}"))?;
     oracle::assert_exact(&mut session, "t", row)?;

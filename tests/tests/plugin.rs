@@ -68,7 +68,8 @@ fn replay(server: &Server, case: &Case) -> Outcome {
     // A TRUNCATE names tables by their oids only, and may be the first that is heard of them.
     let mut relids = HashMap::new();
     for table in tables(&mut session, &schema)? {
-        let oid = session.number(&format!("SELECT {}::regclass::oid", literal(&format!("{}.{}", ident(&schema), ident(&table)))))?;
+        let oid = session
+            .number(&format!("SELECT {}::regclass::oid", literal(&format!("{}.{}", ident(&schema), ident(&table)))))?;
         relids.insert(oid as u32, table);
     }
     Replay { schema: &schema, bags: &mut bags, names: HashMap::new(), relids }.apply(&stream?)?;
@@ -227,7 +228,9 @@ fn options(server: &Server) -> Outcome {
 /// Through a walsender, and printed by the example client.
 fn recvlogical(server: &Server) -> Outcome {
     let mut session = server.session()?;
-    session.run("CREATE TABLE by_walsender (id int PRIMARY KEY, a text); ALTER TABLE by_walsender REPLICA IDENTITY FULL")?;
+    session.run(
+        "CREATE TABLE by_walsender (id int PRIMARY KEY, a text); ALTER TABLE by_walsender REPLICA IDENTITY FULL",
+    )?;
     session.run(&format!("SELECT pg_create_logical_replication_slot('{SLOT}', 'pg_trickle')"))?;
     session.run("INSERT INTO by_walsender SELECT i, 'a' || i FROM generate_series(1, 100) i; DELETE FROM by_walsender WHERE id > 50")?;
     let end = session.text("SELECT pg_current_wal_lsn()")?;

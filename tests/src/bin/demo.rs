@@ -134,9 +134,14 @@ fn shop(server: &Server, seed: u64, stop: &AtomicBool, orders: &AtomicU64) -> Ou
         let sql = match rng.u32(..50) {
             0 => format!("UPDATE products SET price = price + 0.01 WHERE id = {product}"),
             1 => format!("UPDATE customers SET country = 'country {}' WHERE id = {customer}", rng.u32(..12)),
-            2..=9 => format!("DELETE FROM orders WHERE id = (SELECT id FROM orders WHERE customer = {customer} LIMIT 1)"),
+            2..=9 => {
+                format!("DELETE FROM orders WHERE id = (SELECT id FROM orders WHERE customer = {customer} LIMIT 1)")
+            }
             10..=14 => format!("UPDATE orders SET quantity = quantity % 9 + 1 WHERE id = {}", rng.u32(1..200_000)),
-            _ => format!("INSERT INTO orders (customer, product, quantity) VALUES ({customer}, {product}, {})", rng.u32(1..9)),
+            _ => format!(
+                "INSERT INTO orders (customer, product, quantity) VALUES ({customer}, {product}, {})",
+                rng.u32(1..9)
+            ),
         };
         // Two writers may meet on one row under a deadlock; the shop goes on.
         if session.try_run(&sql).is_ok() {

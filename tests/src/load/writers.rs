@@ -161,7 +161,9 @@ fn upserts(context: &mut Context) -> Vec<String> {
     let tag = context.rng.u32(..5);
     vec![match context.rng.u32(..6) {
         0 => format!("DELETE FROM load.visits WHERE id % 17 = {}", context.rng.u32(..17)),
-        1 => format!("INSERT INTO load.visits SELECT i, 0, NULL FROM generate_series({first}, {first} + 9) i ON CONFLICT DO NOTHING"),
+        1 => format!(
+            "INSERT INTO load.visits SELECT i, 0, NULL FROM generate_series({first}, {first} + 9) i ON CONFLICT DO NOTHING"
+        ),
         _ => format!(
             "INSERT INTO load.visits SELECT i, 1, 'tag {tag}' FROM generate_series({first}, {first} + 5) i \
              ON CONFLICT (id) DO UPDATE SET hits = load.visits.hits + 1, tag = excluded.tag"
@@ -179,7 +181,9 @@ fn journal(context: &mut Context) -> Vec<String> {
             "COMMIT".into(),
         ]),
         1..=3 => vec!["DELETE FROM load.journal WHERE ctid IN (SELECT ctid FROM load.journal LIMIT 200)".into()],
-        4..=6 => vec![format!("UPDATE load.journal SET amount = amount + 1, note = 'note {note}' WHERE account = {account}")],
+        4..=6 => {
+            vec![format!("UPDATE load.journal SET amount = amount + 1, note = 'note {note}' WHERE account = {account}")]
+        }
         7 => vec![format!("UPDATE load.journal SET note = NULL WHERE amount = {amount}")],
         _ => vec![format!(
             "INSERT INTO load.journal SELECT ({account} + i) % {ACCOUNTS}, {amount} + i % 3, 'note {note}' FROM generate_series(1, 20) i"

@@ -78,9 +78,10 @@ fn select(rng: &mut Rng, source: &Source, rest: &str) -> Relation {
     let count = rng.usize(1..=source.columns.len().min(4));
     let mut columns = source.columns.clone();
     rng.shuffle(&mut columns);
-    let outputs = columns.into_iter().take(count).map(|(name, kind)| {
-        if one_in(rng, 4) { expression(rng, &name, kind) } else { (name, kind) }
-    });
+    let outputs = columns
+        .into_iter()
+        .take(count)
+        .map(|(name, kind)| if one_in(rng, 4) { expression(rng, &name, kind) } else { (name, kind) });
     assemble(outputs.collect(), &source.from, rest)
 }
 
@@ -95,7 +96,9 @@ fn expression(rng: &mut Rng, name: &str, kind: Kind) -> (String, Kind) {
     match (kind, rng.u32(..4)) {
         (Kind::Number, 0) => (format!("{name} + ({value})"), kind),
         (Kind::Number, 1) => (format!("abs({name}) % 3"), kind),
-        (Kind::Number, 2) => (format!("CASE WHEN {name} > {value} THEN 'high' WHEN {name} IS NULL THEN 'none' END"), Kind::Text),
+        (Kind::Number, 2) => {
+            (format!("CASE WHEN {name} > {value} THEN 'high' WHEN {name} IS NULL THEN 'none' END"), Kind::Text)
+        }
         (Kind::Text, 0) => (format!("{name} || {value}"), kind),
         (Kind::Text, 1) => (format!("length({name})"), Kind::Number),
         (Kind::Truth, 0 | 1) => (format!("NOT {name}"), kind),

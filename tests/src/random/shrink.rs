@@ -14,7 +14,10 @@ pub fn shrink(server: &Server, case: Case, failure: Failure) -> (Case, Failure) 
     best.remove_each(|case| case.streams.len(), |case, i| drop(case.streams.remove(i)));
     best.remove_each(|case| case.steps.len(), |case, i| drop(case.steps.remove(i)));
     for step in 0..best.case.steps.len() {
-        best.remove_each(|case| case.steps[step].statements.len(), |case, i| drop(case.steps[step].statements.remove(i)));
+        best.remove_each(
+            |case| case.steps[step].statements.len(),
+            |case, i| drop(case.steps[step].statements.remove(i)),
+        );
     }
     (best.case, best.failure)
 }

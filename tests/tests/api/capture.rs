@@ -31,7 +31,11 @@ fn replica_identity(server: &Server) -> Outcome {
 }
 
 fn replica_identity_refused(server: &Server) -> Outcome {
-    let mut session = arrange(server, "unmanaged", "CREATE TABLE t (id int PRIMARY KEY); SET pg_trickle.manage_replica_identity = off")?;
+    let mut session = arrange(
+        server,
+        "unmanaged",
+        "CREATE TABLE t (id int PRIMARY KEY); SET pg_trickle.manage_replica_identity = off",
+    )?;
     let create = "SELECT pgtrickle.create_stream_table('st', 'SELECT id FROM t', schedule => '1h')";
     assert_error(&mut session, create, "55000", &["REPLICA IDENTITY", "hint"])?;
     session.each("ALTER TABLE t REPLICA IDENTITY FULL")?;
@@ -40,7 +44,8 @@ fn replica_identity_refused(server: &Server) -> Outcome {
 
 /// A transaction that was writing before the creation and ends after it belongs to the contents.
 fn fill_does_not_block(server: &Server) -> Outcome {
-    let mut session = arrange(server, "filling", "CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 300000)")?;
+    let mut session =
+        arrange(server, "filling", "CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 300000)")?;
     let mut writer = server.session()?;
     let stop = std::sync::atomic::AtomicBool::new(false);
     let slowest = std::thread::scope(|scope| -> Outcome<Duration> {
@@ -53,7 +58,9 @@ fn fill_does_not_block(server: &Server) -> Outcome {
             }
             Ok(slowest)
         });
-        let created = session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a, count(*) AS n FROM t GROUP BY a', schedule => '1h')");
+        let created = session.each(
+            "SELECT pgtrickle.create_stream_table('st', 'SELECT a, count(*) AS n FROM t GROUP BY a', schedule => '1h')",
+        );
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let slowest = writing.join().expect("the writer panicked")?;
         created?;
@@ -70,7 +77,9 @@ fn fill_does_not_block(server: &Server) -> Outcome {
 fn buffers_stay_small(server: &Server) -> Outcome {
     const LIMIT_BYTES: i64 = 24 << 20;
     let mut session = arrange(server, "small", "CREATE TABLE t (a int, pad text)")?;
-    session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a, count(pad) AS n FROM t GROUP BY a', schedule => '1h')")?;
+    session.each(
+        "SELECT pgtrickle.create_stream_table('st', 'SELECT a, count(pad) AS n FROM t GROUP BY a', schedule => '1h')",
+    )?;
     let size = "SELECT coalesce(sum(buffer_bytes), 0) FROM pgtrickle.change_buffer_sizes() WHERE source_oid = 'small.t'::regclass";
     for _ in 0..15 {
         session.each("INSERT INTO t SELECT i % 10, repeat('p', 100) FROM generate_series(1, 50000) i")?;

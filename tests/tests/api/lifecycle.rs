@@ -51,7 +51,8 @@ fn create_refuses(server: &Server) -> Outcome {
 
 fn initialize_later(server: &Server) -> Outcome {
     let mut session = arrange(server, "later", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)")?;
-    session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t', schedule => '1h', initialize => false)")?;
+    session
+        .each("SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t', schedule => '1h', initialize => false)")?;
     assert_text(&mut session, "SELECT is_populated FROM pgtrickle.pgt_stream_tables WHERE pgt_schema = 'later'", "f")?;
     session.each("SELECT pgtrickle.refresh_stream_table('st')")?;
     assert_text(&mut session, "SELECT is_populated FROM pgtrickle.pgt_stream_tables WHERE pgt_schema = 'later'", "t")?;
@@ -86,7 +87,9 @@ fn writes_of_the_creating_transaction(server: &Server) -> Outcome {
 fn refreshes_by_itself(server: &Server) -> Outcome {
     let mut session = arrange(server, "itself", "CREATE TABLE t (a int)")?;
     for (name, schedule) in [("at_once", "0s"), ("soon", "1s"), ("calculated", "calculated")] {
-        session.each(&format!("SELECT pgtrickle.create_stream_table('{name}', 'SELECT a FROM t', schedule => '{schedule}')"))?;
+        session.each(&format!(
+            "SELECT pgtrickle.create_stream_table('{name}', 'SELECT a FROM t', schedule => '{schedule}')"
+        ))?;
     }
     for value in 1..=3 {
         session.each(&format!("INSERT INTO t VALUES ({value})"))?;
@@ -108,7 +111,11 @@ fn pause_and_resume(server: &Server) -> Outcome {
     session.each("INSERT INTO t VALUES (2)")?;
     wait::until("the witness", wait::PATIENCE, || session.holds("SELECT count(*) = 2 FROM witness"))?;
     assert_text(&mut session, "SELECT count(*) FROM st", "0")?;
-    assert_text(&mut session, "SELECT status FROM pgtrickle.pgt_status() WHERE schema = 'paused' AND name = 'st'", "PAUSED")?;
+    assert_text(
+        &mut session,
+        "SELECT status FROM pgtrickle.pgt_status() WHERE schema = 'paused' AND name = 'st'",
+        "PAUSED",
+    )?;
     session.each("SELECT pgtrickle.resume_stream_table('st')")?;
     wait::until("resumed", wait::PATIENCE, || session.holds("SELECT count(*) = 2 FROM st"))
 }
@@ -122,7 +129,9 @@ fn read_your_own_writes(server: &Server) -> Outcome {
         assert_text(&mut session, "SELECT n FROM st", &value.to_string())?;
     }
     // Nobody refreshes this one, so the wait must end by its timeout.
-    session.each("SELECT pgtrickle.create_stream_table('never', 'SELECT a FROM t', schedule => '1h'); INSERT INTO t VALUES (0)")?;
+    session.each(
+        "SELECT pgtrickle.create_stream_table('never', 'SELECT a FROM t', schedule => '1h'); INSERT INTO t VALUES (0)",
+    )?;
     assert_text(&mut session, "SELECT pgtrickle.wait_for_stream_table('never', timeout => '100ms')", "f")
 }
 
@@ -130,7 +139,12 @@ fn own_changes_are_refused(server: &Server) -> Outcome {
     let mut session = arrange(server, "own_changes", "CREATE TABLE t (a int)")?;
     session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t', schedule => '1h')")?;
     session.each("BEGIN; INSERT INTO t VALUES (1)")?;
-    assert_error(&mut session, "SELECT pgtrickle.refresh_stream_table('st')", "55000", &["source table", "own_changes.t", "hint", "ommit"])?;
+    assert_error(
+        &mut session,
+        "SELECT pgtrickle.refresh_stream_table('st')",
+        "55000",
+        &["source table", "own_changes.t", "hint", "ommit"],
+    )?;
     session.each("ROLLBACK; BEGIN; SELECT count(*) FROM t; SELECT pgtrickle.refresh_stream_table('st'); COMMIT")
 }
 
@@ -159,7 +173,9 @@ fn drops(server: &Server) -> Outcome {
 
 fn columns_are_those_of_the_query(server: &Server) -> Outcome {
     let mut session = arrange(server, "columns", "CREATE TABLE t (a int, b varchar(7), c numeric(5,2))")?;
-    session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT DISTINCT b, c, a AS \"A x\", avg(a) OVER () AS m FROM t')")?;
+    session.each(
+        "SELECT pgtrickle.create_stream_table('st', 'SELECT DISTINCT b, c, a AS \"A x\", avg(a) OVER () AS m FROM t')",
+    )?;
     let columns = "SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute \
                    WHERE attrelid = 'st'::regclass AND attnum > 0";
     assert_text(&mut session, columns, "b character varying(7), c numeric(5,2), A x integer, m numeric")
@@ -168,7 +184,9 @@ fn columns_are_those_of_the_query(server: &Server) -> Outcome {
 fn many_idle_stream_tables(server: &Server) -> Outcome {
     let mut session = arrange(server, "many", "CREATE TABLE t (a int)")?;
     for n in 0..40 {
-        session.each(&format!("SELECT pgtrickle.create_stream_table('st{n}', 'SELECT a + {n} AS a FROM t', schedule => '0s')"))?;
+        session.each(&format!(
+            "SELECT pgtrickle.create_stream_table('st{n}', 'SELECT a + {n} AS a FROM t', schedule => '0s')"
+        ))?;
     }
     session.each("INSERT INTO t VALUES (1)")?;
     for n in 0..40 {

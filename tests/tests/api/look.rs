@@ -5,15 +5,27 @@ use pgtrickle_tests::{Failure, Outcome};
 
 use crate::{arrange, assert_error, assert_text};
 
-pub const TESTS: &[(&str, fn(&Server) -> Outcome)] =
-    &[("look", look), ("explain", explain), ("ownership", ownership), ("own_changes_far_below", own_changes_far_below), ("audit_finds_what_is_wrong", audit)];
+pub const TESTS: &[(&str, fn(&Server) -> Outcome)] = &[
+    ("look", look),
+    ("explain", explain),
+    ("ownership", ownership),
+    ("own_changes_far_below", own_changes_far_below),
+    ("audit_finds_what_is_wrong", audit),
+];
 
 fn look(server: &Server) -> Outcome {
-    let mut session = arrange(server, "look", "CREATE TABLE t (a int, b int, c int); CREATE VIEW v AS SELECT a, b FROM t")?;
-    session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a, count(b) AS n FROM v GROUP BY a', schedule => '1h')")?;
+    let mut session =
+        arrange(server, "look", "CREATE TABLE t (a int, b int, c int); CREATE VIEW v AS SELECT a, b FROM t")?;
+    session.each(
+        "SELECT pgtrickle.create_stream_table('st', 'SELECT a, count(b) AS n FROM v GROUP BY a', schedule => '1h')",
+    )?;
     session.each("SELECT pgtrickle.create_stream_table('child', 'SELECT n FROM st', schedule => '1h')")?;
     assert_text(&mut session, "SELECT pgtrickle.version()", "0.59.0")?;
-    assert_text(&mut session, "SELECT status || effective_refresh_mode FROM pgtrickle.pgt_status() WHERE schema = 'look' AND name = 'st'", "ACTIVEDIFFERENTIAL")?;
+    assert_text(
+        &mut session,
+        "SELECT status || effective_refresh_mode FROM pgtrickle.pgt_status() WHERE schema = 'look' AND name = 'st'",
+        "ACTIVEDIFFERENTIAL",
+    )?;
     assert_text(&mut session, "SELECT source_type FROM pgtrickle.list_sources('st')", "TABLE")?;
     assert_text(&mut session, "SELECT columns_used FROM pgtrickle.list_sources('st')", "{a,b}")?;
     assert_text(&mut session, "SELECT source_type FROM pgtrickle.list_sources('child')", "STREAM_TABLE")?;
@@ -66,7 +78,8 @@ fn ownership(server: &Server) -> Outcome {
     assert_error(&mut reader, &format!("SELECT * FROM pgtrickle_changes.changes_{relid}"), "42501", &[])?;
     let mut other = server.session_as("other")?;
     other.each("SET search_path = owned")?;
-    for verb in ["refresh_stream_table", "drop_stream_table", "pause_stream_table", "verify_stream_table", "explain_st"] {
+    for verb in ["refresh_stream_table", "drop_stream_table", "pause_stream_table", "verify_stream_table", "explain_st"]
+    {
         assert_error(&mut other, &format!("SELECT pgtrickle.{verb}('st')"), "42501", &[])?;
     }
     Ok(())
@@ -76,9 +89,15 @@ fn ownership(server: &Server) -> Outcome {
 fn own_changes_far_below(server: &Server) -> Outcome {
     let mut session = arrange(server, "far", "CREATE TABLE t (a int)")?;
     session.each("SELECT pgtrickle.create_stream_table('parent', 'SELECT a FROM t', schedule => '1h')")?;
-    session.each("SELECT pgtrickle.create_stream_table('child', 'SELECT count(*) AS n FROM parent', schedule => '1h')")?;
+    session
+        .each("SELECT pgtrickle.create_stream_table('child', 'SELECT count(*) AS n FROM parent', schedule => '1h')")?;
     session.each("BEGIN; INSERT INTO t VALUES (1)")?;
-    assert_error(&mut session, "SELECT pgtrickle.refresh_stream_table('child')", "55000", &["source table", "far.t", "hint"])?;
+    assert_error(
+        &mut session,
+        "SELECT pgtrickle.refresh_stream_table('child')",
+        "55000",
+        &["source table", "far.t", "hint"],
+    )?;
     session.each("ROLLBACK")
 }
 

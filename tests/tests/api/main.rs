@@ -26,7 +26,9 @@ fn main() {
 /// A schema of its own for a test, and a session in it.
 fn arrange(server: &pgtrickle_tests::server::Server, schema: &str, tables: &str) -> Outcome<Session> {
     let mut session = server.session()?;
-    session.each(&format!("CREATE SCHEMA {schema}; SET search_path = {schema}; SET statement_timeout = '90s'; {tables}"))?;
+    session.each(&format!(
+        "CREATE SCHEMA {schema}; SET search_path = {schema}; SET statement_timeout = '90s'; {tables}"
+    ))?;
     Ok(session)
 }
 

@@ -32,7 +32,8 @@ pub fn trials(version: PgVersion) -> Vec<Trial> {
 }
 
 fn health(session: &mut Session, check: &str) -> Outcome<(String, String)> {
-    let rows = session.rows(&format!("SELECT severity, detail FROM pgtrickle.health_check() WHERE check_name = '{check}'"))?;
+    let rows =
+        session.rows(&format!("SELECT severity, detail FROM pgtrickle.health_check() WHERE check_name = '{check}'"))?;
     match rows.into_iter().next() {
         Some(mut row) => Ok((row[0].take().unwrap_or_default(), row[1].take().unwrap_or_default())),
         None => Err(Failure::new(format!("health_check has no row {check}"))),
@@ -79,13 +80,18 @@ fn plugin_not_allowed(version: PgVersion) -> Outcome {
 fn no_free_slot(version: PgVersion) -> Outcome {
     let server = Server::start_bare(version, &[("max_replication_slots", "1")])?;
     let mut session = server.session()?;
-    session.each("SELECT pg_create_physical_replication_slot('taken'); CREATE EXTENSION pg_trickle; CREATE TABLE t (a int)")?;
+    session.each(
+        "SELECT pg_create_physical_replication_slot('taken'); CREATE EXTENSION pg_trickle; CREATE TABLE t (a int)",
+    )?;
     let _ = session.try_run(CREATE);
-    wait::until("health_check tells", wait::PATIENCE, || Ok(assert_unwell(&mut session, "capture", "max_replication_slots").is_ok()))?;
+    wait::until("health_check tells", wait::PATIENCE, || {
+        Ok(assert_unwell(&mut session, "capture", "max_replication_slots").is_ok())
+    })?;
     // Once there is room everything comes by itself.
     session.each("SELECT pg_drop_replication_slot('taken')")?;
     wait::retry("a stream table", wait::PATIENCE, || {
-        session.each("SELECT pgtrickle.create_stream_table_if_not_exists('st', 'SELECT a FROM t', schedule => '1h')")?;
+        session
+            .each("SELECT pgtrickle.create_stream_table_if_not_exists('st', 'SELECT a FROM t', schedule => '1h')")?;
         session.each("SELECT pgtrickle.refresh_stream_table('st')")
     })
 }
@@ -144,7 +150,11 @@ fn pending_alert(version: PgVersion) -> Outcome {
         Ok(false)
     })?;
     let log = server.log();
-    if log.contains("WARNING") && log.contains("captured records wait") { Ok(()) } else { Err(Failure::new("no WARNING in the log")) }
+    if log.contains("WARNING") && log.contains("captured records wait") {
+        Ok(())
+    } else {
+        Err(Failure::new("no WARNING in the log"))
+    }
 }
 
 fn several_databases(version: PgVersion) -> Outcome {
@@ -169,7 +179,9 @@ fn extension_comes_and_goes(version: PgVersion) -> Outcome {
     let server = Server::start(version, &[])?;
     let mut session = server.session()?;
     for round in 1..=3 {
-        session.each(&format!("DROP TABLE IF EXISTS t; CREATE TABLE t (a int); {CREATE}; INSERT INTO t VALUES ({round})"))?;
+        session.each(&format!(
+            "DROP TABLE IF EXISTS t; CREATE TABLE t (a int); {CREATE}; INSERT INTO t VALUES ({round})"
+        ))?;
         session.each("SELECT pgtrickle.refresh_stream_table('st')")?;
         assert_text(&mut session, "SELECT a FROM st", &round.to_string())?;
         session.each("SET client_min_messages = error; DROP EXTENSION pg_trickle CASCADE; DROP TABLE IF EXISTS st")?;
@@ -199,10 +211,11 @@ fn restored_copy(version: PgVersion) -> Outcome {
     drop(session);
     server.stop_with(Shutdown::Fast)?;
     // Slots are not part of a base backup.
-    pgtrickle_tests::install::run(std::process::Command::new("sh").arg("-c").arg(format!(
-        "rm -rf '{}'/pg_replslot/*",
-        server.data_dir().display()
-    )))?;
+    pgtrickle_tests::install::run(
+        std::process::Command::new("sh")
+            .arg("-c")
+            .arg(format!("rm -rf '{}'/pg_replslot/*", server.data_dir().display())),
+    )?;
     server.launch()?;
     let mut session = server.session()?;
     session.each("INSERT INTO t VALUES (3)")?;

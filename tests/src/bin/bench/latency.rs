@@ -68,7 +68,11 @@ fn commit_to_visible(effort: &Effort, report: &mut Report, server: &Server) -> O
     let mut session = server.session()?;
     session.run("CREATE TABLE load (id int, g int)")?;
     StreamTable::new("public", "visible").create(&mut session, "SELECT id FROM probe", AT_ONCE)?;
-    StreamTable::new("public", "loaded").create(&mut session, "SELECT g, count(*) AS n FROM load GROUP BY g", AT_ONCE)?;
+    StreamTable::new("public", "loaded").create(
+        &mut session,
+        "SELECT g, count(*) AS n FROM load GROUP BY g",
+        AT_ONCE,
+    )?;
     let script = server.dir().join("load.sql");
     std::fs::write(&script, "\\set g random(1, 100)\nINSERT INTO load VALUES (1, :g);\n")?;
     let seconds = 20 / effort.fraction.min(4);

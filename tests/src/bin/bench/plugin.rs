@@ -32,7 +32,9 @@ pub fn measure(effort: &Effort, report: &mut Report) -> Outcome {
         let slot = format!("SELECT pg_create_logical_replication_slot('base_{0}', '{0}')", contender.plugin);
         match session.run(&slot) {
             Ok(()) if contender.plugin == WAL2JSON.plugin => contenders.push(contender),
-            Err(_) if contender.plugin == WAL2JSON.plugin => report.note("wal2json is not installed for this version".into()),
+            Err(_) if contender.plugin == WAL2JSON.plugin => {
+                report.note("wal2json is not installed for this version".into())
+            }
             result => result?,
         }
     }

@@ -77,7 +77,10 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut text = self.head.clone();
         for (title, figures) in &self.sections {
-            let _ = write!(text, "\n## {title}\n\n| what | ours | against | ratio or value | goal | |\n|---|---|---|---|---|---|\n");
+            let _ = write!(
+                text,
+                "\n## {title}\n\n| what | ours | against | ratio or value | goal | |\n|---|---|---|---|---|---|\n"
+            );
             for figure in figures {
                 let (goal, verdict) = match figure.goal {
                     Some(goal) => (goal.text(), if goal.met(figure.value) { "met" } else { "**missed**" }),
@@ -98,7 +101,8 @@ impl Report {
 fn machine() -> String {
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("unknown CPU");
+    let model =
+        info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("unknown CPU");
     format!("{cpus} cores of {model}")
 }
 
