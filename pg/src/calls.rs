@@ -1,7 +1,8 @@
 //! Which functions evaluating a query may call, and how far their results can be relied on.
 
-use crate::expr::{Expr, Walk, walk};
-use crate::query::{Query, pointers, text};
+use crate::expr::Expr;
+use crate::nodes::{Walk, pointers, text, walk};
+use crate::query::Query;
 use crate::types::{TypeRef, base_type};
 use pgrx::pg_sys;
 use std::ffi::c_void;

@@ -1,7 +1,7 @@
 //! Printing expressions whose columns are numbered holes: `c1`, `c2`, …
 
 use crate::expr::Expr;
-use crate::query::text;
+use crate::nodes::text;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 

@@ -3,12 +3,14 @@
 //! Everything lives in a [`Scratch`] memory context; a [`Query`] or an [`Expr`] borrows it, so the compiler keeps
 //! them from being used after the context is gone. Differences between PostgreSQL versions end here.
 
-use crate::expr::{Expr, OuterColumn, Walk, outer_columns, walk};
+use crate::expr::{Expr, OuterColumn, outer_columns};
 use crate::memory::Context;
-use crate::types::TypeRef;
+use crate::nodes::{Walk, copy, integers, pointers, text, walk};
 use pgrx::pg_sys;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::marker::PhantomData;
+
+pub use crate::entry::{Cte, Entry, From, JoinKind, RelationEntry, SetOp, SetTree};
 
 /// A memory context for one analysis.
 pub struct Scratch {
@@ -148,75 +150,6 @@ pub struct Features {
     pub row_security: bool,
 }
 
-/// One item of the FROM clause.
-pub enum From<'q> {
-    /// An entry of the range table, numbered from 1.
-    Entry(usize),
-    /// A join of two items.
-    Join { kind: JoinKind, left: Box<From<'q>>, right: Box<From<'q>>, on: Option<Expr<'q>> },
-}
-
-/// The joins that SQL can spell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JoinKind {
-    Inner,
-    Left,
-    Right,
-    Full,
-}
-
-/// What a range table entry is.
-pub enum Entry<'q> {
-    /// A table, view, matview, foreign table...
-    Relation(RelationEntry),
-    /// A subquery in FROM or an inlined view (then with the view's OID).
-    Subquery { query: Query<'q>, lateral: bool },
-    /// VALUES with more than one row.
-    Values { rows: Vec<Vec<Expr<'q>>>, types: Vec<TypeRef>, lateral: bool },
-    /// A reference to WITH, so many query levels up.
-    Cte { name: String, levels_up: u32, recursive: bool },
-    /// Functions in FROM.
-    Function,
-    /// XMLTABLE, JSON_TABLE.
-    TableFunction,
-    /// A FROM-less SELECT.
-    Result,
-    /// A join's own entry, PostgreSQL 18's group entry, and what cannot be in FROM.
-    Other,
-}
-
-/// A relation in the range table.
-#[derive(Debug, Clone)]
-pub struct RelationEntry {
-    pub relid: pg_sys::Oid,
-    pub relkind: char,
-    /// Includes children; false for ONLY.
-    pub inherits: bool,
-    pub tablesample: bool,
-    /// Row security or a security-barrier condition is attached.
-    pub guarded: bool,
-    /// Whose rights are checked, if not the current user's: the owner of the view that it is read through.
-    pub check_as: Option<pg_sys::Oid>,
-    /// Columns read, by attribute number; 0 stands for all of them.
-    pub selected: Vec<i16>,
-}
-
-/// A set operation or a leaf of it.
-pub enum SetTree {
-    /// A range table entry, always a subquery.
-    Leaf(usize),
-    /// Two branches.
-    Node { op: SetOp, all: bool, left: Box<SetTree>, right: Box<SetTree>, types: Vec<TypeRef> },
-}
-
-/// The set operators.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SetOp {
-    Union,
-    Intersect,
-    Except,
-}
-
 impl<'q> Query<'q> {
     /// # Safety
     /// `list` holds queries of the scratch context; a SELECT rewrites to exactly one.
@@ -237,7 +170,7 @@ impl<'q> Query<'q> {
         self.raw.cast()
     }
 
-    fn get(&self) -> &pg_sys::Query {
+    pub(crate) fn get(&self) -> &pg_sys::Query {
         // SAFETY: a Query is only made from live trees, which we never modify.
         unsafe { &*self.raw }
     }
@@ -354,148 +287,6 @@ impl<'q> Query<'q> {
         self.flatten_opt(self.get().havingQual)
     }
 
-    /// FROM: its items are joined with each other.
-    pub fn from(&self) -> Vec<From<'q>> {
-        // SAFETY: the items of a FromExpr are RangeTblRef and JoinExpr nodes.
-        unsafe { pointers::<pg_sys::Node>((*self.get().jointree).fromlist).map(|item| self.from_item(item)).collect() }
-    }
-
-    /// # Safety
-    /// `item` is a node of this query's join tree.
-    unsafe fn from_item(&self, item: *mut pg_sys::Node) -> From<'q> {
-        // SAFETY: the tag decides the struct.
-        unsafe {
-            if (*item).type_ == pg_sys::NodeTag::T_RangeTblRef {
-                return From::Entry((*item.cast::<pg_sys::RangeTblRef>()).rtindex as usize);
-            }
-            let join = item.cast::<pg_sys::JoinExpr>();
-            From::Join {
-                kind: match (*join).jointype {
-                    pg_sys::JoinType::JOIN_LEFT => JoinKind::Left,
-                    pg_sys::JoinType::JOIN_RIGHT => JoinKind::Right,
-                    pg_sys::JoinType::JOIN_FULL => JoinKind::Full,
-                    _ => JoinKind::Inner,
-                },
-                left: Box::new(self.from_item((*join).larg)),
-                right: Box::new(self.from_item((*join).rarg)),
-                on: self.flatten_opt((*join).quals),
-            }
-        }
-    }
-
-    /// The conditions of all joins in FROM.
-    pub fn join_conditions(&self) -> Vec<Expr<'q>> {
-        fn gather<'q>(item: From<'q>, found: &mut Vec<Expr<'q>>) {
-            if let From::Join { left, right, on, .. } = item {
-                gather(*left, found);
-                gather(*right, found);
-                found.extend(on);
-            }
-        }
-        let mut found = Vec::new();
-        self.from().into_iter().for_each(|item| gather(item, &mut found));
-        found
-    }
-
-    /// The subqueries in its FROM clause, inlined views among them.
-    pub fn subqueries(&self) -> Vec<Query<'q>> {
-        (1..=self.entries())
-            .filter_map(|number| match self.entry(number) {
-                Entry::Subquery { query, .. } => Some(query),
-                _ => None,
-            })
-            .collect()
-    }
-
-    /// The tree of set operations, if the query is one.
-    pub fn set_operations(&self) -> Option<SetTree> {
-        let root = self.get().setOperations;
-        // SAFETY: setOperations is a tree of SetOperationStmt and RangeTblRef nodes.
-        (!root.is_null()).then(|| unsafe { set_tree(root) })
-    }
-
-    /// The number of entries in the range table.
-    pub fn entries(&self) -> usize {
-        // SAFETY: rtable is a list or null.
-        unsafe { length(self.get().rtable) }
-    }
-
-    /// An entry of the range table, numbered from 1.
-    pub fn entry(&self, number: usize) -> Entry<'q> {
-        // SAFETY: numbers come from this query's own tree; the kind decides which fields are meaningful.
-        unsafe {
-            let rte = pointers::<pg_sys::RangeTblEntry>(self.get().rtable).nth(number - 1).expect("entry exists");
-            match (*rte).rtekind {
-                pg_sys::RTEKind::RTE_RELATION => Entry::Relation(self.relation_entry(rte)),
-                pg_sys::RTEKind::RTE_SUBQUERY => {
-                    Entry::Subquery { query: Query::new((*rte).subquery), lateral: (*rte).lateral }
-                }
-                pg_sys::RTEKind::RTE_VALUES => Entry::Values {
-                    rows: pointers::<pg_sys::List>((*rte).values_lists)
-                        .map(|row| pointers(row).map(|e| self.flatten(e)).collect())
-                        .collect(),
-                    types: type_lists((*rte).coltypes, (*rte).coltypmods, (*rte).colcollations),
-                    lateral: (*rte).lateral,
-                },
-                pg_sys::RTEKind::RTE_CTE => Entry::Cte {
-                    name: text((*rte).ctename),
-                    levels_up: (*rte).ctelevelsup,
-                    recursive: (*rte).self_reference,
-                },
-                pg_sys::RTEKind::RTE_FUNCTION => Entry::Function,
-                pg_sys::RTEKind::RTE_TABLEFUNC => Entry::TableFunction,
-                pg_sys::RTEKind::RTE_RESULT => Entry::Result,
-                _ => Entry::Other,
-            }
-        }
-    }
-
-    /// # Safety
-    /// `rte` is an RTE_RELATION of this query.
-    unsafe fn relation_entry(&self, rte: *mut pg_sys::RangeTblEntry) -> RelationEntry {
-        // SAFETY: as the caller says; the permission entry of 16 and newer belongs to the same query.
-        unsafe {
-            let (check_as, selected) = self.permissions(rte);
-            RelationEntry {
-                relid: (*rte).relid,
-                relkind: (*rte).relkind as u8 as char,
-                inherits: (*rte).inh,
-                tablesample: !(*rte).tablesample.is_null(),
-                guarded: !(*rte).securityQuals.is_null(),
-                check_as: (check_as != pg_sys::InvalidOid).then_some(check_as),
-                selected: attribute_numbers(selected),
-            }
-        }
-    }
-
-    #[cfg(feature = "pg15")]
-    unsafe fn permissions(&self, rte: *mut pg_sys::RangeTblEntry) -> (pg_sys::Oid, *mut pg_sys::Bitmapset) {
-        // SAFETY: the caller passes a live entry.
-        unsafe { ((*rte).checkAsUser, (*rte).selectedCols) }
-    }
-
-    #[cfg(not(feature = "pg15"))]
-    unsafe fn permissions(&self, rte: *mut pg_sys::RangeTblEntry) -> (pg_sys::Oid, *mut pg_sys::Bitmapset) {
-        // SAFETY: perminfoindex is 0 or an index into this query's rteperminfos.
-        unsafe {
-            if (*rte).perminfoindex == 0 {
-                return (pg_sys::InvalidOid, std::ptr::null_mut());
-            }
-            let info = pg_sys::getRTEPermissionInfo(self.get().rteperminfos, rte);
-            ((*info).checkAsUser, (*info).selectedCols)
-        }
-    }
-
-    /// A query of this level's WITH.
-    pub fn cte(&self, name: &str) -> Option<Cte<'q>> {
-        // SAFETY: cteList holds CommonTableExpr nodes whose query has been analysed.
-        unsafe {
-            pointers::<pg_sys::CommonTableExpr>(self.get().cteList).find(|cte| text((**cte).ctename) == name).map(|cte| {
-                Cte { query: Query::new((*cte).ctequery.cast()), recursive: (*cte).cterecursive }
-            })
-        }
-    }
-
     /// Whether it refers to columns of a query around it.
     pub fn is_correlated(&self) -> bool {
         !self.outer_columns().is_empty()
@@ -537,7 +328,7 @@ impl<'q> Query<'q> {
         all
     }
 
-    fn flatten_opt(&self, node: *mut pg_sys::Node) -> Option<Expr<'q>> {
+    pub(crate) fn flatten_opt(&self, node: *mut pg_sys::Node) -> Option<Expr<'q>> {
         // SAFETY: callers pass expressions of this query.
         (!node.is_null()).then(|| unsafe { self.flatten(node) })
     }
@@ -546,7 +337,7 @@ impl<'q> Query<'q> {
     ///
     /// # Safety
     /// `node` is an expression of this query.
-    unsafe fn flatten(&self, node: *mut pg_sys::Node) -> Expr<'q> {
+    pub(crate) unsafe fn flatten(&self, node: *mut pg_sys::Node) -> Expr<'q> {
         // SAFETY: both functions copy what they change.
         unsafe { Expr::new(flatten_joins(self.raw, flatten_groups(self.raw, node))) }
     }
@@ -556,55 +347,6 @@ impl<'q> Query<'q> {
 pub fn check_depth() {
     // SAFETY: compares the stack pointer with the limit.
     unsafe { pg_sys::check_stack_depth() }
-}
-
-/// A named query of WITH.
-#[derive(Clone, Copy)]
-pub struct Cte<'q> {
-    pub query: Query<'q>,
-    pub recursive: bool,
-}
-
-/// # Safety
-/// `node` is part of a query's setOperations.
-unsafe fn set_tree(node: *mut pg_sys::Node) -> SetTree {
-    // SAFETY: the tag decides the struct.
-    unsafe {
-        if (*node).type_ == pg_sys::NodeTag::T_RangeTblRef {
-            return SetTree::Leaf((*node.cast::<pg_sys::RangeTblRef>()).rtindex as usize);
-        }
-        let stmt = node.cast::<pg_sys::SetOperationStmt>();
-        SetTree::Node {
-            op: match (*stmt).op {
-                pg_sys::SetOperation::SETOP_INTERSECT => SetOp::Intersect,
-                pg_sys::SetOperation::SETOP_EXCEPT => SetOp::Except,
-                _ => SetOp::Union,
-            },
-            all: (*stmt).all,
-            left: Box::new(set_tree((*stmt).larg)),
-            right: Box::new(set_tree((*stmt).rarg)),
-            types: type_lists((*stmt).colTypes, (*stmt).colTypmods, (*stmt).colCollations),
-        }
-    }
-}
-
-/// # Safety
-/// Three lists of equal length: OIDs, integers, OIDs.
-unsafe fn type_lists(
-    types: *mut pg_sys::List,
-    typmods: *mut pg_sys::List,
-    collations: *mut pg_sys::List,
-) -> Vec<TypeRef> {
-    // SAFETY: as the caller says.
-    unsafe {
-        (0..length(types))
-            .map(|i| TypeRef {
-                oid: (*(*types).elements.add(i)).oid_value,
-                typmod: (*(*typmods).elements.add(i)).int_value,
-                collation: (*(*collations).elements.add(i)).oid_value,
-            })
-            .collect()
-    }
 }
 
 #[cfg(feature = "pg18")]
@@ -632,64 +374,10 @@ unsafe fn flatten_joins(query: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *
     unsafe { pg_sys::flatten_join_alias_vars(std::ptr::null_mut(), query, node) }
 }
 
-/// # Safety
-/// `set` is a live bitmap set of attribute numbers shifted by the lowest system column, or null.
-unsafe fn attribute_numbers(set: *mut pg_sys::Bitmapset) -> Vec<i16> {
-    let mut found = Vec::new();
-    let mut member = -1;
-    loop {
-        // SAFETY: as the caller says.
-        member = unsafe { pg_sys::bms_next_member(set, member) };
-        if member < 0 {
-            return found;
-        }
-        found.push((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16);
-    }
-}
-
-/// # Safety
-/// `node` is a node of type `T` or null.
-unsafe fn copy<T>(node: *mut T) -> *mut T {
-    // SAFETY: as the caller says.
-    unsafe { pg_sys::copyObjectImpl(node.cast()).cast() }
-}
-
-/// # Safety
-/// `list` is a list or null.
-pub(crate) unsafe fn length(list: *mut pg_sys::List) -> usize {
-    // SAFETY: as the caller says.
-    if list.is_null() { 0 } else { unsafe { (*list).length as usize } }
-}
-
 unsafe extern "C-unwind" {
     fn expand_grouping_sets(
         sets: *mut pg_sys::List,
         distinct: bool,
         limit: std::ffi::c_int,
     ) -> *mut pg_sys::List;
-}
-
-/// The numbers in a list of (non-negative) integers.
-///
-/// # Safety
-/// `list` is null or a list of integers.
-pub(crate) unsafe fn integers(list: *mut pg_sys::List) -> Vec<u32> {
-    // SAFETY: as the caller says.
-    unsafe { (0..length(list)).map(|i| (*(*list).elements.add(i)).int_value as u32).collect() }
-}
-
-/// The pointers in a list.
-///
-/// # Safety
-/// `list` is null or a list of pointers to `T` that is not changed while the iterator is in use.
-pub(crate) unsafe fn pointers<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
-    // SAFETY: as the caller says; the index stays below the length.
-    unsafe { (0..length(list)).map(move |i| (*(*list).elements.add(i)).ptr_value.cast()) }
-}
-
-/// # Safety
-/// `string` is a C string or null (read as empty).
-pub(crate) unsafe fn text(string: *const std::ffi::c_char) -> String {
-    // SAFETY: as the caller says.
-    if string.is_null() { String::new() } else { unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned() }
 }

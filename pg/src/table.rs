@@ -1,7 +1,8 @@
 //! What relations are like.
 
 use crate::expr::Expr;
-use crate::query::{Scratch, length, text};
+use crate::nodes::{length, text};
+use crate::query::Scratch;
 use crate::types::TypeRef;
 use pgrx::pg_sys;
 

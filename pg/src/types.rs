@@ -1,7 +1,7 @@
 //! What types are like: their names, their equality, and the properties of functions and operators.
 
 use crate::deparse::Printing;
-use crate::query::text;
+use crate::nodes::text;
 use pgrx::pg_sys;
 
 /// The btree support function that says whether equal values have equal bytes (BTEQUALIMAGE_PROC).

@@ -9,7 +9,7 @@
 //! ```
 
 use super::node::Node;
-use super::value::Correlation;
+use super::group_value::Correlation;
 use super::{Analyzer, Frame, Mapped, opaque};
 use pgtrickle_engine::ir::{Col, Conjunct, Equality, JoinKind, Rel, Scalar, Ty};
 use pgtrickle_engine::sql;

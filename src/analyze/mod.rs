@@ -8,6 +8,7 @@
 //! | `from` | FROM, joins of all kinds, WHERE |
 //! | `node` | rows on the way, join conditions |
 //! | `subquery` | EXISTS, IN, ANY, ALL as conditions |
+//! | `group_value` | values of groups, joined to rows |
 //! | `value` | scalar subqueries, ARRAY(SELECT …), EXISTS as values |
 //! | `target` | one SELECT: its clauses in the order in which SQL evaluates them |
 //! | `aggregate` | GROUP BY, aggregates, HAVING |
@@ -21,6 +22,7 @@
 mod aggregate;
 mod dependent;
 mod from;
+mod group_value;
 mod node;
 mod refuse;
 mod scalar;
