@@ -219,9 +219,9 @@ impl<'q> Query<'q> {
     pub fn cte(&self, name: &str) -> Option<Cte<'q>> {
         // SAFETY: cteList holds CommonTableExpr nodes whose query has been analysed.
         unsafe {
-            pointers::<pg_sys::CommonTableExpr>(self.get().cteList).find(|cte| text((**cte).ctename) == name).map(|cte| {
-                Cte { query: Query::new((*cte).ctequery.cast()), recursive: (*cte).cterecursive }
-            })
+            pointers::<pg_sys::CommonTableExpr>(self.get().cteList)
+                .find(|cte| text((**cte).ctename) == name)
+                .map(|cte| Cte { query: Query::new((*cte).ctequery.cast()), recursive: (*cte).cterecursive })
         }
     }
 }

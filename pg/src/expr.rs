@@ -216,9 +216,7 @@ impl<'q> Expr<'q> {
                 }
                 pg_sys::NodeTag::T_GroupingFunc => Shape::Grouping(integers(self.cast::<pg_sys::GroupingFunc>().refs)),
                 pg_sys::NodeTag::T_WindowFunc => Shape::Window,
-                pg_sys::NodeTag::T_SubLink => {
-                    Shape::Sublink(Sublink { raw: self.node.cast(), scratch: PhantomData })
-                }
+                pg_sys::NodeTag::T_SubLink => Shape::Sublink(Sublink { raw: self.node.cast(), scratch: PhantomData }),
                 pg_sys::NodeTag::T_BoolExpr => {
                     let bool_expr = self.cast::<pg_sys::BoolExpr>();
                     let mut args = args(bool_expr.args);
@@ -228,9 +226,9 @@ impl<'q> Expr<'q> {
                         _ => Shape::Not(args.remove(0)),
                     }
                 }
-                pg_sys::NodeTag::T_NullTest
-                | pg_sys::NodeTag::T_BooleanTest
-                | pg_sys::NodeTag::T_DistinctExpr => Shape::Test,
+                pg_sys::NodeTag::T_NullTest | pg_sys::NodeTag::T_BooleanTest | pg_sys::NodeTag::T_DistinctExpr => {
+                    Shape::Test
+                }
                 pg_sys::NodeTag::T_CoalesceExpr => Shape::Coalesce(args(self.cast::<pg_sys::CoalesceExpr>().args)),
                 pg_sys::NodeTag::T_RelabelType => {
                     Shape::Relabel(Expr::new(self.cast::<pg_sys::RelabelType>().arg.cast()))
@@ -338,12 +336,7 @@ impl<'q> Expr<'q> {
     pub fn coerced(&self, to: TypeRef) -> Expr<'q> {
         // SAFETY: without a parse state the function only builds nodes, or raises the parser's error.
         unsafe {
-            Expr::new(pg_sys::coerce_to_common_type(
-                std::ptr::null_mut(),
-                self.node,
-                to.oid,
-                c"set operation".as_ptr(),
-            ))
+            Expr::new(pg_sys::coerce_to_common_type(std::ptr::null_mut(), self.node, to.oid, c"set operation".as_ptr()))
         }
     }
 }

@@ -243,9 +243,7 @@ impl<'q> Query<'q> {
     /// The sort-group numbers of GROUP BY.
     pub fn group_by(&self) -> Vec<u32> {
         // SAFETY: groupClause holds SortGroupClause nodes.
-        unsafe {
-            pointers::<pg_sys::SortGroupClause>(self.get().groupClause).map(|c| (*c).tleSortGroupRef).collect()
-        }
+        unsafe { pointers::<pg_sys::SortGroupClause>(self.get().groupClause).map(|c| (*c).tleSortGroupRef).collect() }
     }
 
     /// ORDER BY.
@@ -270,8 +268,7 @@ impl<'q> Query<'q> {
         }
         // SAFETY: the declaration is that of parse_agg.h; without a limit (-1) the function only builds lists.
         unsafe {
-            let sets =
-                pg_sys::ffi::pg_guard_ffi_boundary(|| expand_grouping_sets(q.groupingSets, q.groupDistinct, -1));
+            let sets = pg_sys::ffi::pg_guard_ffi_boundary(|| expand_grouping_sets(q.groupingSets, q.groupDistinct, -1));
             Some(pointers::<pg_sys::List>(sets).map(|set| integers(set)).collect())
         }
     }
@@ -352,9 +349,7 @@ pub fn check_depth() {
 #[cfg(feature = "pg18")]
 unsafe fn flatten_groups(query: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
     // SAFETY: without a planner root the function only replaces Vars of the group entry, in a copy.
-    unsafe {
-        if (*query).hasGroupRTE { pg_sys::flatten_group_exprs(std::ptr::null_mut(), query, node) } else { node }
-    }
+    unsafe { if (*query).hasGroupRTE { pg_sys::flatten_group_exprs(std::ptr::null_mut(), query, node) } else { node } }
 }
 
 #[cfg(not(feature = "pg18"))]
@@ -375,9 +370,5 @@ unsafe fn flatten_joins(query: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *
 }
 
 unsafe extern "C-unwind" {
-    fn expand_grouping_sets(
-        sets: *mut pg_sys::List,
-        distinct: bool,
-        limit: std::ffi::c_int,
-    ) -> *mut pg_sys::List;
+    fn expand_grouping_sets(sets: *mut pg_sys::List, distinct: bool, limit: std::ffi::c_int) -> *mut pg_sys::List;
 }

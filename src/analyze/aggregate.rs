@@ -7,11 +7,11 @@
 //! GROUPING SETS (A, B)  = π(A ∪ NULL for B∖A, grouping(…) = constant)(group by A) ⊎ the same of B
 //! ```
 
+use super::dependent::{Domain, same};
 use super::node::{Node, conditions};
 use super::scalar::Row;
 use super::target::{needed_below, needed_by};
 use super::{Analyzer, Frame, Mapped, map, opaque};
-use super::dependent::{Domain, same};
 use pgtrickle_engine::ir::{Agg, AggKind, Equality, JoinKind, Number, Rel, Scalar, Ty};
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
@@ -35,8 +35,7 @@ impl<'q> Groups<'q> {
     pub(super) fn find(&self, expr: Expr<'q>) -> Option<usize> {
         let key = self.keys.iter().position(|key| key.equals(expr));
         let call = || Some(self.keys.len() + self.calls.iter().position(|call| call.equals(expr))?);
-        let bits =
-            || Some(self.keys.len() + self.calls.len() + self.bits.iter().position(|bits| bits.equals(expr))?);
+        let bits = || Some(self.keys.len() + self.calls.len() + self.bits.iter().position(|bits| bits.equals(expr))?);
         key.or_else(call).or_else(bits)
     }
 
@@ -65,12 +64,7 @@ impl<'q> Groups<'q> {
 }
 
 impl<'q> Analyzer<'q> {
-    pub(super) fn grouped(
-        &self,
-        frame: &Frame<'_, 'q>,
-        targets: &[Target<'q>],
-        exprs: &[Expr<'q>],
-    ) -> Mapped<Rel> {
+    pub(super) fn grouped(&self, frame: &Frame<'_, 'q>, targets: &[Target<'q>], exprs: &[Expr<'q>]) -> Mapped<Rel> {
         let groups = groups(frame, targets, exprs);
         let mut needed = needed_by(&groups.keys);
         needed.extend(needed_by(&groups.calls));
@@ -84,7 +78,8 @@ impl<'q> Analyzer<'q> {
             return opaque("it groups by a column whose type has no equality");
         }
         let front = self.front(frame, &from);
-        let calls: Vec<Agg> = groups.calls.iter().map(|&call| self.aggregate(frame, call, &row)).collect::<Mapped<_>>()?;
+        let calls: Vec<Agg> =
+            groups.calls.iter().map(|&call| self.aggregate(frame, call, &row)).collect::<Mapped<_>>()?;
         let sets = groups.sets(frame.query.grouping_sets());
         let grouped = sets
             .iter()
@@ -104,13 +99,7 @@ impl<'q> Analyzer<'q> {
     }
 
     /// HAVING and the select list.
-    fn above_groups(
-        &self,
-        frame: &Frame<'_, 'q>,
-        rel: Rel,
-        groups: &Groups<'q>,
-        exprs: &[Expr<'q>],
-    ) -> Mapped<Rel> {
+    fn above_groups(&self, frame: &Frame<'_, 'q>, rel: Rel, groups: &Groups<'q>, exprs: &[Expr<'q>]) -> Mapped<Rel> {
         let offset = frame.offset();
         let mut node = Node::new(rel, []);
         let ids = frame.domain.iter().flat_map(|domain| &domain.ids);

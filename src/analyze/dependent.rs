@@ -8,8 +8,8 @@
 //! L ⋈dependent S(L)  = L ⋈ (D ⋈ S(D)) on D's columns,  D = distinct π(L)
 //! ```
 
-use super::node::Node;
 use super::group_value::Correlation;
+use super::node::Node;
 use super::{Analyzer, Frame, Mapped, opaque};
 use pgtrickle_engine::ir::{Col, Conjunct, Equality, JoinKind, Rel, Scalar, Ty};
 use pgtrickle_engine::sql;

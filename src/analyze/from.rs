@@ -99,8 +99,7 @@ impl<'q> Analyzer<'q> {
             let next = rest.iter().position(|(other, _)| connected(&members, other, &conditions)).unwrap_or(0);
             let (other, right) = rest.remove(next);
             members.extend(other);
-            let (nested, on): (Vec<_>, _) =
-                take(&mut conditions, &members, domain).into_iter().partition(|c| c.nested);
+            let (nested, on): (Vec<_>, _) = take(&mut conditions, &members, domain).into_iter().partition(|c| c.nested);
             joined = self.join(JoinKind::Inner, joined, right, &on)?;
             joined = self.filtered(frame, joined, nested)?;
         }
@@ -130,8 +129,7 @@ impl<'q> Analyzer<'q> {
         let offset = dependent.outside.len();
         right.layout = wanted.iter().enumerate().map(|(i, &column)| ((number, column), offset + i)).collect();
         let both = left.beside(&right);
-        let sides =
-            Sides { cols: &both.cols, width: left.width(), left: &|e| left.find(e), right: &|e| right.find(e) };
+        let sides = Sides { cols: &both.cols, width: left.width(), left: &|e| left.find(e), right: &|e| right.find(e) };
         let mut conjuncts = dependent.on(&left.cols);
         conjuncts.extend(self.conjuncts(on, &sides)?);
         let rel = left.rel.join(kind, right.rel, conjuncts)?;
@@ -223,14 +221,9 @@ impl<'q> Analyzer<'q> {
         let both = left.beside(&right);
         let swapped = right.beside(&left);
         let width = left.width();
-        let sides =
-            Sides { cols: &both.cols, width, left: &|e| left.find(e), right: &|e| right.find(e) };
-        let unmatched_sides = Sides {
-            cols: &swapped.cols,
-            width: right.width(),
-            left: &|e| right.find(e),
-            right: &|e| left.find(e),
-        };
+        let sides = Sides { cols: &both.cols, width, left: &|e| left.find(e), right: &|e| right.find(e) };
+        let unmatched_sides =
+            Sides { cols: &swapped.cols, width: right.width(), left: &|e| right.find(e), right: &|e| left.find(e) };
         let (straight, reverse) = (self.conjuncts(on, &sides)?, self.conjuncts(on, &unmatched_sides)?);
         Ok(both.become_rel(full_join(left.rel, right.rel, straight, reverse)?))
     }
@@ -297,13 +290,7 @@ impl<'q> Analyzer<'q> {
     }
 
     /// A subquery in FROM; if it depends on the query around, it brings that domain's columns along.
-    fn subquery(
-        &self,
-        frame: &Frame<'_, 'q>,
-        query: Query<'q>,
-        number: usize,
-        wanted: &[i16],
-    ) -> Mapped<Node<'q>> {
+    fn subquery(&self, frame: &Frame<'_, 'q>, query: Query<'q>, number: usize, wanted: &[i16]) -> Mapped<Node<'q>> {
         let within = frame.inside(query);
         let positions: Vec<usize> = wanted.iter().map(|&column| column as usize).collect();
         let mut node = Node::new(self.query(&within, &positions)?, []);
@@ -315,14 +302,7 @@ impl<'q> Analyzer<'q> {
         Ok(node)
     }
 
-    fn cte(
-        &self,
-        frame: &Frame<'_, 'q>,
-        name: &str,
-        levels_up: u32,
-        recursive: bool,
-        wanted: &[usize],
-    ) -> Mapped<Rel> {
+    fn cte(&self, frame: &Frame<'_, 'q>, name: &str, levels_up: u32, recursive: bool, wanted: &[usize]) -> Mapped<Rel> {
         let found = frame.up(levels_up).and_then(|home| Some((home, home.query.cte(name)?)));
         match found {
             Some((_, cte)) if !cte.recursive && cte.query.is_correlated() => {
@@ -342,10 +322,7 @@ impl<'q> Analyzer<'q> {
         let cols = wanted
             .iter()
             .enumerate()
-            .map(|(i, &n)| Col {
-                ty: self.types.ty(types[n - 1]),
-                not_null: rows.iter().all(|row| row[i].not_null),
-            })
+            .map(|(i, &n)| Col { ty: self.types.ty(types[n - 1]), not_null: rows.iter().all(|row| row[i].not_null) })
             .collect();
         Ok(Rel::values(rows, cols)?)
     }

@@ -57,13 +57,7 @@ impl<'q> Analyzer<'q> {
     }
 
     /// Joins groups whose aggregates are the first value and the number of rows, which must not be several.
-    pub(super) fn with_only_row(
-        &self,
-        outer: &Node<'q>,
-        groups: Rel,
-        keyed: &Correlation,
-        rows: Rows,
-    ) -> Mapped<Rel> {
+    pub(super) fn with_only_row(&self, outer: &Node<'q>, groups: Rel, keyed: &Correlation, rows: Rows) -> Mapped<Rel> {
         let (at, cols) = (keyed.keys.len(), groups.cols());
         let text = sql!("({} > 1)", Sql::column(at + 1));
         let several = Scalar { sql: text, ..Scalar::deparsed("", vec![at + 1], Ty::new("boolean"), true) };

@@ -36,6 +36,7 @@ mod value;
 pub use refuse::Refusal;
 pub use sources::{Capture, Source};
 
+use dependent::Domain;
 use pgrx::pg_sys;
 use pgtrickle_engine::ir::{Malformed, Rel, Ty};
 use pgtrickle_engine::program::{Definition, Program, Target};
@@ -43,7 +44,6 @@ use pgtrickle_engine::sql::{Ident, QualifiedName};
 use pgtrickle_pg::deparse::Printing;
 use pgtrickle_pg::query::{Query, Scratch, with_scratch};
 use pgtrickle_pg::table::{self, Relation};
-use dependent::Domain;
 use scalar::Types;
 use sources::Sources;
 use std::fmt;

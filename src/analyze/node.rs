@@ -118,8 +118,7 @@ pub(super) fn take<'q>(
     entries: &BTreeSet<usize>,
     domain: bool,
 ) -> Vec<Condition<'q>> {
-    let within =
-        |c: &Condition<'_>| !c.entries.is_empty() && c.entries.is_subset(entries) && (domain || !c.correlated);
+    let within = |c: &Condition<'_>| !c.entries.is_empty() && c.entries.is_subset(entries) && (domain || !c.correlated);
     let (taken, left) = std::mem::take(conditions).into_iter().partition(within);
     *conditions = left;
     taken
@@ -167,12 +166,7 @@ impl<'q> Analyzer<'q> {
         on: &[Condition<'q>],
     ) -> Mapped<Node<'q>> {
         let both = left.beside(&right);
-        let sides = Sides {
-            cols: &both.cols,
-            width: left.width(),
-            left: &|e| left.find(e),
-            right: &|e| right.find(e),
-        };
+        let sides = Sides { cols: &both.cols, width: left.width(), left: &|e| left.find(e), right: &|e| right.find(e) };
         let mut on = self.conjuncts(on, &sides)?;
         on.extend(self.same_domain(&left, &right));
         let rel = left.rel.join(kind, right.rel, on)?;

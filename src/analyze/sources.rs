@@ -57,14 +57,14 @@ impl Sources {
     /// The primary keys of what has been scanned.
     pub(super) fn primary_keys(&self) -> BTreeMap<SourceId, Vec<i16>> {
         let scanned = self.scanned.borrow();
-        let keys = scanned.iter().filter_map(|(id, (relation, _))| Some((SourceId(*id), relation.primary_key.clone()?)));
+        let keys =
+            scanned.iter().filter_map(|(id, (relation, _))| Some((SourceId(*id), relation.primary_key.clone()?)));
         keys.collect()
     }
 
     fn note(&self, relation: &Relation, columns: &[i16]) {
         let mut scanned = self.scanned.borrow_mut();
-        let (_, known) =
-            scanned.entry(relation.relid.to_u32()).or_insert_with(|| (relation.clone(), BTreeSet::new()));
+        let (_, known) = scanned.entry(relation.relid.to_u32()).or_insert_with(|| (relation.clone(), BTreeSet::new()));
         known.extend(columns);
     }
 }
@@ -177,7 +177,10 @@ fn no_delta(entry: &RelationEntry, relation: &Relation, stored: &[i16], user: pg
         kind => return Some(format!("{name} is a relation of kind \"{kind}\"")),
     }
     if let Some(column) = stored.iter().filter_map(|&n| relation.column(n)).find(|c| c.generated_virtual) {
-        return Some(format!("column {} of {name} is a virtual generated column of a virtual one or of a whole row", column.name));
+        return Some(format!(
+            "column {} of {name} is a virtual generated column of a virtual one or of a whole row",
+            column.name
+        ));
     }
     if entry.check_as.is_some_and(|checked| checked != user) && !table::may_read(user, entry.relid, stored) {
         return Some(format!("{name} is read through a view with the rights of the view's owner"));

@@ -124,9 +124,9 @@ impl<'q> Analyzer<'q> {
     /// The test of ANY or ALL as join conditions.
     fn test(&self, expr: Expr<'q>, test: Test, sides: &Sides<'_, 'q>) -> Mapped<Vec<Conjunct>> {
         let terms = self.conjuncts(&conditions([expr]), sides)?;
-        let never_null = terms.iter().all(|term| {
-            term.equi.is_some_and(|(l, r)| sides.cols[l].not_null && sides.cols[sides.width + r].not_null)
-        });
+        let never_null = terms
+            .iter()
+            .all(|term| term.equi.is_some_and(|(l, r)| sides.cols[l].not_null && sides.cols[sides.width + r].not_null));
         if test == Test::True || test == Test::NotFalse && never_null {
             return Ok(terms);
         }

@@ -75,13 +75,7 @@ impl<'q> Analyzer<'q> {
         Ok(node)
     }
 
-    fn with_value(
-        &self,
-        frame: &Frame<'_, 'q>,
-        node: Node<'q>,
-        value: Expr<'q>,
-        rows: Rows,
-    ) -> Mapped<Node<'q>> {
+    fn with_value(&self, frame: &Frame<'_, 'q>, node: Node<'q>, value: Expr<'q>, rows: Rows) -> Mapped<Node<'q>> {
         let Shape::Sublink(sublink) = value.shape() else { return opaque("it has a subquery in an expression") };
         let at = node.width();
         let query = sublink.query();
@@ -188,13 +182,7 @@ impl<'q> Analyzer<'q> {
     }
 
     /// A scalar subquery that is no aggregation: it must not have more than one row.
-    fn with_only(
-        &self,
-        frame: &Frame<'_, 'q>,
-        outer: &Node<'q>,
-        query: Query<'q>,
-        rows: Rows,
-    ) -> Mapped<Rel> {
+    fn with_only(&self, frame: &Frame<'_, 'q>, outer: &Node<'q>, query: Query<'q>, rows: Rows) -> Mapped<Rel> {
         let target = selected(query, &[1])[0];
         let f = query.features();
         if f.limited && f.limit != Some(1) || f.distinct && (f.limited || query.is_correlated()) {
@@ -221,21 +209,13 @@ impl<'q> Analyzer<'q> {
     }
 
     /// ARRAY(SELECT …).
-    fn with_array(
-        &self,
-        frame: &Frame<'_, 'q>,
-        outer: &Node<'q>,
-        value: Expr<'q>,
-        query: Query<'q>,
-    ) -> Mapped<Rel> {
+    fn with_array(&self, frame: &Frame<'_, 'q>, outer: &Node<'q>, value: Expr<'q>, query: Query<'q>) -> Mapped<Rel> {
         let target = selected(query, &[1])[0];
         let f = query.features();
         if f.limited || f.distinct || self.types.facts(target.ty()).array {
             return opaque("it has ARRAY(SELECT …) with LIMIT, DISTINCT or of arrays");
         }
-        let inner = self.inner(frame, query, |query| {
-            [target].into_iter().chain(sort_exprs(query)).collect()
-        })?;
+        let inner = self.inner(frame, query, |query| [target].into_iter().chain(sort_exprs(query)).collect())?;
         let ty = self.types.ty(value.ty());
         let empty = sql!("'{}'::{}", "{}", ty.sql);
         let call = sql!("array_agg({}{})", Sql::column(inner.targets[0]), order(query, &inner)?);
@@ -273,13 +253,7 @@ impl<'q> Analyzer<'q> {
     }
 
     /// A scalar subquery. If it is one aggregation, it has exactly one row.
-    fn with_scalar(
-        &self,
-        frame: &Frame<'_, 'q>,
-        outer: &Node<'q>,
-        query: Query<'q>,
-        rows: Rows,
-    ) -> Mapped<Rel> {
+    fn with_scalar(&self, frame: &Frame<'_, 'q>, outer: &Node<'q>, query: Query<'q>, rows: Rows) -> Mapped<Rel> {
         if !is_one_row(query) {
             return self.with_only(frame, outer, query, rows);
         }
@@ -391,7 +365,10 @@ fn may_fail(expr: Expr<'_>) -> bool {
         return false;
     };
     let name = types::builtin_name(function).unwrap_or_default();
-    let total = ["pl", "mi", "mul", "add", "sub", "eq", "ne", "lt", "le", "gt", "ge", "um", "uminus", "int8", "numeric", "float8"];
+    let total = [
+        "pl", "mi", "mul", "add", "sub", "eq", "ne", "lt", "le", "gt", "ge", "um", "uminus", "int8", "numeric",
+        "float8",
+    ];
     !total.iter().any(|end| name.ends_with(end)) && !(types::is_strict(function) && args.into_iter().any(is_null))
 }
 
