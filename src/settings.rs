@@ -59,7 +59,7 @@ settings! {
         define_int_guc(1, i32::MAX, SIGHUP, NONE);
     MANAGE_REPLICA_IDENTITY: bool = true, c"pg_trickle.manage_replica_identity",
         "Whether sources get REPLICA IDENTITY FULL when needed; when off, such sources are refused.",
-        define_bool_guc(SIGHUP, NONE);
+        define_bool_guc(GucContext::Suset, NONE);
     METRICS_PORT: i32 = 0, c"pg_trickle.metrics_port",
         "TCP port of the Prometheus endpoint; 0 turns it off.",
         define_int_guc(0, 65_535, SIGHUP, NONE);

@@ -155,6 +155,8 @@ fn start_capture(analysis: &Analysis) -> Result<Ready> {
         let identity: Option<i8> =
             catalog::scalar("SELECT relreplident FROM pg_catalog.pg_class WHERE oid = $1", &[source.relid.into()]);
         if identity != Some(b'f' as i8) {
+            // The tracker has settings of its own; the caller's count as well.
+            track::may_set_identity(&source.name)?;
             notice(
                 &format!("table {} gets REPLICA IDENTITY FULL", source.name),
                 Some("Its changes are captured with their old rows; it is put back when no stream table reads the table any more."),

@@ -15,9 +15,22 @@ struct Source {
     kind: String,
     /// Attribute number and type (that of a domain's base type) of each live column.
     columns: Vec<(i16, Sql)>,
-    /// Tables whose replica identity matters and is not FULL: itself, or its leaf partitions.
+    /// Tables whose replica identity matters (itself, or itself and its partitions): those where it is FULL, and the others.
+    full: Vec<QualifiedName>,
     not_full: Vec<QualifiedName>,
     identity: i8,
+}
+
+/// An error if replica identities are left to the user.
+pub fn may_set_identity(table: &QualifiedName) -> Result<()> {
+    if settings::MANAGE_REPLICA_IDENTITY.get() {
+        return Ok(());
+    }
+    Err(Error::new(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("table {table} needs REPLICA IDENTITY FULL to be the source of a stream table"),
+    )
+    .hint(format!("ALTER TABLE {table} REPLICA IDENTITY FULL, or set pg_trickle.manage_replica_identity = on.")))
 }
 
 fn buffer(relid: u32) -> QualifiedName {
@@ -135,15 +148,38 @@ pub fn untrack(relid: u32) {
     if crate::refresh::sources::buffer_of(relid).is_some() {
         ddl(&sql!("DROP TABLE {} CASCADE", buffer(relid)));
     }
-    if let (Some(identity), Ok(source)) = (identity, Source::read(relid)) {
-        match identity.as_str() {
-            "d" => ddl(&sql!("ALTER TABLE {} REPLICA IDENTITY DEFAULT", source.name)),
-            "n" => ddl(&sql!("ALTER TABLE {} REPLICA IDENTITY NOTHING", source.name)),
-            // FULL it was, or by an index, which PostgreSQL remembers no longer.
-            _ => {}
-        }
-        depend::invalidate(relid);
+    if let Some(identity) = identity {
+        put_identity_back(relid, &identity);
     }
+}
+
+/// Gives a table, and its partitions, the replica identity that it had before it was captured.
+fn put_identity_back(relid: u32, identity: &str) {
+    let Ok(source) = Source::read(relid) else { return };
+    let before = match identity {
+        "d" => "DEFAULT",
+        "n" => "NOTHING",
+        // FULL it was, or by an index, which PostgreSQL remembers no longer.
+        _ => return,
+    };
+    for table in &source.full {
+        ddl(&sql!("ALTER TABLE {} REPLICA IDENTITY {}", table, before));
+    }
+    depend::invalidate(relid);
+}
+
+/// Puts the replica identity of every captured table back, as the extension is about to be dropped.
+#[pg_extern(name = "_release_sources")]
+fn release_sources() {
+    let _owner = catalog::as_owner();
+    let tracked: Vec<(pg_sys::Oid, String)> = Spi::connect(|client| {
+        client
+            .select("SELECT source_relid, replica_identity::text FROM pgtrickle.pgt_change_tracking", None, &[])
+            .unwrap_or_report()
+            .filter_map(|row| Some((row.get(1).unwrap_or_report()?, row.get(2).unwrap_or_report()?)))
+            .collect()
+    });
+    tracked.iter().for_each(|(relid, identity)| put_identity_back(relid.to_u32(), identity));
 }
 
 impl Source {
@@ -185,28 +221,31 @@ impl Source {
                     (attnum, Sql::deparsed(row.get::<String>(2).unwrap_or_report().unwrap_or_default()))
                 })
                 .collect();
-            let not_full = client
+            let (full, not_full) = client
                 .select(
-                    "SELECT n.nspname::text, c.relname::text
+                    "SELECT n.nspname::text, c.relname::text, c.relreplident = 'f'
                        FROM (SELECT $1::oid AS relid WHERE $2 <> 'p'
                              UNION ALL SELECT relid FROM pg_catalog.pg_partition_tree($1::regclass) WHERE $2 = 'p') t
                        JOIN pg_catalog.pg_class c ON c.oid = t.relid
                        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                      WHERE c.relreplident <> 'f' AND c.relkind IN ('r', 'p')",
+                      WHERE c.relkind IN ('r', 'p')",
                     None,
                     &[oid.into(), text(3).into()],
                 )
                 .unwrap_or_report()
                 .map(|row| {
                     let part = |i| row.get::<String>(i).unwrap_or_report().unwrap_or_default();
-                    QualifiedName { schema: Ident::new(part(1)), name: Ident::new(part(2)) }
+                    let name = QualifiedName { schema: Ident::new(part(1)), name: Ident::new(part(2)) };
+                    (row.get::<bool>(3).unwrap_or_report().unwrap_or_default(), name)
                 })
-                .collect();
+                .partition::<Vec<_>, _>(|&(is_full, _)| is_full);
+            let names = |tables: Vec<(bool, QualifiedName)>| tables.into_iter().map(|(_, name)| name).collect();
             Ok(Source {
                 name: QualifiedName { schema: Ident::new(text(1)), name: Ident::new(text(2)) },
                 kind: text(3),
                 columns,
-                not_full,
+                full: names(full),
+                not_full: names(not_full),
                 identity: class.get::<i8>(4).unwrap_or_report().unwrap_or_default(),
             })
         })
@@ -223,14 +262,7 @@ impl Source {
         if self.not_full.is_empty() {
             return Ok(());
         }
-        let table = format!("{}", sql!("{}", self.name));
-        if !settings::MANAGE_REPLICA_IDENTITY.get() {
-            return Err(Error::new(
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("table {table} needs REPLICA IDENTITY FULL to be the source of a stream table"),
-            )
-            .hint(format!("ALTER TABLE {table} REPLICA IDENTITY FULL, or set pg_trickle.manage_replica_identity = on.")));
-        }
+        may_set_identity(&self.name)?;
         debug_assert!(matches!(self.kind.as_str(), "r" | "p"));
         for table in &self.not_full {
             ddl(&sql!("ALTER TABLE {} REPLICA IDENTITY FULL", table));
