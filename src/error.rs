@@ -1,6 +1,6 @@
 //! What can go wrong in the extension itself, and what its reader is told: SQLSTATE, message, detail, hint.
 
-use pgrx::{PgSqlErrorCode as Code, ereport, pg_sys::panic::ErrorReport, PgLogLevel};
+use pgrx::{PgLogLevel, PgSqlErrorCode as Code, ereport, pg_sys::panic::ErrorReport};
 
 /// An error of the extension. Errors of PostgreSQL itself pass through unchanged.
 #[derive(Debug)]
@@ -59,12 +59,9 @@ impl Error {
     }
 
     pub fn capture_timeout(seconds: u64, state: &str) -> Error {
-        Error::new(
-            Code::ERRCODE_CANNOT_CONNECT_NOW,
-            format!("change capture did not catch up within {seconds} s"),
-        )
-        .detail(format!("Capture is {state}."))
-        .hint("SELECT * FROM pgtrickle.health_check() and the server log say what is wrong.")
+        Error::new(Code::ERRCODE_CANNOT_CONNECT_NOW, format!("change capture did not catch up within {seconds} s"))
+            .detail(format!("Capture is {state}."))
+            .hint("SELECT * FROM pgtrickle.health_check() and the server log say what is wrong.")
     }
 
     pub fn capture_restarted() -> Error {
@@ -114,7 +111,9 @@ pub fn or_raise<T>(result: Result<T>) -> T {
 /// Raises a NOTICE.
 pub fn notice(message: &str, detail: Option<&str>) {
     match detail {
-        Some(detail) => ereport!(PgLogLevel::NOTICE, Code::ERRCODE_SUCCESSFUL_COMPLETION, message.to_owned(), detail.to_owned()),
+        Some(detail) => {
+            ereport!(PgLogLevel::NOTICE, Code::ERRCODE_SUCCESSFUL_COMPLETION, message.to_owned(), detail.to_owned())
+        }
         None => ereport!(PgLogLevel::NOTICE, Code::ERRCODE_SUCCESSFUL_COMPLETION, message.to_owned()),
     }
 }

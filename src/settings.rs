@@ -78,4 +78,3 @@ settings! {
 pub fn metrics_listen_address() -> String {
     METRICS_LISTEN_ADDRESS.get().map(|s: CString| s.to_string_lossy().into_owned()).unwrap_or_default()
 }
-

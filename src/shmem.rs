@@ -193,24 +193,23 @@ pub fn my_db() -> Option<&'static DbShared> {
 /// Takes a slot for a database. None when all are taken.
 pub fn claim_db(dboid: u32) -> Option<&'static DbShared> {
     db(dboid).or_else(|| {
-        shared().databases.iter().find(|d| {
-            d.dboid.compare_exchange(0, dboid, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        })
+        shared()
+            .databases
+            .iter()
+            .find(|d| d.dboid.compare_exchange(0, dboid, Ordering::AcqRel, Ordering::Relaxed).is_ok())
     })
 }
 
 /// The counters of a stream table, taking a slot for it at first use. None when all are taken.
 pub fn stream_table(dboid: u32, pgt_id: i64, schema: &str, name: &str) -> Option<&'static StreamTableShared> {
     let slots = &shared().stream_tables;
-    let mine = |s: &&StreamTableShared| {
-        s.pgt_id.load(Ordering::Acquire) == pgt_id && s.dboid.load(Ordering::Acquire) == dboid
-    };
+    let mine =
+        |s: &&StreamTableShared| s.pgt_id.load(Ordering::Acquire) == pgt_id && s.dboid.load(Ordering::Acquire) == dboid;
     if let Some(found) = slots.iter().find(mine) {
         return Some(found);
     }
-    let free = slots
-        .iter()
-        .find(|s| s.pgt_id.compare_exchange(0, pgt_id, Ordering::AcqRel, Ordering::Relaxed).is_ok())?;
+    let free =
+        slots.iter().find(|s| s.pgt_id.compare_exchange(0, pgt_id, Ordering::AcqRel, Ordering::Relaxed).is_ok())?;
     store_text(&free.schema, schema);
     store_text(&free.name, name);
     free.dboid.store(dboid, Ordering::Release);
@@ -311,4 +310,3 @@ impl DbShared {
         }
     }
 }
-

@@ -10,59 +10,22 @@ use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Instant;
 
-const TUPLE: RawTuple<'_> = RawTuple {
-    natts: 4,
-    flags: 0,
-    bitmap: &[],
-    data: &[7; 48],
-};
+const TUPLE: RawTuple<'_> = RawTuple { natts: 4, flags: 0, bitmap: &[], data: &[7; 48] };
 
 fn hello(role: Role) -> Hello<'static> {
-    let abi = Abi {
-        server_version: 1,
-        catalog_version: 2,
-        system_identifier: 3,
-        dboid: 4,
-        arch: Abi::ARCH,
-    };
-    Hello {
-        role,
-        encoding: Encoding::Raw,
-        abi,
-        start_lsn: 0,
-        slot: b"s",
-    }
+    let abi = Abi { server_version: 1, catalog_version: 2, system_identifier: 3, dboid: 4, arch: Abi::ARCH };
+    Hello { role, encoding: Encoding::Raw, abi, start_lsn: 0, slot: b"s" }
 }
 
 /// Transactions of `rows` rows; `full` is called when frames are worth sending, and at the end.
 fn write(transactions: u64, rows: u64, updates: bool, mut full: impl FnMut(&mut FrameWriter)) {
     let mut w = FrameWriter::new();
     w.hello(&hello(Role::Producer));
-    let a = Attr {
-        attnum: 1,
-        name: b"a",
-        type_oid: 23,
-        typmod: -1,
-        typlen: 4,
-        typalign: b'i',
-        byval: true,
-        flags: 0,
-    };
-    let head = RelationHead {
-        index: 0,
-        relid: 1,
-        schema_version: 1,
-        fingerprint: 0,
-        namespace: b"n",
-        name: b"t",
-    };
+    let a = Attr { attnum: 1, name: b"a", type_oid: 23, typmod: -1, typlen: 4, typalign: b'i', byval: true, flags: 0 };
+    let head = RelationHead { index: 0, relid: 1, schema_version: 1, fingerprint: 0, namespace: b"n", name: b"t" };
     w.relation(&head, &[a; 4]);
     for lsn in (1..=transactions).map(|n| 8 * n) {
-        w.begin(&Begin {
-            xid: lsn,
-            commit_lsn: lsn,
-            commit_time: 0,
-        });
+        w.begin(&Begin { xid: lsn, commit_lsn: lsn, commit_time: 0 });
         for _ in 0..rows {
             if updates {
                 w.update_raw(0, black_box(&TUPLE), black_box(&TUPLE));
@@ -103,24 +66,16 @@ impl Sink for Count {
 
 fn report(what: &str, rows: u64, since: Instant) {
     let ns = since.elapsed().as_nanos() as f64;
-    println!(
-        "{what:>32}: {:6.1} ns a row, {:5.1} M rows/s",
-        ns / rows as f64,
-        rows as f64 / ns * 1e3
-    );
+    println!("{what:>32}: {:6.1} ns a row, {:5.1} M rows/s", ns / rows as f64, rows as f64 / ns * 1e3);
 }
 
 fn main() -> std::io::Result<()> {
-    for (transactions, per, updates, what) in [
-        (4000, 1000, false, "inserts"),
-        (2000, 1000, true, "updates"),
-        (2_000_000, 1, false, "single rows"),
-    ] {
+    for (transactions, per, updates, what) in
+        [(4000, 1000, false, "inserts"), (2000, 1000, true, "updates"), (2_000_000, 1, false, "single rows")]
+    {
         let rows = transactions * per * if updates { 2 } else { 1 };
         let since = Instant::now();
-        write(transactions, per, updates, |w| {
-            w.advance(black_box(w.pending()).len())
-        });
+        write(transactions, per, updates, |w| w.advance(black_box(w.pending()).len()));
         report(&format!("{what}, writing"), rows, since);
 
         let mut frames = Vec::new();
@@ -128,23 +83,16 @@ fn main() -> std::io::Result<()> {
             frames.extend_from_slice(w.pending());
             w.advance(w.pending().len());
         });
-        println!(
-            "{what:>32}: {:.1} bytes a row",
-            frames.len() as f64 / rows as f64
-        );
+        println!("{what:>32}: {:.1} bytes a row", frames.len() as f64 / rows as f64);
         let payloads: Vec<_> = {
             let (mut from, reader) = (&frames[..], FrameReader::new());
             std::iter::from_fn(|| reader.next(&mut from).expect("whole frames")).collect()
         };
         let (mut assembler, since) = (pgtrickle_apply::Assembler::new(), Instant::now());
-        payloads
-            .iter()
-            .for_each(|p| drop(assembler.check(p).expect("sound")));
+        payloads.iter().for_each(|p| drop(assembler.check(p).expect("sound")));
         report(&format!("{what}, checking"), rows, since);
         let (mut delivery, mut sink, since) = (Delivery::new(), Count::default(), Instant::now());
-        payloads
-            .iter()
-            .for_each(|p| delivery.deliver(p, &mut sink).expect("sound"));
+        payloads.iter().for_each(|p| delivery.deliver(p, &mut sink).expect("sound"));
         report(&format!("{what}, delivering"), rows, since);
 
         through_socket(transactions, per, updates, what, rows)?;
@@ -152,20 +100,11 @@ fn main() -> std::io::Result<()> {
     Ok(())
 }
 
-fn through_socket(
-    transactions: u64,
-    per: u64,
-    updates: bool,
-    what: &str,
-    rows: u64,
-) -> std::io::Result<()> {
+fn through_socket(transactions: u64, per: u64, updates: bool, what: &str, rows: u64) -> std::io::Result<()> {
     let path = std::env::temp_dir().join(format!("pgt-throughput-{}.sock", std::process::id()));
     let listener = UnixListener::bind(&path)?;
     let main = std::thread::current();
-    let config = Config {
-        capacity_bytes: 8 << 20,
-        counters: Counters::local(),
-    };
+    let config = Config { capacity_bytes: 8 << 20, counters: Counters::local() };
     let mut queue = start(config, listener, move || main.unpark())?;
     let for_sender = path.clone();
     let since = Instant::now();
@@ -183,9 +122,7 @@ fn through_socket(
         match queue.try_next() {
             None => std::thread::park(),
             Some(Event::Connected(mut peer)) => peer.greet(&hello(Role::Consumer))?,
-            Some(Event::Frame(frame)) => {
-                delivery.deliver(frame.payload(), &mut sink).expect("sound")
-            }
+            Some(Event::Frame(frame)) => delivery.deliver(frame.payload(), &mut sink).expect("sound"),
             Some(Event::Greeted(_)) => {}
             Some(other) => panic!("{other:?}"),
         }

@@ -2,9 +2,7 @@
 
 use crate::error::StreamError;
 use pgtrickle_wire::transaction::CRC_LEN;
-use pgtrickle_wire::{
-    Begin, Body, Commit, Hello, HelloBuf, Message, MessageReader, Relation, Row, RowKind,
-};
+use pgtrickle_wire::{Begin, Body, Commit, Hello, HelloBuf, Message, MessageReader, Relation, Row, RowKind};
 
 /// Relation numbers are small; a larger one is damage.
 const RELATIONS_MAX: u32 = 1 << 20;
@@ -102,17 +100,9 @@ impl Assembler {
             return order("Begin inside a transaction");
         }
         if begin.commit_lsn <= self.last_commit_lsn {
-            return Err(StreamError::Backwards {
-                lsn: begin.commit_lsn,
-                after: self.last_commit_lsn,
-            });
+            return Err(StreamError::Backwards { lsn: begin.commit_lsn, after: self.last_commit_lsn });
         }
-        self.open = Some(Open {
-            begin,
-            records: 0,
-            crc: 0,
-            half: None,
-        });
+        self.open = Some(Open { begin, records: 0, crc: 0, half: None });
         Ok(())
     }
 
@@ -151,15 +141,10 @@ impl Assembler {
             return order("Commit does not belong to its Begin");
         }
         if open.records != commit.records {
-            return Err(StreamError::Count {
-                announced: commit.records,
-                received: open.records,
-            });
+            return Err(StreamError::Count { announced: commit.records, received: open.records });
         }
         if crc32c::crc32c_append(open.crc, tail) != commit.crc32c {
-            return Err(StreamError::Checksum {
-                commit_lsn: commit.commit_lsn,
-            });
+            return Err(StreamError::Checksum { commit_lsn: commit.commit_lsn });
         }
         self.last_commit_lsn = commit.commit_lsn;
         Ok(())
@@ -168,9 +153,7 @@ impl Assembler {
     fn relation(&mut self, relation: &Relation<'_>) -> Result<()> {
         let columns = u16::try_from(relation.attrs.len());
         let (Ok(columns), true) = (columns, relation.index < RELATIONS_MAX) else {
-            return Err(StreamError::Relation {
-                index: relation.index,
-            });
+            return Err(StreamError::Relation { index: relation.index });
         };
         let index = relation.index as usize;
         if self.relations.len() <= index {

@@ -66,28 +66,13 @@ impl fmt::Display for StreamError {
                 write!(f, "row does not fit relation number {index}")
             }
             StreamError::Backwards { lsn, after } => {
-                write!(
-                    f,
-                    "transaction at {} follows the one at {}",
-                    Lsn(*lsn),
-                    Lsn(*after)
-                )
+                write!(f, "transaction at {} follows the one at {}", Lsn(*lsn), Lsn(*after))
             }
-            StreamError::Count {
-                announced,
-                received,
-            } => {
-                write!(
-                    f,
-                    "transaction has {received} records instead of {announced}"
-                )
+            StreamError::Count { announced, received } => {
+                write!(f, "transaction has {received} records instead of {announced}")
             }
             StreamError::Checksum { commit_lsn } => {
-                write!(
-                    f,
-                    "checksum of the transaction at {} does not match",
-                    Lsn(*commit_lsn)
-                )
+                write!(f, "checksum of the transaction at {} does not match", Lsn(*commit_lsn))
             }
         }
     }

@@ -27,12 +27,7 @@ pub(crate) struct Permit {
 
 impl Gate {
     pub(crate) fn new(capacity: usize, gauge: &'static AtomicU64) -> Arc<Self> {
-        Arc::new(Gate {
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            capacity,
-            gauge,
-        })
+        Arc::new(Gate { state: Mutex::default(), changed: Condvar::new(), capacity, gauge })
     }
 
     // The state is two plain values, right at every moment, so a poisoned lock is as good as any.
@@ -42,21 +37,14 @@ impl Gate {
 
     /// Waits until `bytes` fit; None once the gate is closed.
     pub(crate) fn enter(self: &Arc<Self>, bytes: usize) -> Option<Permit> {
-        let full =
-            |s: &mut State| !s.closed && s.held > 0 && s.held.saturating_add(bytes) > self.capacity;
-        let mut state = self
-            .changed
-            .wait_while(self.lock(), full)
-            .unwrap_or_else(PoisonError::into_inner);
+        let full = |s: &mut State| !s.closed && s.held > 0 && s.held.saturating_add(bytes) > self.capacity;
+        let mut state = self.changed.wait_while(self.lock(), full).unwrap_or_else(PoisonError::into_inner);
         if state.closed {
             return None;
         }
         state.held += bytes;
         self.gauge.store(state.held as u64, Relaxed);
-        Some(Permit {
-            gate: Arc::clone(self),
-            bytes,
-        })
+        Some(Permit { gate: Arc::clone(self), bytes })
     }
 
     /// Ends all waiting for ever.

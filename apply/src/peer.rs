@@ -28,11 +28,7 @@ struct Acks {
 
 impl Peer {
     pub(crate) fn new(stream: Arc<UnixStream>, said: Said) -> Self {
-        Peer {
-            stream,
-            said,
-            acks: Acks::default(),
-        }
+        Peer { stream, said, acks: Acks::default() }
     }
 
     pub(crate) fn stream(&self) -> Arc<UnixStream> {
@@ -70,11 +66,7 @@ impl Peer {
                 };
                 self.acks.cut.extend_from_slice(&write_ack(lsn));
             }
-            match send(
-                &*self.stream,
-                &self.acks.cut,
-                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-            ) {
+            match send(&*self.stream, &self.acks.cut, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(n) => drop(self.acks.cut.drain(..n)),
                 Err(Errno::AGAIN) => {
                     // Nothing of it has gone out: let a newer one take its place.

@@ -39,11 +39,7 @@ pub struct Frame {
 
 impl Frame {
     pub(crate) fn new(payload: bytes::Bytes, facts: Facts, permit: Permit) -> Self {
-        Frame {
-            payload,
-            facts,
-            _permit: permit,
-        }
+        Frame { payload, facts, _permit: permit }
     }
 
     /// The messages' bytes.
@@ -98,16 +94,7 @@ impl Queue {
         counters: Counters,
     ) -> Self {
         let (stop, thread) = (Some(stop), Some(thread));
-        Queue {
-            events: Some(events),
-            shared,
-            stop,
-            thread,
-            counters,
-            in_hand: 0,
-            connection: None,
-            skipping: false,
-        }
+        Queue { events: Some(events), shared, stop, thread, counters, in_hand: 0, connection: None, skipping: false }
     }
 
     /// The next event, if there is one. Never waits: the `wake` function given to [`crate::start`] is called after

@@ -33,11 +33,7 @@ pub struct Config {
 /// the main thread (write to an eventfd, say).
 ///
 /// The caller masks all signals around this call: the thread inherits the mask and must never run a handler.
-pub fn start(
-    config: Config,
-    listener: UnixListener,
-    wake: impl Fn() + Send + 'static,
-) -> io::Result<Queue> {
+pub fn start(config: Config, listener: UnixListener, wake: impl Fn() + Send + 'static) -> io::Result<Queue> {
     let (stop, stopped) = UnixStream::pair()?;
     // A decoder that vanishes between poll and accept must not leave us waiting in accept.
     listener.set_nonblocking(true)?;
@@ -45,28 +41,18 @@ pub fn start(
     let counters = config.counters;
     counters.clear_gauges();
     let gate = Gate::new(config.capacity_bytes, counters.queue_bytes);
-    let shared = Arc::new(Shared {
-        gate,
-        state: Mutex::default(),
-    });
-    let out = Out {
-        sender,
-        wake,
-        counters,
-        gate: Arc::clone(&shared.gate),
-    };
+    let shared = Arc::new(Shared { gate, state: Mutex::default() });
+    let out = Out { sender, wake, counters, gate: Arc::clone(&shared.gate) };
     let for_thread = Arc::clone(&shared);
-    let thread = std::thread::Builder::new()
-        .name("pg_trickle receiver".into())
-        .spawn(move || {
-            let run = AssertUnwindSafe(|| accept_loop(&listener, &stopped, &for_thread, &out));
-            let failure = match catch_unwind(run) {
-                Ok(Ok(Stopped)) => return,
-                Ok(Err(e)) => format!("could not accept a connection: {e}"),
-                Err(panic) => format!("panic in the receiver thread: {}", panic_text(&*panic)),
-            };
-            let _ = out.send(Event::Failed(failure));
-        })?;
+    let thread = std::thread::Builder::new().name("pg_trickle receiver".into()).spawn(move || {
+        let run = AssertUnwindSafe(|| accept_loop(&listener, &stopped, &for_thread, &out));
+        let failure = match catch_unwind(run) {
+            Ok(Ok(Stopped)) => return,
+            Ok(Err(e)) => format!("could not accept a connection: {e}"),
+            Err(panic) => format!("panic in the receiver thread: {}", panic_text(&*panic)),
+        };
+        let _ = out.send(Event::Failed(failure));
+    })?;
     Ok(Queue::new(events, shared, stop, thread, counters))
 }
 
@@ -158,10 +144,7 @@ fn accept_loop<W: Fn()>(
     out: &Out<W>,
 ) -> io::Result<Stopped> {
     loop {
-        let mut fds = [
-            PollFd::new(listener, PollFlags::IN),
-            PollFd::new(stopped, PollFlags::IN),
-        ];
+        let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
         match poll(&mut fds, None) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
@@ -173,9 +156,7 @@ fn accept_loop<W: Fn()>(
         let (stream, _) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(e) => match e.kind() {
-                io::ErrorKind::Interrupted
-                | io::ErrorKind::WouldBlock
-                | io::ErrorKind::ConnectionAborted => continue,
+                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted => continue,
                 _ => return Err(e),
             },
         };
@@ -190,10 +171,7 @@ fn converse<W: Fn()>(stream: UnixStream, shared: &Shared, out: &Out<W>) -> Resul
     let stream = Arc::new(stream);
     let said = Said::default();
     shared.enter(Some(Arc::clone(&stream)))?;
-    out.send(Event::Connected(Peer::new(
-        Arc::clone(&stream),
-        Arc::clone(&said),
-    )))?;
+    out.send(Event::Connected(Peer::new(Arc::clone(&stream), Arc::clone(&said))))?;
     let end = receive(&mut &*stream, &said, out);
     shared.enter(None)?;
     let _ = stream.shutdown(Shutdown::Both);
@@ -228,16 +206,13 @@ fn receive_frame<W: Fn()>(
         check_hello(said, &hello)?;
         out.send(Event::Greeted(hello))?;
     }
-    out.counters
-        .received(facts.rows, facts.transactions, (len + FRAME_HEADER) as u64);
+    out.counters.received(facts.rows, facts.transactions, (len + FRAME_HEADER) as u64);
     Ok(out.send(Event::Frame(Frame::new(payload, facts, permit)))?)
 }
 
 fn check_hello(said: &Said, theirs: &HelloBuf) -> Result<(), StreamError> {
     match &*said.lock().unwrap_or_else(PoisonError::into_inner) {
         Some(ours) => Ok(ours.get().check_peer(&theirs.get())?),
-        None => Err(StreamError::Order {
-            what: "Hello that did not wait for ours",
-        }),
+        None => Err(StreamError::Order { what: "Hello that did not wait for ours" }),
     }
 }

@@ -2,8 +2,7 @@
 
 use crate::error::StreamError;
 use pgtrickle_wire::{
-    Begin, Commit, Degraded, LogicalMessage, Message, MessageReader, Progress, Reinit, Relation,
-    Row, Truncate,
+    Begin, Commit, Degraded, LogicalMessage, Message, MessageReader, Progress, Reinit, Relation, Row, Truncate,
 };
 
 /// A place in a transaction.
@@ -76,11 +75,7 @@ impl Delivery {
         Ok(())
     }
 
-    fn inside_transaction<S: Sink>(
-        &mut self,
-        message: &Message<'_>,
-        sink: &mut S,
-    ) -> Result<(), S::Error> {
+    fn inside_transaction<S: Sink>(&mut self, message: &Message<'_>, sink: &mut S) -> Result<(), S::Error> {
         let Some(at) = self.at else { return Ok(()) };
         match message {
             Message::Relation(m) => sink.relation(m),
@@ -93,34 +88,21 @@ impl Delivery {
                 self.at = None;
                 sink.commit(&at.begin, m)
             }
-            _ => Err(StreamError::Order {
-                what: "message inside a transaction",
-            }
-            .into()),
+            _ => Err(StreamError::Order { what: "message inside a transaction" }.into()),
         }
     }
 
-    fn between_transactions<S: Sink>(
-        &mut self,
-        message: &Message<'_>,
-        sink: &mut S,
-    ) -> Result<(), S::Error> {
+    fn between_transactions<S: Sink>(&mut self, message: &Message<'_>, sink: &mut S) -> Result<(), S::Error> {
         match message {
             Message::Begin(begin) => {
-                self.at = Some(At {
-                    begin: *begin,
-                    seq: 0,
-                });
+                self.at = Some(At { begin: *begin, seq: 0 });
                 sink.begin(begin)
             }
             Message::Relation(m) => sink.relation(m),
             Message::Message(m) => sink.message(m),
             Message::Progress(m) => sink.progress(m),
             Message::Hello(_) | Message::Optional { .. } => Ok(()),
-            _ => Err(StreamError::Order {
-                what: "message outside a transaction",
-            }
-            .into()),
+            _ => Err(StreamError::Order { what: "message outside a transaction" }.into()),
         }
     }
 }

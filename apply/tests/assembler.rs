@@ -20,12 +20,7 @@ fn check(write: impl FnOnce(&mut FrameWriter)) -> Result<Facts, StreamError> {
     Ok(facts)
 }
 
-const TUPLE: RawTuple<'_> = RawTuple {
-    natts: 2,
-    flags: 0,
-    bitmap: &[],
-    data: &[1, 0, 0, 0, 2, 0, 0, 0],
-};
+const TUPLE: RawTuple<'_> = RawTuple { natts: 2, flags: 0, bitmap: &[], data: &[1, 0, 0, 0, 2, 0, 0, 0] };
 
 fn insert(w: &mut FrameWriter) {
     w.row_raw(RowKind::Insert, false, 0, &TUPLE);
@@ -44,20 +39,10 @@ fn sound_streams() {
         insert(w);
         w.update_raw(0, &TUPLE, &TUPLE);
         w.truncate(false, false, &[5]);
-        w.message(&LogicalMessage {
-            lsn: 9,
-            transactional: true,
-            prefix: b"p",
-            content: b"",
-        });
+        w.message(&LogicalMessage { lsn: 9, transactional: true, prefix: b"p", content: b"" });
         w.commit(12);
         w.progress(&Progress { lsn: 13 });
-        w.message(&LogicalMessage {
-            lsn: 14,
-            transactional: false,
-            prefix: b"p",
-            content: b"",
-        });
+        w.message(&LogicalMessage { lsn: 14, transactional: false, prefix: b"p", content: b"" });
         w.begin(&begin(20));
         insert(w);
     })
@@ -77,13 +62,7 @@ fn a_transaction_over_many_frames() {
         }
         w.commit(12);
     });
-    assert_eq!(
-        facts.expect("sound"),
-        Facts {
-            transactions: 1,
-            ..Facts::default()
-        }
-    );
+    assert_eq!(facts.expect("sound"), Facts { transactions: 1, ..Facts::default() });
 }
 
 #[test]
@@ -120,12 +99,7 @@ fn disorder_is_refused() {
     order(|w| {
         prelude(w);
         w.begin(&begin(1));
-        w.message(&LogicalMessage {
-            lsn: 1,
-            transactional: false,
-            prefix: b"",
-            content: b"",
-        });
+        w.message(&LogicalMessage { lsn: 1, transactional: false, prefix: b"", content: b"" });
     });
     order(|w| {
         prelude(w);
@@ -187,10 +161,7 @@ fn rows_fit_a_known_relation() {
     assert_eq!(error, Err(StreamError::Relation { index: 0 }));
     let error = check(|w| {
         w.hello(&hello(Role::Producer));
-        let head = RelationHead {
-            index: 1 << 20,
-            ..common::head(0)
-        };
+        let head = RelationHead { index: 1 << 20, ..common::head(0) };
         w.relation(&head, &attrs());
     });
     assert_eq!(error, Err(StreamError::Relation { index: 1 << 20 }));
@@ -220,12 +191,7 @@ fn every_changed_bit_of_a_transaction_is_noticed() {
         changed[bit / 8] ^= 1 << (bit % 8);
         // A Commit that was lost leaves the transaction open, which is not taken for committed either.
         let verdict = check(&changed);
-        assert!(
-            verdict
-                .as_ref()
-                .map_or(true, |facts| facts.transactions == 0),
-            "bit {bit}: {verdict:?}"
-        );
+        assert!(verdict.as_ref().map_or(true, |facts| facts.transactions == 0), "bit {bit}: {verdict:?}");
     }
 }
 
@@ -243,10 +209,7 @@ impl Rng {
 
 #[test]
 fn damaged_streams_never_pass_for_sound_ones() {
-    let seed = std::time::UNIX_EPOCH
-        .elapsed()
-        .map_or(1, |d| d.as_nanos() as u64)
-        | 1;
+    let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_nanos() as u64) | 1;
     println!("seed {seed}");
     let mut r = Rng(seed);
     for _ in 0..20_000 {
@@ -279,21 +242,14 @@ fn damaged_streams_never_pass_for_sound_ones() {
             }
         }
         // Whatever is accepted is whole transactions, each with all its rows.
-        let (mut assembler, mut delivery, mut sink) =
-            (Assembler::new(), Delivery::new(), Recorder::default());
+        let (mut assembler, mut delivery, mut sink) = (Assembler::new(), Delivery::new(), Recorder::default());
         for frame in &frames {
             if assembler.check(frame).is_err() {
                 break;
             }
-            delivery
-                .deliver(frame, &mut sink)
-                .expect("what was checked can be delivered");
+            delivery.deliver(frame, &mut sink).expect("what was checked can be delivered");
         }
-        let commits: Vec<_> = sink
-            .0
-            .iter()
-            .filter(|line| line.starts_with("commit"))
-            .collect();
+        let commits: Vec<_> = sink.0.iter().filter(|line| line.starts_with("commit")).collect();
         assert!(commits.len() <= expected);
         let mut rows = 0;
         for line in &sink.0 {
@@ -324,18 +280,11 @@ impl Sink for Recorder {
         Ok(())
     }
     fn row(&mut self, at: &pgtrickle_apply::At, row: &Row<'_>) -> Result<(), StreamError> {
-        self.0.push(format!(
-            "row {}/{} {:?}",
-            at.begin.commit_lsn, at.seq, row.kind
-        ));
+        self.0.push(format!("row {}/{} {:?}", at.begin.commit_lsn, at.seq, row.kind));
         Ok(())
     }
     fn truncate(&mut self, at: &pgtrickle_apply::At, t: &Truncate<'_>) -> Result<(), StreamError> {
-        self.0.push(format!(
-            "truncate {} {:?}",
-            at.seq,
-            t.relids().collect::<Vec<_>>()
-        ));
+        self.0.push(format!("truncate {} {:?}", at.seq, t.relids().collect::<Vec<_>>()));
         Ok(())
     }
     fn degraded(&mut self, at: &pgtrickle_apply::At, d: &Degraded<'_>) -> Result<(), StreamError> {
@@ -351,8 +300,7 @@ impl Sink for Recorder {
         Ok(())
     }
     fn commit(&mut self, begin: &Begin, commit: &Commit) -> Result<(), StreamError> {
-        self.0
-            .push(format!("commit {} {}", begin.commit_lsn, commit.records));
+        self.0.push(format!("commit {} {}", begin.commit_lsn, commit.records));
         Ok(())
     }
     fn progress(&mut self, p: &Progress) -> Result<(), StreamError> {
@@ -370,22 +318,11 @@ fn delivery_is_in_order_and_numbers_rows() {
     w.finish();
     w.truncate(false, false, &[5, 6]);
     w.update_raw(0, &TUPLE, &TUPLE);
-    w.degraded(&Degraded {
-        relid: 4,
-        reason: b"",
-    });
-    w.reinit(&Reinit {
-        relid: 3,
-        reason: b"",
-    });
+    w.degraded(&Degraded { relid: 4, reason: b"" });
+    w.reinit(&Reinit { relid: 3, reason: b"" });
     w.commit(12);
     w.progress(&Progress { lsn: 13 });
-    w.message(&LogicalMessage {
-        lsn: 14,
-        transactional: false,
-        prefix: b"p",
-        content: b"",
-    });
+    w.message(&LogicalMessage { lsn: 14, transactional: false, prefix: b"p", content: b"" });
     w.finish();
     let (mut delivery, mut sink) = (Delivery::new(), Recorder::default());
     let frames = payloads(w.pending());

@@ -23,35 +23,19 @@ struct Rig {
 impl Rig {
     fn new(capacity_bytes: usize) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let name = format!(
-            "pgt-apply-{}-{}.sock",
-            std::process::id(),
-            NUMBER.fetch_add(1, Relaxed)
-        );
+        let name = format!("pgt-apply-{}-{}.sock", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         let path = std::env::temp_dir().join(name);
         let listener = UnixListener::bind(&path).expect("bind");
         let (wake, woken) = mpsc::channel();
         let counters = Counters::local();
         // What a killed predecessor left behind.
         counters.pending_records.store(99, Relaxed);
-        let queue = start(
-            Config {
-                capacity_bytes,
-                counters,
-            },
-            listener,
-            move || {
-                // The test may have ended.
-                let _ = wake.send(());
-            },
-        )
+        let queue = start(Config { capacity_bytes, counters }, listener, move || {
+            // The test may have ended.
+            let _ = wake.send(());
+        })
         .expect("start");
-        Rig {
-            queue,
-            path,
-            counters,
-            woken,
-        }
+        Rig { queue, path, counters, woken }
     }
 
     fn next(&mut self) -> Event {
@@ -68,20 +52,11 @@ impl Rig {
     /// A decoder that said Hello, and the receiver's view of it.
     fn connect(&mut self) -> (UnixStream, Peer) {
         let mut stream = UnixStream::connect(&self.path).expect("connect");
-        let Event::Connected(mut peer) = self.next() else {
-            panic!("not Connected")
-        };
+        let Event::Connected(mut peer) = self.next() else { panic!("not Connected") };
         peer.greet(&hello(Role::Consumer)).expect("greet");
-        let frame = FrameReader::new()
-            .next(&mut stream)
-            .expect("Hello")
-            .expect("Hello");
-        let Some(Ok(Message::Hello(theirs))) = MessageReader::new(&frame).next() else {
-            panic!("no Hello")
-        };
-        hello(Role::Producer)
-            .check_peer(&theirs)
-            .expect("same server");
+        let frame = FrameReader::new().next(&mut stream).expect("Hello").expect("Hello");
+        let Some(Ok(Message::Hello(theirs))) = MessageReader::new(&frame).next() else { panic!("no Hello") };
+        hello(Role::Producer).check_peer(&theirs).expect("same server");
         let mut w = FrameWriter::new();
         w.hello(&hello(Role::Producer));
         relation(&mut w, 0);
@@ -114,12 +89,7 @@ fn send(stream: &mut UnixStream, w: &mut FrameWriter) {
 fn rows(w: &mut FrameWriter, n: usize, size: usize) {
     let data = vec![1; size];
     for _ in 0..n {
-        w.row_raw(
-            RowKind::Insert,
-            false,
-            0,
-            &RawTuple::new(2, false, None, &data),
-        );
+        w.row_raw(RowKind::Insert, false, 0, &RawTuple::new(2, false, None, &data));
     }
 }
 
@@ -135,22 +105,15 @@ fn counters_follow_every_row() {
     w.begin(&begin(20));
     rows(&mut w, 3, 8);
     send(&mut stream, &mut w);
-    rig.woken
-        .recv_timeout(Duration::from_secs(20))
-        .expect("woken");
+    rig.woken.recv_timeout(Duration::from_secs(20)).expect("woken");
     while rig.queue.is_empty() {
         thread::yield_now();
     }
     let [pending, depth, bytes] = rig.gauges();
     assert_eq!((pending, depth), (10, 1));
     assert!(bytes > 80);
-    let Event::Frame(frame) = rig.next() else {
-        panic!("not a frame")
-    };
-    assert_eq!(
-        (frame.rows(), frame.transactions(), frame.ends_inside()),
-        (10, 1, true)
-    );
+    let Event::Frame(frame) = rig.next() else { panic!("not a frame") };
+    assert_eq!((frame.rows(), frame.transactions(), frame.ends_inside()), (10, 1, true));
     assert_eq!(frame.messages().filter(|m| m.is_ok()).count(), 13);
     drop(frame);
     assert_eq!(rig.gauges(), [10, 0, 0]);
@@ -166,8 +129,7 @@ fn counters_follow_every_row() {
     rig.queue.rows_discarded();
     assert_eq!(rig.gauges(), [0, 0, 0]);
     let c = rig.counters;
-    let totals =
-        [c.records_total, c.transactions_total, c.pending_records_max].map(|t| t.load(Relaxed));
+    let totals = [c.records_total, c.transactions_total, c.pending_records_max].map(|t| t.load(Relaxed));
     assert_eq!(totals, [10, 1, 10]);
     rig.connect();
 }
@@ -197,15 +159,10 @@ fn memory_is_bounded_and_a_large_record_passes_alone() {
         if received % 500 == 0 {
             thread::sleep(Duration::from_millis(2));
         }
-        let Event::Frame(frame) = rig.next() else {
-            panic!("not a frame")
-        };
+        let Event::Frame(frame) = rig.next() else { panic!("not a frame") };
         received += frame.rows();
         let bytes = rig.gauges()[2] as usize;
-        assert!(
-            bytes <= CAPACITY || bytes < frame.payload().len() + 4096,
-            "{bytes} bytes"
-        );
+        assert!(bytes <= CAPACITY || bytes < frame.payload().len() + 4096, "{bytes} bytes");
         largest = largest.max(frame.payload().len());
         drop(frame);
     }
@@ -257,18 +214,9 @@ fn damage_ends_the_connection_with_its_reason() {
             other => panic!("{other:?}"),
         }
     };
-    assert!(matches!(
-        reason(&[1, 0, 0, 0, b'Z']),
-        Reason::Stream(StreamError::Wire(WireError::UnknownTag(b'Z')))
-    ));
-    assert!(
-        matches!(reason(&[9, 0, 0, 0, b'P']), Reason::Io(_)),
-        "cut inside a frame"
-    );
-    assert!(
-        matches!(reason(&[9, 0]), Reason::Io(_)),
-        "cut inside a header"
-    );
+    assert!(matches!(reason(&[1, 0, 0, 0, b'Z']), Reason::Stream(StreamError::Wire(WireError::UnknownTag(b'Z')))));
+    assert!(matches!(reason(&[9, 0, 0, 0, b'P']), Reason::Io(_)), "cut inside a frame");
+    assert!(matches!(reason(&[9, 0]), Reason::Io(_)), "cut inside a header");
     assert!(matches!(reason(&[0xff; 8]), Reason::Io(_)), "absurd length");
     assert!(matches!(reason(&[]), Reason::Closed));
 }
@@ -277,24 +225,14 @@ fn damage_ends_the_connection_with_its_reason() {
 fn another_server_is_refused() {
     let mut rig = Rig::new(1 << 20);
     let mut stream = UnixStream::connect(&rig.path).expect("connect");
-    let Event::Connected(mut peer) = rig.next() else {
-        panic!("not Connected")
-    };
+    let Event::Connected(mut peer) = rig.next() else { panic!("not Connected") };
     peer.greet(&hello(Role::Consumer)).expect("greet");
     let mut w = FrameWriter::new();
-    w.hello(&Hello {
-        slot: b"other",
-        ..hello(Role::Producer)
-    });
+    w.hello(&Hello { slot: b"other", ..hello(Role::Producer) });
     send(&mut stream, &mut w);
     let event = rig.next();
     assert!(
-        matches!(
-            &event,
-            Event::Disconnected(Reason::Stream(StreamError::Wire(
-                WireError::Mismatch { .. }
-            )))
-        ),
+        matches!(&event, Event::Disconnected(Reason::Stream(StreamError::Wire(WireError::Mismatch { .. })))),
         "{event:?}"
     );
 }
@@ -310,9 +248,7 @@ fn a_rejected_connection_leaves_nothing_behind() {
             rows(&mut w, 10, 100);
             send(&mut stream, &mut w);
         }
-        let Event::Frame(frame) = rig.next() else {
-            panic!("not a frame")
-        };
+        let Event::Frame(frame) = rig.next() else { panic!("not a frame") };
         // The apply transaction failed: nothing of this connection may be seen any more.
         rig.queue.disconnect();
         drop(frame);
@@ -330,10 +266,7 @@ fn acknowledgements_never_block_and_only_the_newest_waits() {
     while !peer.has_unsent() {
         lsn += 1;
         peer.ack(lsn).expect("ack");
-        assert!(
-            lsn < 10_000_000,
-            "the socket takes no end of acknowledgements"
-        );
+        assert!(lsn < 10_000_000, "the socket takes no end of acknowledgements");
     }
     for _ in 0..1000 {
         lsn += 1;
@@ -355,10 +288,7 @@ fn a_panic_on_the_thread_is_an_event() {
     let listener = UnixListener::bind(&path).expect("bind");
     let first = AtomicUsize::new(0);
     let wake = move || assert!(first.fetch_add(1, Relaxed) > 0, "first wake");
-    let config = Config {
-        capacity_bytes: 1000,
-        counters: Counters::local(),
-    };
+    let config = Config { capacity_bytes: 1000, counters: Counters::local() };
     let mut queue = start(config, listener, wake).expect("start");
     let _stream = UnixStream::connect(&path).expect("connect");
     let failure = loop {

@@ -13,6 +13,5 @@ mod snapshot;
 pub use metrics::render;
 pub use server::Server;
 pub use snapshot::{
-    Buffer, CaptureState, Database, Durations, Lag, Pool, Slot, Snapshot, StreamTable,
-    TemplateCache, WalDecoder,
+    Buffer, CaptureState, Database, Durations, Lag, Pool, Slot, Snapshot, StreamTable, TemplateCache, WalDecoder,
 };

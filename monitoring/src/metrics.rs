@@ -45,13 +45,7 @@ const fn metric(
     help: &'static str,
     read: fn(&Snapshot, &mut Series),
 ) -> Metric {
-    Metric {
-        name,
-        kind,
-        help,
-        labels,
-        read,
-    }
+    Metric { name, kind, help, labels, read }
 }
 
 use Kind::{Counter, Gauge, Histogram};
@@ -134,18 +128,11 @@ pub const METRICS: &[Metric] = &[
 ];
 
 fn tables(s: &Snapshot) -> impl Iterator<Item = (&Database, &StreamTable)> {
-    s.databases
-        .iter()
-        .flat_map(|d| d.stream_tables.iter().map(move |t| (d, t)))
+    s.databases.iter().flat_map(|d| d.stream_tables.iter().map(move |t| (d, t)))
 }
 
 fn table_labels(d: &Database, t: &StreamTable) -> [String; 4] {
-    [
-        t.schema.clone(),
-        t.name.clone(),
-        d.oid.to_string(),
-        d.name.clone(),
-    ]
+    [t.schema.clone(), t.name.clone(), d.oid.to_string(), d.name.clone()]
 }
 
 /// The series of one metric.
@@ -184,14 +171,7 @@ impl Series {
             bucket
         };
         let mut histogram = proto::Histogram::default();
-        histogram.set_bucket(
-            durations
-                .bounds_seconds
-                .iter()
-                .zip(&durations.counts)
-                .map(bucket)
-                .collect(),
-        );
+        histogram.set_bucket(durations.bounds_seconds.iter().zip(&durations.counts).map(bucket).collect());
         histogram.set_sample_count(durations.counts.iter().sum());
         histogram.set_sample_sum(durations.sum_seconds);
         let mut metric = self.labelled(labels);
@@ -222,15 +202,11 @@ impl Series {
     }
 
     fn per_table_id(&mut self, s: &Snapshot, value: fn(&StreamTable) -> u64) {
-        tables(s).for_each(|(d, t)| {
-            self.put(&[t.pgt_id.to_string(), d.oid.to_string()], value(t) as f64)
-        });
+        tables(s).for_each(|(d, t)| self.put(&[t.pgt_id.to_string(), d.oid.to_string()], value(t) as f64));
     }
 
     fn per_db(&mut self, s: &Snapshot, value: fn(&Database) -> f64) {
-        s.databases
-            .iter()
-            .for_each(|d| self.put(&[&d.name], value(d)));
+        s.databases.iter().for_each(|d| self.put(&[&d.name], value(d)));
     }
 
     fn per_slot(&mut self, s: &Snapshot, value: fn(&crate::Slot) -> f64) {
@@ -250,19 +226,12 @@ impl Series {
 
 /// The snapshot in Prometheus' text format. Metrics without a series are left out.
 pub fn render(snapshot: &Snapshot) -> Result<String, prometheus::Error> {
-    let families: Vec<_> = METRICS
-        .iter()
-        .filter_map(|metric| family(metric, snapshot))
-        .collect();
+    let families: Vec<_> = METRICS.iter().filter_map(|metric| family(metric, snapshot)).collect();
     TextEncoder::new().encode_to_string(&families)
 }
 
 fn family(metric: &Metric, snapshot: &Snapshot) -> Option<proto::MetricFamily> {
-    let mut series = Series {
-        kind: metric.kind,
-        labels: metric.labels,
-        all: Vec::new(),
-    };
+    let mut series = Series { kind: metric.kind, labels: metric.labels, all: Vec::new() };
     (metric.read)(snapshot, &mut series);
     if series.all.is_empty() {
         return None;
@@ -281,20 +250,11 @@ fn family(metric: &Metric, snapshot: &Snapshot) -> Option<proto::MetricFamily> {
 
 /// The table of metrics as `METRICS.md` shows it.
 pub fn markdown() -> String {
-    let mut text = String::from(
-        "# Metrics at `/metrics`\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n",
-    );
+    let mut text = String::from("# Metrics at `/metrics`\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n");
     for m in METRICS {
         let kind = format!("{:?}", m.kind).to_lowercase();
-        let labels = if m.labels.is_empty() {
-            "–".into()
-        } else {
-            m.labels.join(", ")
-        };
-        text += &format!(
-            "| `{PREFIX}{}` | {kind} | {labels} | {} |\n",
-            m.name, m.help
-        );
+        let labels = if m.labels.is_empty() { "–".into() } else { m.labels.join(", ") };
+        text += &format!("| `{PREFIX}{}` | {kind} | {labels} | {} |\n", m.name, m.help);
     }
     text
 }

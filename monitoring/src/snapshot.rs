@@ -147,17 +147,8 @@ impl Lag {
     pub fn of_seconds(samples: &mut [f64]) -> Option<Lag> {
         samples.sort_unstable_by(f64::total_cmp);
         let last = samples.len().checked_sub(1)?;
-        let rank = |percent: usize| {
-            samples[(samples.len() * percent)
-                .div_ceil(100)
-                .saturating_sub(1)
-                .min(last)]
-        };
-        Some(Lag {
-            p50_seconds: rank(50),
-            p95_seconds: rank(95),
-            p99_seconds: rank(99),
-        })
+        let rank = |percent: usize| samples[(samples.len() * percent).div_ceil(100).saturating_sub(1).min(last)];
+        Some(Lag { p50_seconds: rank(50), p95_seconds: rank(95), p99_seconds: rank(99) })
     }
 }
 

@@ -12,19 +12,8 @@ fn names_follow_the_conventions() {
     let mut seen = BTreeSet::new();
     for m in METRICS {
         assert!(seen.insert(m.name), "{} twice", m.name);
-        assert_eq!(
-            m.kind == Kind::Counter,
-            m.name.ends_with("_total"),
-            "{}",
-            m.name
-        );
-        assert!(
-            m.name
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'),
-            "{}",
-            m.name
-        );
+        assert_eq!(m.kind == Kind::Counter, m.name.ends_with("_total"), "{}", m.name);
+        assert!(m.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'), "{}", m.name);
         assert!(m.help.ends_with('.'), "{}", m.name);
     }
 }
@@ -33,17 +22,9 @@ fn names_follow_the_conventions() {
 fn every_metric_is_shown_with_its_kind() {
     let text = render(&snapshot()).expect("valid");
     for m in METRICS {
-        let line = format!(
-            "# TYPE {PREFIX}{} {}\n",
-            m.name,
-            format!("{:?}", m.kind).to_lowercase()
-        );
+        let line = format!("# TYPE {PREFIX}{} {}\n", m.name, format!("{:?}", m.kind).to_lowercase());
         assert!(text.contains(&line), "{line}");
-        assert!(
-            text.contains(&format!("\n{PREFIX}{}", m.name)),
-            "{} has no series",
-            m.name
-        );
+        assert!(text.contains(&format!("\n{PREFIX}{}", m.name)), "{} has no series", m.name);
     }
 }
 
@@ -72,20 +53,14 @@ fn values_and_labels() {
         "cdc_lag_p99_seconds 0.198".into(),
         "template_cache_hits_total 100".into(),
     ] {
-        assert!(
-            text.contains(&format!("\n{PREFIX}{line}\n")),
-            "{line}\n{text}"
-        );
+        assert!(text.contains(&format!("\n{PREFIX}{line}\n")), "{line}\n{text}");
     }
 }
 
 #[test]
 fn without_values_nothing_is_invented() {
     let text = render(&Snapshot::default()).expect("valid");
-    assert!(
-        !text.contains("cdc_lag") && !text.contains("staleness"),
-        "{text}"
-    );
+    assert!(!text.contains("cdc_lag") && !text.contains("staleness"), "{text}");
     assert!(text.contains("pg_trickle_wal_decoder_pending_records 0\n"));
 }
 
@@ -93,10 +68,7 @@ fn without_values_nothing_is_invented() {
 fn percentiles_by_nearest_rank() {
     assert_eq!(Lag::of_seconds(&mut []), None);
     let one = Lag::of_seconds(&mut [3.0]).expect("a sample");
-    assert_eq!(
-        (one.p50_seconds, one.p95_seconds, one.p99_seconds),
-        (3.0, 3.0, 3.0)
-    );
+    assert_eq!((one.p50_seconds, one.p95_seconds, one.p99_seconds), (3.0, 3.0, 3.0));
     let two = Lag::of_seconds(&mut [9.0, 1.0]).expect("samples");
     assert_eq!((two.p50_seconds, two.p95_seconds), (1.0, 9.0));
 }
@@ -110,11 +82,7 @@ fn the_documentation_is_current() {
 #[test]
 #[ignore = "rewrites METRICS.md"]
 fn write_documentation() {
-    std::fs::write(
-        concat!(env!("CARGO_MANIFEST_DIR"), "/METRICS.md"),
-        markdown(),
-    )
-    .unwrap();
+    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/METRICS.md"), markdown()).unwrap();
 }
 
 const ALERTS: &str = include_str!("../prometheus/pg_trickle_alerts.yml");
@@ -124,15 +92,9 @@ const QUERIES: &str = include_str!("../prometheus/pg_trickle_queries.yml");
 fn exporter_metrics() -> BTreeSet<String> {
     let (mut names, mut query, mut column) = (BTreeSet::new(), "", "");
     for line in QUERIES.lines() {
-        if let Some(name) = line
-            .strip_suffix(':')
-            .filter(|_| line.starts_with("pg_trickle_"))
-        {
+        if let Some(name) = line.strip_suffix(':').filter(|_| line.starts_with("pg_trickle_")) {
             query = name;
-        } else if let Some(name) = line
-            .strip_prefix("    - ")
-            .and_then(|l| l.strip_suffix(':'))
-        {
+        } else if let Some(name) = line.strip_prefix("    - ").and_then(|l| l.strip_suffix(':')) {
             column = name;
         } else if line.contains("usage:") && !line.contains("LABEL") {
             names.insert(format!("{query}_{column}"));
@@ -143,22 +105,13 @@ fn exporter_metrics() -> BTreeSet<String> {
 
 #[test]
 fn alerts_are_about_metrics_that_exist() {
-    let mut known: BTreeSet<String> = METRICS
-        .iter()
-        .map(|m| format!("{PREFIX}{}", m.name))
-        .collect();
+    let mut known: BTreeSet<String> = METRICS.iter().map(|m| format!("{PREFIX}{}", m.name)).collect();
     for suffix in ["sum", "count", "bucket"] {
         known.insert(format!("{PREFIX}refresh_duration_seconds_{suffix}"));
     }
     known.extend(exporter_metrics());
-    let expressions: Vec<_> = ALERTS
-        .lines()
-        .filter_map(|l| l.trim().strip_prefix("expr: "))
-        .collect();
-    assert_eq!(
-        expressions.len(),
-        ALERTS.matches("- alert: PgTrickle").count()
-    );
+    let expressions: Vec<_> = ALERTS.lines().filter_map(|l| l.trim().strip_prefix("expr: ")).collect();
+    assert_eq!(expressions.len(), ALERTS.matches("- alert: PgTrickle").count());
     for expression in expressions {
         let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         let mut metrics = words.filter(|w| w.starts_with(PREFIX)).peekable();
@@ -171,13 +124,8 @@ fn alerts_are_about_metrics_that_exist() {
 
 #[test]
 fn the_exporter_has_the_agreed_names() {
-    let health = [
-        "total_stream_tables",
-        "error_tables",
-        "stale_tables",
-        "scheduler_running",
-    ]
-    .map(|c| format!("health_{c}"));
+    let health =
+        ["total_stream_tables", "error_tables", "stale_tables", "scheduler_running"].map(|c| format!("health_{c}"));
     let stats = [
         "is_populated",
         "staleness_seconds",
@@ -191,16 +139,8 @@ fn the_exporter_has_the_agreed_names() {
         "rows_deleted_total",
     ]
     .map(|c| format!("table_stats_{c}"));
-    let others = [
-        "status_counts_stream_tables_total",
-        "refresh_mode_differential_total",
-        "refresh_mode_full_total",
-    ];
-    let agreed: BTreeSet<_> = health
-        .into_iter()
-        .chain(stats)
-        .chain(others.map(String::from))
-        .map(|n| PREFIX.to_string() + &n)
-        .collect();
+    let others = ["status_counts_stream_tables_total", "refresh_mode_differential_total", "refresh_mode_full_total"];
+    let agreed: BTreeSet<_> =
+        health.into_iter().chain(stats).chain(others.map(String::from)).map(|n| PREFIX.to_string() + &n).collect();
     assert_eq!(exporter_metrics(), agreed);
 }

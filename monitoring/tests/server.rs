@@ -33,33 +33,17 @@ fn pages() {
     assert!(server.is_running());
     let (head, body) = get(&server, "/metrics");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert!(
-        head.contains("content-type: text/plain; version=0.0.4"),
-        "{head}"
-    );
-    assert!(
-        body.contains("\npg_trickle_wal_decoder_pending_records 22\n"),
-        "{body}"
-    );
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(body.contains("\npg_trickle_wal_decoder_pending_records 22\n"), "{body}");
     let (head, body) = get(&server, "/health");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert_eq!(body, "ok\n");
     assert!(get(&server, "/").0.starts_with("HTTP/1.1 404 "));
-    let (head, _) = ask(
-        &server,
-        "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
-    );
-    assert!(
-        head.starts_with("HTTP/1.1 405 ") && head.contains("allow: GET, HEAD"),
-        "{head}"
-    );
+    let (head, _) = ask(&server, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 405 ") && head.contains("allow: GET, HEAD"), "{head}");
     let (head, body) = ask(&server, "HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 ") && body.is_empty());
-    assert!(
-        ask(&server, "what is this\r\n\r\n")
-            .0
-            .starts_with("HTTP/1.1 400 ")
-    );
+    assert!(ask(&server, "what is this\r\n\r\n").0.starts_with("HTTP/1.1 400 "));
 }
 
 #[test]
@@ -88,9 +72,7 @@ fn a_failing_snapshot_costs_one_answer() {
 #[test]
 fn idle_clients_hold_nobody_up_and_stopping_is_prompt() {
     let mut server = start(snapshot);
-    let idle: Vec<_> = (0..20)
-        .map(|_| TcpStream::connect(server.address()).expect("connect"))
-        .collect();
+    let idle: Vec<_> = (0..20).map(|_| TcpStream::connect(server.address()).expect("connect")).collect();
     let mut slow = TcpStream::connect(server.address()).expect("connect");
     slow.write_all(b"GET /metr").expect("send");
     assert!(get(&server, "/metrics").0.starts_with("HTTP/1.1 200 "));
@@ -106,9 +88,7 @@ fn idle_clients_hold_nobody_up_and_stopping_is_prompt() {
 fn clients_that_never_ask_are_cut_off() {
     let server = start(snapshot);
     // More of them than are served at a time.
-    let mut idle: Vec<_> = (0..40)
-        .map(|_| TcpStream::connect(server.address()).expect("connect"))
-        .collect();
+    let mut idle: Vec<_> = (0..40).map(|_| TcpStream::connect(server.address()).expect("connect")).collect();
     let start = Instant::now();
     assert!(get(&server, "/health").0.starts_with("HTTP/1.1 200 "));
     assert!(start.elapsed() < Duration::from_secs(15));

@@ -1,6 +1,13 @@
 //! Functions of PostgreSQL that pgrx leaves out, made by `build.rs` from the installed headers.
 //! Those at the top level are guarded (an error becomes a panic); those in [`raw`] are the plain symbols.
-#![allow(non_snake_case, non_upper_case_globals, non_camel_case_types, missing_docs, clippy::missing_safety_doc, clippy::too_many_arguments)]
+#![allow(
+    non_snake_case,
+    non_upper_case_globals,
+    non_camel_case_types,
+    missing_docs,
+    clippy::missing_safety_doc,
+    clippy::too_many_arguments
+)]
 
 use pgrx::pg_sys::*;
 

@@ -3,11 +3,7 @@
 use pgrx::pg_sys;
 
 fn relation(relid: u32) -> pg_sys::ObjectAddress {
-    pg_sys::ObjectAddress {
-        classId: pg_sys::RelationRelationId,
-        objectId: pg_sys::Oid::from(relid),
-        objectSubId: 0,
-    }
+    pg_sys::ObjectAddress { classId: pg_sys::RelationRelationId, objectId: pg_sys::Oid::from(relid), objectSubId: 0 }
 }
 
 /// `dependent` cannot outlive `on`: dropping `on` needs CASCADE and drops it, too.

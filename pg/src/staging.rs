@@ -117,7 +117,14 @@ impl Filling {
                 let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN
                     | pg_sys::ScanOptions::SO_ALLOW_STRAT
                     | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
-                let scan = pg_sys::heap_beginscan(rel, snapshot.as_ptr(), 0, std::ptr::null_mut(), std::ptr::null_mut(), flags);
+                let scan = pg_sys::heap_beginscan(
+                    rel,
+                    snapshot.as_ptr(),
+                    0,
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                    flags,
+                );
                 pg_sys::heap_setscanlimits(scan, start, blocks - start);
                 let slot = pg_sys::MakeSingleTupleTableSlot((*rel).rd_att, &raw const pg_sys::TTSOpsBufferHeapTuple);
                 let mut last: Option<(u64, Reach)> = None;

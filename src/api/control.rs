@@ -39,9 +39,8 @@ fn resume_all() -> i64 {
 
 fn set_all(from: &str, to: &str) -> i64 {
     let caller = pgtrickle_pg::spi::current_role();
-    let mine = catalog::all()
-        .into_iter()
-        .filter(|st| st.status == from && pgtrickle_pg::spi::owns_relation(st.relid, caller));
+    let mine =
+        catalog::all().into_iter().filter(|st| st.status == from && pgtrickle_pg::spi::owns_relation(st.relid, caller));
     let mut number = 0;
     for st in mine {
         number += catalog::execute(

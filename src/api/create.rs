@@ -82,7 +82,10 @@ fn create(name: &str, query: &str, schedule: Option<&str>, mode: &str, initializ
     super::require_server()?;
     let target = names::resolve(name)?;
     if target.existing().is_some() {
-        return Err(Error::new(PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE, format!("relation {} already exists", target.label())));
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
+            format!("relation {} already exists", target.label()),
+        ));
     }
     let schedule = names::schedule(schedule)?;
     let mode = names::refresh_mode(mode)?;
@@ -159,7 +162,9 @@ fn start_capture(analysis: &Analysis) -> Result<Ready> {
             track::may_set_identity(&source.name)?;
             notice(
                 &format!("table {} gets REPLICA IDENTITY FULL", source.name),
-                Some("Its changes are captured with their old rows; it is put back when no stream table reads the table any more."),
+                Some(
+                    "Its changes are captured with their old rows; it is put back when no stream table reads the table any more.",
+                ),
             );
         }
         // A worker cannot see a table that this transaction made, nor get past a lock that it holds.
@@ -262,7 +267,8 @@ fn create_view(pgt_id: i64, query: &str, owner: u32) {
 }
 
 fn insert_rows(pgt_id: i64, relid: u32, target: &Target, query: &str, schedule: &str, mode: &str, analysis: &Analysis) {
-    let effective = if matches!(analysis.plan, Analyzed::Differential(_)) && mode != "FULL" { "DIFFERENTIAL" } else { "FULL" };
+    let effective =
+        if matches!(analysis.plan, Analyzed::Differential(_)) && mode != "FULL" { "DIFFERENTIAL" } else { "FULL" };
     catalog::execute(
         "INSERT INTO pgtrickle.pgt_stream_tables (pgt_id, pgt_relid, pgt_schema, pgt_name, defining_query,
              defining_query_hash, schedule, refresh_mode, effective_refresh_mode, time_dependent)

@@ -31,15 +31,19 @@ pub fn drop_one(st: &StreamTable, cascade: bool) -> Result<()> {
 /// Removes all that belonged to a stream table whose table is gone. Called by the event trigger on drops.
 #[pg_extern(name = "_forget")]
 fn forget(pgt_id: i64) {
-    let relid: Option<pg_sys::Oid> =
-        catalog::write_scalar("DELETE FROM pgtrickle.pgt_stream_tables WHERE pgt_id = $1 RETURNING pgt_relid", &[pgt_id.into()]);
+    let relid: Option<pg_sys::Oid> = catalog::write_scalar(
+        "DELETE FROM pgtrickle.pgt_stream_tables WHERE pgt_id = $1 RETURNING pgt_relid",
+        &[pgt_id.into()],
+    );
     drop_state(pgt_id);
     if program::view_oid(pgt_id).is_ok() {
         ddl(&sql!("DROP VIEW {}", program::definition_view(pgt_id)));
     }
     if let Some(relid) = relid.filter(|relid| sources::buffer_of(relid.to_u32()).is_some()) {
-        let buffer =
-            QualifiedName { schema: Ident::new("pgtrickle_changes"), name: Ident::new(format!("changes_{}", relid.to_u32())) };
+        let buffer = QualifiedName {
+            schema: Ident::new("pgtrickle_changes"),
+            name: Ident::new(format!("changes_{}", relid.to_u32())),
+        };
         ddl(&sql!("DROP TABLE {} CASCADE", buffer));
     }
     catalog::changed();

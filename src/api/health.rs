@@ -16,11 +16,15 @@ fn row(check: &str, severity: &str, detail: impl Into<String>) -> Row {
 
 /// One row per check of the extension's health in this database.
 #[pg_extern]
-fn health_check()
--> TableIterator<'static, (name!(check_name, String), name!(severity, String), name!(detail, String))> {
+fn health_check() -> TableIterator<'static, (name!(check_name, String), name!(severity, String), name!(detail, String))>
+{
     let mut rows = server();
     if worker::in_recovery() {
-        rows.push(row("standby", "OK", "This is a standby: the workers start after promotion, and a lost slot is made anew."));
+        rows.push(row(
+            "standby",
+            "OK",
+            "This is a standby: the workers start after promotion, and a lost slot is made anew.",
+        ));
     } else if shmem::available() && wal::is_logical() {
         rows.extend(capture());
         rows.extend(slot());
@@ -37,11 +41,14 @@ fn server() -> Vec<Row> {
     };
     let preload = match shmem::available() {
         true => row("shared_preload_libraries", "OK", "pg_trickle is preloaded"),
-        false => row("shared_preload_libraries", "ERROR", "Add pg_trickle to shared_preload_libraries and restart the server."),
+        false => row(
+            "shared_preload_libraries",
+            "ERROR",
+            "Add pg_trickle to shared_preload_libraries and restart the server.",
+        ),
     };
-    let allowed = worker::config(c"output_plugin_libraries").is_none_or(|list| {
-        list.split(',').any(|name| name.trim().trim_matches('"') == "pg_trickle")
-    });
+    let allowed = worker::config(c"output_plugin_libraries")
+        .is_none_or(|list| list.split(',').any(|name| name.trim().trim_matches('"') == "pg_trickle"));
     let plugin = match allowed {
         true => row("output_plugin_libraries", "OK", "the output plugin may be used by hand, too"),
         false => row(
@@ -76,14 +83,24 @@ fn capture() -> Vec<Row> {
         ),
     };
     let scheduler = match db.scheduler_pid.load(Ordering::Relaxed) {
-        0 => row("scheduler", "ERROR", "The scheduler is not running; the launcher restarts it, the server log says why it ended."),
-        _ if !settings::ENABLED.get() => row("scheduler", "WARNING", "Refreshing is turned off: set pg_trickle.enabled = on."),
+        0 => row(
+            "scheduler",
+            "ERROR",
+            "The scheduler is not running; the launcher restarts it, the server log says why it ended.",
+        ),
+        _ if !settings::ENABLED.get() => {
+            row("scheduler", "WARNING", "Refreshing is turned off: set pg_trickle.enabled = on.")
+        }
         _ => row("scheduler", "OK", "running"),
     };
     let pending = db.pending_records.load(Ordering::Relaxed);
     let threshold = settings::PENDING_RECORDS_ALERT_THRESHOLD.get() as u64;
     let pending = match pending > threshold {
-        true => row("pending_records", "WARNING", format!("{pending} captured records wait to be written; the apply worker is behind.")),
+        true => row(
+            "pending_records",
+            "WARNING",
+            format!("{pending} captured records wait to be written; the apply worker is behind."),
+        ),
         false => row("pending_records", "OK", format!("{pending} waiting")),
     };
     vec![state, scheduler, pending]
@@ -99,9 +116,17 @@ fn slot() -> Vec<Row> {
         (settings::SLOT_LAG_WARNING_THRESHOLD_MB.get().into(), settings::SLOT_LAG_CRITICAL_THRESHOLD_MB.get().into());
     let advice = "A transaction that stays open, or a capture worker that fails, holds WAL back; set max_slot_wal_keep_size to bound it.";
     vec![match found {
-        None => row("replication_slot", "ERROR", "The slot does not exist or was invalidated; it is made anew by itself, and stream tables are compared then."),
-        Some(mb) if mb >= critical => row("replication_slot", "ERROR", format!("{mb} MB of WAL are retained. {advice}")),
-        Some(mb) if mb >= warning => row("replication_slot", "WARNING", format!("{mb} MB of WAL are retained. {advice}")),
+        None => row(
+            "replication_slot",
+            "ERROR",
+            "The slot does not exist or was invalidated; it is made anew by itself, and stream tables are compared then.",
+        ),
+        Some(mb) if mb >= critical => {
+            row("replication_slot", "ERROR", format!("{mb} MB of WAL are retained. {advice}"))
+        }
+        Some(mb) if mb >= warning => {
+            row("replication_slot", "WARNING", format!("{mb} MB of WAL are retained. {advice}"))
+        }
         Some(mb) => row("replication_slot", "OK", format!("{mb} MB of WAL are retained")),
     }]
 }

@@ -59,12 +59,7 @@ pub fn alert(event: &str, st: Option<&StreamTable>, message: &str) {
     catalog::scalar::<String>(
         "SELECT pg_catalog.pg_notify('pg_trickle_alert', pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
              'event', $1, 'schema', $2, 'name', $3, 'message', pg_catalog.left($4, 2000)))::text)::text",
-        &[
-            event.into(),
-            st.map(|s| s.schema.clone()).into(),
-            st.map(|s| s.name.clone()).into(),
-            message.into(),
-        ],
+        &[event.into(), st.map(|s| s.schema.clone()).into(), st.map(|s| s.name.clone()).into(), message.into()],
     );
 }
 
@@ -81,9 +76,8 @@ pub fn keep_house(db: &DbShared) {
     .unwrap_or_default();
     // One at a time, and never in the way of others: a buffer that is in use (by a creation, say) is left for later.
     let free = |relid: &&pg_sys::Oid| {
-        sources::buffer_of(relid.to_u32()).is_none_or(|b| {
-            std::iter::once(&b.relid).chain(&b.segments).all(|&part| lock::try_access_exclusive(part))
-        })
+        sources::buffer_of(relid.to_u32())
+            .is_none_or(|b| std::iter::once(&b.relid).chain(&b.segments).all(|&part| lock::try_access_exclusive(part)))
     };
     if let Some(relid) = unused.iter().find(free) {
         catalog::scalar::<String>("SELECT pg_catalog.set_config('lock_timeout', '500ms', true)", &[]);
@@ -113,8 +107,12 @@ pub fn drop_capture(dboid: u32) {
     let name = format!("pg_trickle_{dboid}");
     Spi::connect(|client| {
         let run = |sql| client.select(sql, None, &[name.as_str().into()]).map(drop).unwrap_or_report();
-        run("SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1");
-        run("SELECT pg_catalog.pg_replication_origin_drop(roname) FROM pg_catalog.pg_replication_origin WHERE roname = $1");
+        run(
+            "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+        );
+        run(
+            "SELECT pg_catalog.pg_replication_origin_drop(roname) FROM pg_catalog.pg_replication_origin WHERE roname = $1",
+        );
     });
 }
 

@@ -15,8 +15,15 @@ fn version() -> &'static str {
 #[pg_extern]
 fn list_sources(
     name: &str,
-) -> TableIterator<'static, (name!(source_table, String), name!(source_oid, pg_sys::Oid), name!(source_type, String), name!(columns_used, Vec<String>))>
-{
+) -> TableIterator<
+    'static,
+    (
+        name!(source_table, String),
+        name!(source_oid, pg_sys::Oid),
+        name!(source_type, String),
+        name!(columns_used, Vec<String>),
+    ),
+> {
     let st = or_raise(catalog::by_name(name));
     let rows: Vec<_> = Spi::connect(|client| {
         client

@@ -37,8 +37,10 @@ pub fn resolve(name: &str) -> Result<Target> {
     });
     match (parts.unwrap_or_default().as_slice(), current) {
         ([table], Some(schema)) => Ok(Target { name: QualifiedName::new(schema, table) }),
-        ([_], None) => Err(Error::new(PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME, "no schema has been selected to create in")
-            .hint("Write schema.name, or set search_path.")),
+        ([_], None) => {
+            Err(Error::new(PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME, "no schema has been selected to create in")
+                .hint("Write schema.name, or set search_path."))
+        }
         ([schema, table], _) => Ok(Target { name: QualifiedName::new(schema, table) }),
         _ => Err(Error::new(PgSqlErrorCode::ERRCODE_INVALID_NAME, format!("invalid name of a stream table: {name}"))
             .hint("Write name or schema.name.")),
@@ -77,7 +79,10 @@ pub fn refresh_mode(text: &str) -> Result<String> {
     let mode = text.to_uppercase();
     match mode.as_str() {
         "AUTO" | "FULL" | "DIFFERENTIAL" => Ok(mode),
-        _ => Err(Error::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("invalid refresh mode: \"{text}\""))
-            .hint("Use AUTO, DIFFERENTIAL or FULL.")),
+        _ => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("invalid refresh mode: \"{text}\""),
+        )
+        .hint("Use AUTO, DIFFERENTIAL or FULL.")),
     }
 }

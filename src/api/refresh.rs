@@ -42,14 +42,17 @@ fn wait_for_stream_table(
 ) -> bool {
     let st = or_raise(catalog::by_name(name));
     let target = match lsn {
-        Some(text) => catalog::scalar::<i64>("SELECT ($1::pg_lsn - '0/0'::pg_lsn)::bigint", &[text.into()]).unwrap_or(0) as u64,
+        Some(text) => {
+            catalog::scalar::<i64>("SELECT ($1::pg_lsn - '0/0'::pg_lsn)::bigint", &[text.into()]).unwrap_or(0) as u64
+        }
         None => snapshot::insert_lsn(),
     };
     let seconds = catalog::scalar::<f64>("SELECT extract(epoch FROM $1)::float8", &[timeout.into()]).unwrap_or(0.0);
     let deadline = Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 1.0e9));
     // The frontier moves only with changes: when there are none after it, the stream table is current as it is.
     if let Some(db) = shmem::my_db()
-        && barrier::wait_until_applied(db, target.min(pgtrickle_pg::wal::emit_barrier()), deadline - Instant::now()).is_err()
+        && barrier::wait_until_applied(db, target.min(pgtrickle_pg::wal::emit_barrier()), deadline - Instant::now())
+            .is_err()
     {
         return false;
     }
@@ -67,7 +70,9 @@ fn wait_for_stream_table(
 /// sources has a change that is not visible in it.
 fn is_current(st: &StreamTable, lsn: u64) -> bool {
     let Some(frontier) = &st.frontier else { return false };
-    if st.needs_reinit || st.generation != catalog::generation() && st.sources.iter().any(|s| s.kind == SourceType::Table) {
+    if st.needs_reinit
+        || st.generation != catalog::generation() && st.sources.iter().any(|s| s.kind == SourceType::Table)
+    {
         return false;
     }
     if frontier.lsn >= lsn {
@@ -99,8 +104,8 @@ pub fn refresh_now<T>(st: &StreamTable, after: impl FnOnce(&StreamTable, &snapsh
 fn check_transaction(st: &StreamTable) -> Result<()> {
     for source in &st.sources {
         if source.kind == SourceType::Table && super::changed_by_us(source.relid) {
-            let name: String =
-                catalog::scalar("SELECT $1::regclass::text", &[pg_sys::Oid::from(source.relid).into()]).unwrap_or_default();
+            let name: String = catalog::scalar("SELECT $1::regclass::text", &[pg_sys::Oid::from(source.relid).into()])
+                .unwrap_or_default();
             return Err(Error::own_changes(&name));
         }
     }

@@ -33,7 +33,10 @@ fn pg_trickle_repair_stream_table(name: &str) {
 fn reinitialize(st: &StreamTable) -> Result<()> {
     // Before the catalog row is locked, as a refresh does it.
     lock_all(&with_ancestors(st));
-    catalog::execute("UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true WHERE pgt_id = $1", &[st.pgt_id.into()]);
+    catalog::execute(
+        "UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true WHERE pgt_id = $1",
+        &[st.pgt_id.into()],
+    );
     refresh_now(st, |_, _| ())
 }
 

@@ -197,7 +197,10 @@ impl Source {
                 .unwrap_or_report()
                 .first();
             if class.is_empty() {
-                return Err(Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, format!("there is no table with OID {relid}")));
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                    format!("there is no table with OID {relid}"),
+                ));
             }
             let text = |i| class.get::<String>(i).unwrap_or_report().unwrap_or_default();
             let columns = client

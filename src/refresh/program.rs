@@ -101,7 +101,8 @@ pub fn load(st: &StreamTable) -> Result<Rc<Loaded>> {
         // The same text may mean other relations now (after a rename, say), so plans of another program must not serve.
         if before.is_none() {
             if let Some(statements) = &mut c.statements {
-                let gone: Vec<Key> = statements.iter().map(|(k, _)| k.clone()).filter(|k| k.pgt_id == st.pgt_id).collect();
+                let gone: Vec<Key> =
+                    statements.iter().map(|(k, _)| k.clone()).filter(|k| k.pgt_id == st.pgt_id).collect();
                 gone.iter().for_each(|key| drop(statements.pop(key)));
             }
         }

@@ -45,13 +45,15 @@ fn consumed(segment: &QualifiedName, source: u32, consumers: &[StreamTable]) -> 
     let needed = Sql::any(consumers.iter().filter_map(|st| st.frontier.as_ref()).map(|frontier| {
         sql!(
             "(xid <> {} AND NOT pg_catalog.pg_visible_in_snapshot(xid, {}))",
-            sql!("{}::xid8", pgtrickle_engine::sql::Literal::text(if from_parent { frontier.xid } else { 0 }.to_string())),
+            sql!(
+                "{}::xid8",
+                pgtrickle_engine::sql::Literal::text(if from_parent { frontier.xid } else { 0 }.to_string())
+            ),
             sql!("{}::pg_snapshot", pgtrickle_engine::sql::Literal::text(frontier.visible.to_string()))
         )
     }));
     let query = sql!("SELECT 1 FROM {} WHERE {} LIMIT 1", segment, needed);
-    pgtrickle_pg::snapshot::Snapshot::latest().active(|| {
-        Spi::connect(|client| client.select(query.as_str(), Some(1), &[]).map(|rows| rows.is_empty()))
-    })
-    .unwrap_or_else(|e| pgrx::error!("{e}"))
+    pgtrickle_pg::snapshot::Snapshot::latest()
+        .active(|| Spi::connect(|client| client.select(query.as_str(), Some(1), &[]).map(|rows| rows.is_empty())))
+        .unwrap_or_else(|e| pgrx::error!("{e}"))
 }

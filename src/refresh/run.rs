@@ -56,7 +56,8 @@ pub fn run(st: &StreamTable, statements: &Statements, relations: &mut Relations,
             Step::Modify { sql, reads, expect, .. } => {
                 log(st, sql);
                 let plan = statements.plan(number, sql.as_str(), &[], relations.classes(reads));
-                let expected = expect.as_ref().map(|sql| number_of(statements, number, sql, relations.classes(reads), snapshot));
+                let expected =
+                    expect.as_ref().map(|sql| number_of(statements, number, sql, relations.classes(reads), snapshot));
                 let done = plan.execute(snapshot, &[]);
                 if let Some(expected) = expected.filter(|&expected| expected != done as i64) {
                     let what = format!("{done} rows were found where the changes call for {expected}.");

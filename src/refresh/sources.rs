@@ -23,9 +23,8 @@ pub struct Buffer {
 /// The change buffer of a source, if it has one.
 pub fn buffer_of(source: u32) -> Option<Buffer> {
     let relid = class::named(c"pgtrickle_changes", &format!("changes_{source}"))?;
-    let segments = (0..SEGMENTS)
-        .filter_map(|n| class::named(c"pgtrickle_changes", &format!("changes_{source}_{n}")))
-        .collect();
+    let segments =
+        (0..SEGMENTS).filter_map(|n| class::named(c"pgtrickle_changes", &format!("changes_{source}_{n}"))).collect();
     Some(Buffer { relid, segments })
 }
 
@@ -59,7 +58,13 @@ impl Changes {
 
 /// Stages the changes of every source of `st` that are visible in `visible` and not in its frontier. Buffer rows are
 /// read under `newest`, as rows written after `visible` was taken describe transactions visible in it.
-pub fn stage(st: &StreamTable, frontier: &Frontier, visible: &XidSet, newest: &Snapshot, into: &mut Relations) -> Changes {
+pub fn stage(
+    st: &StreamTable,
+    frontier: &Frontier,
+    visible: &XidSet,
+    newest: &Snapshot,
+    into: &mut Relations,
+) -> Changes {
     let mut found = Changes::default();
     let own = current_xid();
     for source in st.sources.iter().filter(|s| s.kind != SourceType::Other) {

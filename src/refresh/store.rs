@@ -48,10 +48,8 @@ pub fn feed_children(st: &StreamTable, loaded: &Loaded, relations: &Relations) {
     if relations.rows(&root) == 0 || buffer_of(st.relid).is_none() {
         return;
     }
-    let buffer = QualifiedName {
-        schema: Ident::new("pgtrickle_changes"),
-        name: Ident::new(format!("changes_{}_0", st.relid)),
-    };
+    let buffer =
+        QualifiedName { schema: Ident::new("pgtrickle_changes"), name: Ident::new(format!("changes_{}_0", st.relid)) };
     let width = loaded.columns.len();
     let statement = sql!(
         "INSERT INTO {} (xid, lsn, seq, w, {}) SELECT $1::text::xid8, '0/0', 0, w, {} FROM {}",
@@ -158,8 +156,7 @@ fn due_for_history(pgt_id: i64, initiator: Initiator, action: Action, delta_rows
         let entry = untold.entry(pgt_id).or_default();
         entry.refreshes += 1;
         entry.rows += delta_rows as i64;
-        let due = initiator == Initiator::Manual
-            || entry.last_row.is_none_or(|at| at.elapsed() >= HISTORY_INTERVAL);
+        let due = initiator == Initiator::Manual || entry.last_row.is_none_or(|at| at.elapsed() >= HISTORY_INTERVAL);
         due.then(|| std::mem::replace(entry, Untold { last_row: Some(Instant::now()), ..Untold::default() }))
     })
 }

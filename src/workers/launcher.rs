@@ -107,7 +107,11 @@ struct Database {
 
 impl Database {
     fn new() -> Database {
-        Database { scheduler: Seat::new(&SCHEDULER), capture: [Seat::new(&APPLY), Seat::new(&WAL_DECODER)], probed: false }
+        Database {
+            scheduler: Seat::new(&SCHEDULER),
+            capture: [Seat::new(&APPLY), Seat::new(&WAL_DECODER)],
+            probed: false,
+        }
     }
 
     fn tend(&mut self, dboid: u32) {
@@ -118,7 +122,8 @@ impl Database {
             Some(db) => {
                 self.scheduler.fill(dboid);
                 self.capture.iter_mut().for_each(|seat| seat.fill(dboid));
-                let failing = self.capture.iter().any(|seat| seat.failures >= FAILING_AFTER && seat.started.elapsed() < STABLE);
+                let failing =
+                    self.capture.iter().any(|seat| seat.failures >= FAILING_AFTER && seat.started.elapsed() < STABLE);
                 if failing {
                     db.set_capture_state(CaptureState::Failing);
                 }

@@ -129,7 +129,9 @@ impl Scheduler {
             let old = before.remove(&st.pgt_id);
             let same = old.as_ref().is_some_and(|o| o.st.query_hash == st.query_hash && o.st.status == st.status);
             // A stream table that was refreshed lately, by whomever, is not due before its time.
-            let rest = st.age_seconds.map_or(Duration::ZERO, |age| every.saturating_sub(Duration::from_secs_f64(age.max(0.0))));
+            let rest = st
+                .age_seconds
+                .map_or(Duration::ZERO, |age| every.saturating_sub(Duration::from_secs_f64(age.max(0.0))));
             let mut entry = old.unwrap_or_else(|| Entry {
                 st: st.clone(),
                 every,
@@ -176,7 +178,8 @@ impl Scheduler {
     /// whose time has come, which get their changes from them.
     fn due(&mut self) -> BTreeSet<i64> {
         let now = Instant::now();
-        let ready = |e: &Entry| e.next_due <= now && matches!(e.st.status.as_str(), "ACTIVE" | "INITIALIZING" | "ERROR");
+        let ready =
+            |e: &Entry| e.next_due <= now && matches!(e.st.status.as_str(), "ACTIVE" | "INITIALIZING" | "ERROR");
         let mut due = BTreeSet::new();
         let mut changed = BTreeSet::new();
         let mut order: Vec<&mut Entry> = self.entries.values_mut().collect();
@@ -203,7 +206,8 @@ impl Scheduler {
         let mut order: Vec<i64> = due.into_iter().collect();
         order.sort_by_key(|id| (self.entries[id].depth, *id));
         for id in order {
-            let reads = |member: &i64| self.entries[&id].st.sources.iter().any(|s| s.relid == self.entries[member].st.relid);
+            let reads =
+                |member: &i64| self.entries[&id].st.sources.iter().any(|s| s.relid == self.entries[member].st.relid);
             let (mut mine, others): (Vec<_>, Vec<_>) = components.into_iter().partition(|c| c.iter().any(reads));
             let mut merged: Vec<i64> = mine.drain(..).flatten().collect();
             merged.push(id);
@@ -285,7 +289,8 @@ impl Scheduler {
             return Duration::ZERO;
         }
         let enabled = settings::ENABLED.get();
-        let wanting = self.entries.values().filter(|e| enabled && e.st.status != "PAUSED" && e.st.status != "SUSPENDED");
+        let wanting =
+            self.entries.values().filter(|e| enabled && e.st.status != "PAUSED" && e.st.status != "SUSPENDED");
         let next = wanting.filter(|e| !e.every.is_zero() || e.has_changes(self.db)).map(|e| e.next_due).min();
         next.unwrap_or(limit).min(limit).saturating_duration_since(now)
     }

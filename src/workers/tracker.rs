@@ -30,7 +30,8 @@ pub fn start_capture(relid: u32, columns: &[i16]) -> Result<()> {
     request.0.dboid.store(pgtrickle_pg::spi::my_database_id(), Ordering::Relaxed);
     request.0.relid.store(relid, Ordering::Relaxed);
     for (word, place) in request.0.columns.iter().enumerate() {
-        let bits = columns.iter().filter(|&&c| c as usize / 64 == word).fold(0u64, |bits, &c| bits | 1 << (c as usize % 64));
+        let bits =
+            columns.iter().filter(|&&c| c as usize / 64 == word).fold(0u64, |bits, &c| bits | 1 << (c as usize % 64));
         place.store(bits, Ordering::Relaxed);
     }
     let worker = BackgroundWorkerBuilder::new("pg_trickle_tracker")
@@ -43,8 +44,11 @@ pub fn start_capture(relid: u32, columns: &[i16]) -> Result<()> {
         .set_restart_time(None)
         .load_dynamic()
         .map_err(|_| {
-            Error::new(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, "no free background worker to start change capture")
-                .hint("Raise max_worker_processes.")
+            Error::new(
+                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                "no free background worker to start change capture",
+            )
+            .hint("Raise max_worker_processes.")
         })?;
     if worker.wait_for_shutdown().is_err() {
         return Err(Error::new(PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN, "the server is shutting down"));
@@ -58,8 +62,10 @@ pub fn start_capture(relid: u32, columns: &[i16]) -> Result<()> {
             let code = PgSqlErrorCode::from(request.0.code.load(Ordering::Relaxed) as isize);
             Err(Error::new(code, shmem::load_text(&request.0.message)))
         }
-        _ => Err(Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "the worker that starts change capture ended early")
-            .hint("The server log says why.")),
+        _ => {
+            Err(Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "the worker that starts change capture ended early")
+                .hint("The server log says why."))
+        }
     }
 }
 

@@ -9,9 +9,7 @@
 //!
 //! `pg_recvlogical` puts a newline behind each frame; `--plain` expects none.
 
-use pgtrickle_wire::{
-    Attr, Body, Column, FrameReader, Message, MessageReader, RawTuple, Relation, Row, RowKind,
-};
+use pgtrickle_wire::{Attr, Body, Column, FrameReader, Message, MessageReader, RawTuple, Relation, Row, RowKind};
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
@@ -37,11 +35,7 @@ fn main() -> ExitCode {
 
 fn print_all(frames: &FrameReader) -> io::Result<()> {
     let mut input = io::stdin().lock();
-    let mut printer = Printer {
-        out: BufWriter::new(io::stdout().lock()),
-        relations: HashMap::new(),
-        number: 0,
-    };
+    let mut printer = Printer { out: BufWriter::new(io::stdout().lock()), relations: HashMap::new(), number: 0 };
     while let Some(payload) = frames.next(&mut input)? {
         for message in MessageReader::new(&payload) {
             printer.message(&message.map_err(io::Error::other)?)?;
@@ -86,12 +80,7 @@ impl From<Attr<'_>> for Layout {
             b'i' => 4,
             _ => 8,
         };
-        Layout {
-            name: text(attr.name),
-            type_oid: attr.type_oid,
-            typlen: attr.typlen,
-            align,
-        }
+        Layout { name: text(attr.name), type_oid: attr.type_oid, typlen: attr.typlen, align }
     }
 }
 
@@ -117,30 +106,14 @@ impl<W: Write> Printer<W> {
             Message::Begin(m) => {
                 self.number = 0;
                 let seconds = m.commit_time as f64 / 1e6;
-                writeln!(
-                    out,
-                    "BEGIN {} at {}, {seconds} s since 2000-01-01",
-                    m.xid,
-                    lsn(m.commit_lsn)
-                )
+                writeln!(out, "BEGIN {} at {}, {seconds} s since 2000-01-01", m.xid, lsn(m.commit_lsn))
             }
             Message::Commit(m) => {
-                writeln!(
-                    out,
-                    "COMMIT {} records, end {}, crc32c {:08x}",
-                    m.records,
-                    lsn(m.end_lsn),
-                    m.crc32c
-                )
+                writeln!(out, "COMMIT {} records, end {}, crc32c {:08x}", m.records, lsn(m.end_lsn), m.crc32c)
             }
             Message::Truncate(m) => {
                 let relids: Vec<_> = m.relids().map(|relid| relid.to_string()).collect();
-                writeln!(
-                    out,
-                    "  TRUNCATE {}{}",
-                    relids.join(", "),
-                    if m.cascade { " CASCADE" } else { "" }
-                )
+                writeln!(out, "  TRUNCATE {}{}", relids.join(", "), if m.cascade { " CASCADE" } else { "" })
             }
             Message::Message(m) => {
                 let (at, content) = (lsn(m.lsn), m.content.escape_ascii());
@@ -163,43 +136,26 @@ impl<W: Write> Printer<W> {
     fn relation(&mut self, m: &Relation<'_>) -> io::Result<()> {
         let name = format!("{}.{}", text(m.namespace), text(m.name));
         let columns: Vec<Layout> = m.attrs.iter().map(Layout::from).collect();
-        let list: Vec<_> = columns
-            .iter()
-            .map(|c| format!("{} {}", c.name, c.type_oid))
-            .collect();
+        let list: Vec<_> = columns.iter().map(|c| format!("{} {}", c.name, c.type_oid)).collect();
         let (index, relid, version) = (m.index, m.relid, m.schema_version);
-        writeln!(
-            self.out,
-            "  RELATION {index} = {name} ({relid}), version {version}: {}",
-            list.join(", ")
-        )?;
+        writeln!(self.out, "  RELATION {index} = {name} ({relid}), version {version}: {}", list.join(", "))?;
         self.relations.insert(m.index, Table { name, columns });
         Ok(())
     }
 
     fn row(&mut self, row: &Row<'_>) -> io::Result<()> {
         let Some(table) = self.relations.get(&row.rel) else {
-            return Err(io::Error::other(format!(
-                "row of unknown relation {}",
-                row.rel
-            )));
+            return Err(io::Error::other(format!("row of unknown relation {}", row.rel)));
         };
-        let sign = if row.kind == RowKind::Insert {
-            '+'
-        } else {
-            '-'
-        };
+        let sign = if row.kind == RowKind::Insert { '+' } else { '-' };
         let pair = if row.paired { "*" } else { "" };
         write!(self.out, "  {sign}{pair} #{} {}", self.number, table.name)?;
         self.number += 1;
         let values = match row.body {
             Body::Raw(tuple) => raw_values(&table.columns, &tuple),
-            Body::Binary(tuple) => table
-                .columns
-                .iter()
-                .zip(tuple.iter())
-                .map(|(c, v)| binary_value(c.type_oid, &v))
-                .collect(),
+            Body::Binary(tuple) => {
+                table.columns.iter().zip(tuple.iter()).map(|(c, v)| binary_value(c.type_oid, &v)).collect()
+            }
         };
         for (column, value) in table.columns.iter().zip(values) {
             write!(self.out, " {}={value}", column.name)?;
@@ -279,16 +235,8 @@ fn is_number(type_oid: u32) -> bool {
 
 /// A few built-in types by their meaning, all others as bytes.
 fn show(type_oid: u32, bytes: &[u8]) -> String {
-    let signed = || {
-        bytes.iter().fold(
-            if bytes.first() >= Some(&0x80) {
-                -1i64
-            } else {
-                0
-            },
-            |n, &b| n << 8 | i64::from(b),
-        )
-    };
+    let signed =
+        || bytes.iter().fold(if bytes.first() >= Some(&0x80) { -1i64 } else { 0 }, |n, &b| n << 8 | i64::from(b));
     match (type_oid, bytes.len()) {
         (16, 1) => (bytes[0] != 0).to_string(),
         (20 | 21 | 23, 1..=8) => signed().to_string(),
@@ -298,8 +246,6 @@ fn show(type_oid: u32, bytes: &[u8]) -> String {
         (1082, 4) => format!("day {}", signed()),
         (1114 | 1184, 8) => format!("{} µs", signed()),
         (18 | 19 | 25 | 1042 | 1043 | 114, _) => format!("'{}'", text(bytes)),
-        _ => bytes
-            .iter()
-            .fold(String::from("\\x"), |hex, b| hex + &format!("{b:02x}")),
+        _ => bytes.iter().fold(String::from("\\x"), |hex, b| hex + &format!("{b:02x}")),
     }
 }

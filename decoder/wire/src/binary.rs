@@ -40,10 +40,8 @@ fn read_column<'a>(c: &mut Cursor<'a>) -> Result<Column<'a>> {
         NULL => Ok(Column::Null),
         UNCHANGED => Ok(Column::Unchanged),
         n => {
-            let len = usize::try_from(n - VALUE).map_err(|_| WireError::BadValue {
-                what: "column.length",
-                value: n,
-            })?;
+            let len =
+                usize::try_from(n - VALUE).map_err(|_| WireError::BadValue { what: "column.length", value: n })?;
             c.bytes(len, "column.value").map(Column::Value)
         }
     }
@@ -71,8 +69,5 @@ pub(crate) fn read_tuple<'a>(columns: u16, c: &mut Cursor<'a>) -> Result<BinaryT
     for _ in 0..columns {
         read_column(c)?;
     }
-    Ok(BinaryTuple {
-        columns,
-        bytes: &start[..start.len() - c.rest().len()],
-    })
+    Ok(BinaryTuple { columns, bytes: &start[..start.len() - c.rest().len()] })
 }

@@ -67,11 +67,7 @@ impl<'a> Cursor<'a> {
                 return Ok(value);
             }
         }
-        Err(if self.rest.len() < VARINT_MAX {
-            WireError::Truncated { what }
-        } else {
-            WireError::BadVarint
-        })
+        Err(if self.rest.len() < VARINT_MAX { WireError::Truncated { what } } else { WireError::BadVarint })
     }
 
     /// A varint that must fit 32 bits.

@@ -68,11 +68,7 @@ impl fmt::Display for WireError {
             WireError::UnknownTag(tag) => write!(f, "unknown message 0x{tag:02x}"),
             WireError::NotOurs => write!(f, "input is not a pg_trickle change stream"),
             WireError::Version { theirs } => {
-                write!(
-                    f,
-                    "peer speaks format version {theirs}, this side {}",
-                    crate::FORMAT_VERSION
-                )
+                write!(f, "peer speaks format version {theirs}, this side {}", crate::FORMAT_VERSION)
             }
             WireError::Mismatch { what, ours, theirs } => {
                 write!(f, "{what} differs: {ours} here, {theirs} at the peer")

@@ -18,19 +18,12 @@ pub struct Truncate<'a> {
 impl<'a> Truncate<'a> {
     /// The tables' oids.
     pub fn relids(&self) -> impl ExactSizeIterator<Item = u32> + use<'a> {
-        self.relids
-            .chunks_exact(4)
-            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        self.relids.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
 }
 
 /// Appends a Truncate of the tables `relids`.
-pub fn write_truncate(
-    buf: &mut impl BufMut,
-    cascade: bool,
-    restart_identity: bool,
-    relids: &[u32],
-) {
+pub fn write_truncate(buf: &mut impl BufMut, cascade: bool, restart_identity: bool, relids: &[u32]) {
     buf.put_u8(tag::TRUNCATE);
     buf.put_u8(u8::from(cascade) | u8::from(restart_identity) << 1);
     write_varint(buf, relids.len() as u64);
@@ -43,11 +36,7 @@ pub(crate) fn read_truncate<'a>(c: &mut Cursor<'a>) -> Result<Truncate<'a>> {
     let flags = read_flags(c, 0b11, "truncate.flags")?;
     let count = c.varint32("truncate.count")? as usize;
     let relids = c.bytes(count.saturating_mul(4), "truncate.relids")?;
-    Ok(Truncate {
-        cascade: flags & 1 != 0,
-        restart_identity: flags & 2 != 0,
-        relids,
-    })
+    Ok(Truncate { cascade: flags & 1 != 0, restart_identity: flags & 2 != 0, relids })
 }
 
 /// A logical message from `pg_logical_emit_message`.
@@ -99,10 +88,7 @@ pub fn write_degraded(buf: &mut impl BufMut, degraded: &Degraded<'_>) {
 }
 
 pub(crate) fn read_degraded<'a>(c: &mut Cursor<'a>) -> Result<Degraded<'a>> {
-    Ok(Degraded {
-        relid: c.u32("degraded.relid")?,
-        reason: c.name("degraded.reason")?,
-    })
+    Ok(Degraded { relid: c.u32("degraded.relid")?, reason: c.name("degraded.reason")? })
 }
 
 /// A relation changed in a way that rows do not tell (a partition was attached, say): consumers start afresh.
@@ -122,10 +108,7 @@ pub fn write_reinit(buf: &mut impl BufMut, reinit: &Reinit<'_>) {
 }
 
 pub(crate) fn read_reinit<'a>(c: &mut Cursor<'a>) -> Result<Reinit<'a>> {
-    Ok(Reinit {
-        relid: c.u32("reinit.relid")?,
-        reason: c.name("reinit.reason")?,
-    })
+    Ok(Reinit { relid: c.u32("reinit.relid")?, reason: c.name("reinit.reason")? })
 }
 
 /// Everything that committed before `lsn` has been sent.
@@ -142,19 +125,14 @@ pub fn write_progress(buf: &mut impl BufMut, progress: &Progress) {
 }
 
 pub(crate) fn read_progress(c: &mut Cursor<'_>) -> Result<Progress> {
-    Ok(Progress {
-        lsn: c.u64("progress.lsn")?,
-    })
+    Ok(Progress { lsn: c.u64("progress.lsn")? })
 }
 
 /// Flags whose unknown bits are refused: they would change the meaning.
 fn read_flags(c: &mut Cursor<'_>, known: u8, what: &'static str) -> Result<u8> {
     let flags = c.u8(what)?;
     if flags & !known != 0 {
-        return Err(WireError::BadValue {
-            what,
-            value: u64::from(flags),
-        });
+        return Err(WireError::BadValue { what, value: u64::from(flags) });
     }
     Ok(flags)
 }

@@ -53,12 +53,7 @@ impl FrameWriter {
     pub fn with_limit(limit: usize) -> Self {
         let mut buf = BytesMut::with_capacity(2 * FRAME_LIMIT);
         buf.put_u32_le(0);
-        FrameWriter {
-            buf,
-            limit,
-            open: 0,
-            transaction: None,
-        }
+        FrameWriter { buf, limit, open: 0, transaction: None }
     }
 
     /// Appends a Hello.
@@ -75,12 +70,7 @@ impl FrameWriter {
     #[inline]
     pub fn begin(&mut self, begin: &Begin) {
         let start = self.buf.len();
-        self.transaction = Some(Open {
-            commit_lsn: begin.commit_lsn,
-            records: 0,
-            crc: 0,
-            from: start,
-        });
+        self.transaction = Some(Open { commit_lsn: begin.commit_lsn, records: 0, crc: 0, from: start });
         write_begin(&mut self.buf, begin);
         self.seal(start);
     }
@@ -180,15 +170,7 @@ impl FrameWriter {
             return;
         };
         let start = self.buf.len();
-        write_commit(
-            &mut self.buf,
-            &Commit {
-                commit_lsn: t.commit_lsn,
-                end_lsn,
-                records: t.records,
-                crc32c: 0,
-            },
-        );
+        write_commit(&mut self.buf, &Commit { commit_lsn: t.commit_lsn, end_lsn, records: t.records, crc32c: 0 });
         let end = self.buf.len() - CRC_LEN;
         let crc32c = crc32c::crc32c_append(t.crc, &self.buf[t.from..end]);
         self.buf[end..].copy_from_slice(&crc32c.to_le_bytes());
@@ -205,9 +187,7 @@ impl FrameWriter {
     /// Ends the record that began at `start`: if it does not fit the open frame, it begins the next one.
     #[inline]
     fn seal(&mut self, start: usize) {
-        if self.buf.len() - self.open - FRAME_HEADER > self.limit
-            && start > self.open + FRAME_HEADER
-        {
+        if self.buf.len() - self.open - FRAME_HEADER > self.limit && start > self.open + FRAME_HEADER {
             self.split(start);
         }
     }
@@ -274,8 +254,7 @@ impl FrameWriter {
     /// The first complete frame, header included. Only while none is sent in part.
     pub fn next_frame(&self) -> Option<&[u8]> {
         let header = self.pending().first_chunk::<FRAME_HEADER>()?;
-        self.pending()
-            .get(..FRAME_HEADER + u32::from_le_bytes(*header) as usize)
+        self.pending().get(..FRAME_HEADER + u32::from_le_bytes(*header) as usize)
     }
 
     /// Forgets the first `n` bytes of [`FrameWriter::pending`]: they have been sent.
@@ -350,10 +329,7 @@ impl FrameReader {
             let mut end = [0u8; 1];
             from.read_exact(&mut end)?;
             if end != *b"\n" {
-                return Err(invalid(WireError::BadValue {
-                    what: "byte behind the frame",
-                    value: end[0].into(),
-                }));
+                return Err(invalid(WireError::BadValue { what: "byte behind the frame", value: end[0].into() }));
             }
         }
         Ok(payload.into())

@@ -103,20 +103,14 @@ pub(crate) fn read_hello<'a>(c: &mut Cursor<'a>) -> Result<Hello<'a>> {
         0 => Role::Producer,
         1 => Role::Consumer,
         value => {
-            return Err(WireError::BadValue {
-                what: "hello.role",
-                value: value.into(),
-            });
+            return Err(WireError::BadValue { what: "hello.role", value: value.into() });
         }
     };
     let encoding = match c.u8("hello.encoding")? {
         0 => Encoding::Raw,
         1 => Encoding::Binary,
         value => {
-            return Err(WireError::BadValue {
-                what: "hello.encoding",
-                value: value.into(),
-            });
+            return Err(WireError::BadValue { what: "hello.encoding", value: value.into() });
         }
     };
     let server_version = c.u32("hello.server_version")?;
@@ -126,20 +120,8 @@ pub(crate) fn read_hello<'a>(c: &mut Cursor<'a>) -> Result<Hello<'a>> {
     let start_lsn = c.u64("hello.start_lsn")?;
     let arch = c.name("hello.arch")?;
     let slot = c.name("hello.slot")?;
-    let abi = Abi {
-        server_version,
-        catalog_version,
-        system_identifier,
-        dboid,
-        arch,
-    };
-    Ok(Hello {
-        role,
-        encoding,
-        abi,
-        start_lsn,
-        slot,
-    })
+    let abi = Abi { server_version, catalog_version, system_identifier, dboid, arch };
+    Ok(Hello { role, encoding, abi, start_lsn, slot })
 }
 
 impl Hello<'_> {
@@ -147,39 +129,16 @@ impl Hello<'_> {
     pub fn check_peer(&self, peer: &Hello<'_>) -> Result<()> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let same = |what, ours: String, theirs: String| {
-            if ours == theirs {
-                Ok(())
-            } else {
-                Err(WireError::Mismatch { what, ours, theirs })
-            }
+            if ours == theirs { Ok(()) } else { Err(WireError::Mismatch { what, ours, theirs }) }
         };
         if self.role == peer.role {
-            return Err(WireError::BadValue {
-                what: "hello.role of the peer",
-                value: peer.role as u64,
-            });
+            return Err(WireError::BadValue { what: "hello.role of the peer", value: peer.role as u64 });
         }
         let (a, b) = (&self.abi, &peer.abi);
-        same(
-            "row encoding",
-            format!("{:?}", self.encoding),
-            format!("{:?}", peer.encoding),
-        )?;
-        same(
-            "server version",
-            a.server_version.to_string(),
-            b.server_version.to_string(),
-        )?;
-        same(
-            "catalog version",
-            a.catalog_version.to_string(),
-            b.catalog_version.to_string(),
-        )?;
-        same(
-            "system identifier",
-            a.system_identifier.to_string(),
-            b.system_identifier.to_string(),
-        )?;
+        same("row encoding", format!("{:?}", self.encoding), format!("{:?}", peer.encoding))?;
+        same("server version", a.server_version.to_string(), b.server_version.to_string())?;
+        same("catalog version", a.catalog_version.to_string(), b.catalog_version.to_string())?;
+        same("system identifier", a.system_identifier.to_string(), b.system_identifier.to_string())?;
         same("database oid", a.dboid.to_string(), b.dboid.to_string())?;
         same("architecture", text(a.arch), text(b.arch))?;
         same("slot name", text(self.slot), text(peer.slot))

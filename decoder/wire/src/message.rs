@@ -88,10 +88,7 @@ pub struct MessageReader<'a> {
 impl<'a> MessageReader<'a> {
     /// At the first message of `payload`.
     pub fn new(payload: &'a [u8]) -> Self {
-        MessageReader {
-            cursor: Cursor::new(payload),
-            total: payload.len(),
-        }
+        MessageReader { cursor: Cursor::new(payload), total: payload.len() }
     }
 
     /// Offset of the next message in the payload.
@@ -113,10 +110,7 @@ impl<'a> MessageReader<'a> {
             tag::REINIT => Message::Reinit(event::read_reinit(c)?),
             tag::PROGRESS => Message::Progress(event::read_progress(c)?),
             tag::HELLO => Message::Hello(hello::read_hello(c)?),
-            tag @ tag::OPTIONAL.. => Message::Optional {
-                tag,
-                body: c.counted("optional message")?,
-            },
+            tag @ tag::OPTIONAL.. => Message::Optional { tag, body: c.counted("optional message")? },
             tag => return Err(WireError::UnknownTag(tag)),
         })
     }

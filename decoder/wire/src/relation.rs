@@ -55,20 +55,14 @@ fn read_attr<'a>(c: &mut Cursor<'a>) -> Result<Attr<'a>> {
         typalign: match c.u8("attr.typalign")? {
             align @ (b'c' | b's' | b'i' | b'd') => align,
             value => {
-                return Err(WireError::BadValue {
-                    what: "attr.typalign",
-                    value: value.into(),
-                });
+                return Err(WireError::BadValue { what: "attr.typalign", value: value.into() });
             }
         },
         byval: match c.u8("attr.byval")? {
             0 => false,
             1 => true,
             value => {
-                return Err(WireError::BadValue {
-                    what: "attr.byval",
-                    value: value.into(),
-                });
+                return Err(WireError::BadValue { what: "attr.byval", value: value.into() });
             }
         },
         flags: c.u8("attr.flags")?,
@@ -166,13 +160,5 @@ pub(crate) fn read_relation<'a>(c: &mut Cursor<'a>) -> Result<Relation<'a>> {
         read_attr(c)?;
     }
     let bytes = &start[..start.len() - c.rest().len()];
-    Ok(Relation {
-        index,
-        relid,
-        schema_version,
-        fingerprint,
-        namespace,
-        name,
-        attrs: Attrs { count, bytes },
-    })
+    Ok(Relation { index, relid, schema_version, fingerprint, namespace, name, attrs: Attrs { count, bytes } })
 }

@@ -64,29 +64,15 @@ impl<'a> RawTuple<'a> {
     pub fn new(natts: u16, var_width: bool, bitmap: Option<&'a [u8]>, data: &'a [u8]) -> Self {
         let var = if var_width { Self::HAS_VARWIDTH } else { 0 };
         match bitmap {
-            None => RawTuple {
-                natts,
-                flags: var,
-                bitmap: &[],
-                data,
-            },
-            Some(bits) => RawTuple {
-                natts,
-                flags: var | Self::HAS_NULLS,
-                bitmap: &bits[..bitmap_len(natts)],
-                data,
-            },
+            None => RawTuple { natts, flags: var, bitmap: &[], data },
+            Some(bits) => RawTuple { natts, flags: var | Self::HAS_NULLS, bitmap: &bits[..bitmap_len(natts)], data },
         }
     }
 
     /// Whether attribute number `i` (from 0) is present and not null.
     pub fn is_present(&self, i: usize) -> bool {
         i < usize::from(self.natts)
-            && (self.bitmap.is_empty()
-                || self
-                    .bitmap
-                    .get(i / 8)
-                    .is_some_and(|b| b >> (i % 8) & 1 != 0))
+            && (self.bitmap.is_empty() || self.bitmap.get(i / 8).is_some_and(|b| b >> (i % 8) & 1 != 0))
     }
 }
 
@@ -107,10 +93,7 @@ struct Head {
 impl Head {
     #[inline]
     fn new(tag: u8, rel: u32) -> Self {
-        let mut head = Head {
-            bytes: [0; HEAD_MAX],
-            len: 1,
-        };
+        let mut head = Head { bytes: [0; HEAD_MAX], len: 1 };
         head.bytes[0] = tag;
         head.varint(rel.into());
         head
@@ -168,13 +151,7 @@ fn put_raw(buf: &mut BytesMut, kind: RowKind, paired: bool, rel: u32, tuple: &Ra
 
 /// Appends one raw row.
 #[inline]
-pub fn write_row_raw(
-    buf: &mut BytesMut,
-    kind: RowKind,
-    paired: bool,
-    rel: u32,
-    tuple: &RawTuple<'_>,
-) {
+pub fn write_row_raw(buf: &mut BytesMut, kind: RowKind, paired: bool, rel: u32, tuple: &RawTuple<'_>) {
     buf.reserve(raw_size_max(tuple));
     put_raw(buf, kind, paired, rel, tuple);
 }
@@ -217,18 +194,11 @@ pub fn write_row_binary(buf: &mut BytesMut, kind: RowKind, paired: bool, rel: u3
 /// Reads a row of either encoding, behind its tag.
 #[inline]
 pub(crate) fn read_row<'a>(tag: u8, c: &mut Cursor<'a>) -> Result<Row<'a>> {
-    let kind = if tag & tag::ROW_DELETE != 0 {
-        RowKind::Delete
-    } else {
-        RowKind::Insert
-    };
+    let kind = if tag & tag::ROW_DELETE != 0 { RowKind::Delete } else { RowKind::Insert };
     let paired = tag & tag::ROW_PAIRED != 0;
     let rel = c.varint32("row.relation")?;
     let natts = c.varint("row.natts")?;
-    let natts = u16::try_from(natts).map_err(|_| WireError::BadValue {
-        what: "row.natts",
-        value: natts,
-    })?;
+    let natts = u16::try_from(natts).map_err(|_| WireError::BadValue { what: "row.natts", value: natts })?;
     let body = if tag & tag::ROW_BINARY == 0 {
         Body::Raw(read_raw(tag, natts, c)?)
     } else if tag & (tag::ROW_NULLS | tag::ROW_VARWIDTH) == 0 {
@@ -236,35 +206,18 @@ pub(crate) fn read_row<'a>(tag: u8, c: &mut Cursor<'a>) -> Result<Row<'a>> {
     } else {
         return Err(WireError::UnknownTag(tag));
     };
-    Ok(Row {
-        kind,
-        paired,
-        rel,
-        body,
-    })
+    Ok(Row { kind, paired, rel, body })
 }
 
 #[inline]
 fn read_raw<'a>(tag: u8, natts: u16, c: &mut Cursor<'a>) -> Result<RawTuple<'a>> {
     let len = c.varint("row.length")?;
-    let len = usize::try_from(len).map_err(|_| WireError::BadValue {
-        what: "row.length",
-        value: len,
-    })?;
-    let mut flags = if tag & tag::ROW_VARWIDTH != 0 {
-        RawTuple::HAS_VARWIDTH
-    } else {
-        0
-    };
+    let len = usize::try_from(len).map_err(|_| WireError::BadValue { what: "row.length", value: len })?;
+    let mut flags = if tag & tag::ROW_VARWIDTH != 0 { RawTuple::HAS_VARWIDTH } else { 0 };
     let mut bitmap: &[u8] = &[];
     if tag & tag::ROW_NULLS != 0 {
         flags |= RawTuple::HAS_NULLS;
         bitmap = c.bytes(bitmap_len(natts), "row.bitmap")?;
     }
-    Ok(RawTuple {
-        natts,
-        flags,
-        bitmap,
-        data: c.bytes(len, "row.data")?,
-    })
+    Ok(RawTuple { natts, flags, bitmap, data: c.bytes(len, "row.data")? })
 }

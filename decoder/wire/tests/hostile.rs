@@ -35,10 +35,7 @@ fn every_truncation_is_noticed() {
             assert_eq!(error.unwrap_or(read.len()), whole, "cut at {cut}");
             assert_eq!(error.is_some(), !ends.contains(&cut), "cut at {cut}");
             if let Some(Err(e)) = read.last() {
-                assert!(
-                    matches!(e, WireError::Truncated { .. }),
-                    "cut at {cut}: {e}"
-                );
+                assert!(matches!(e, WireError::Truncated { .. }), "cut at {cut}: {e}");
             }
         }
     }
@@ -47,16 +44,9 @@ fn every_truncation_is_noticed() {
 /// Runs for a few seconds; `PGT_FUZZ_SECONDS` and `PGT_FUZZ_SEED` make it longer and reproducible.
 #[test]
 fn mutations_of_the_corpus() {
-    let env = |name, default| {
-        std::env::var(name)
-            .ok()
-            .and_then(|v| v.parse().ok())
-            .unwrap_or(default)
-    };
+    let env = |name, default| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
     let limit = Duration::from_secs(env("PGT_FUZZ_SECONDS", 3));
-    let since_epoch = std::time::UNIX_EPOCH
-        .elapsed()
-        .map_or(1, |d| d.as_nanos() as u64);
+    let since_epoch = std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_nanos() as u64);
     let seed = env("PGT_FUZZ_SEED", since_epoch);
     println!("PGT_FUZZ_SEED={seed}");
     let mut r = Rng::new(seed);
@@ -101,10 +91,7 @@ fn mutate(r: &mut Rng, input: &mut Vec<u8>, donor: &[u8]) {
 
 fn corpus() -> Vec<Vec<u8>> {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/payload");
-    std::fs::read_dir(dir)
-        .expect(dir)
-        .map(|e| std::fs::read(e.unwrap().path()).unwrap())
-        .collect()
+    std::fs::read_dir(dir).expect(dir).map(|e| std::fs::read(e.unwrap().path()).unwrap()).collect()
 }
 
 #[test]
@@ -121,11 +108,7 @@ fn the_corpus_is_readable() {
 fn write_corpus() {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/payload");
     for seed in 0..16u64 {
-        std::fs::write(
-            format!("{dir}/seed-{seed:02}"),
-            payload(&mut Rng::new(seed), 1 + seed as usize),
-        )
-        .unwrap();
+        std::fs::write(format!("{dir}/seed-{seed:02}"), payload(&mut Rng::new(seed), 1 + seed as usize)).unwrap();
     }
 }
 
@@ -133,10 +116,7 @@ fn write_corpus() {
 fn varints_have_one_form() {
     use pgtrickle_wire::cursor::{Cursor, write_varint};
     let mut r = Rng::new(1);
-    for n in (0..100_000)
-        .map(|_| r.number())
-        .chain([0, 127, 128, u64::MAX])
-    {
+    for n in (0..100_000).map(|_| r.number()).chain([0, 127, 128, u64::MAX]) {
         let mut buf = Vec::new();
         write_varint(&mut buf, n);
         let mut c = Cursor::new(&buf);
@@ -144,30 +124,17 @@ fn varints_have_one_form() {
         assert!(c.is_empty());
     }
     let read = |bytes: &[u8]| Cursor::new(bytes).varint("n");
-    assert_eq!(
-        read(&[0x80, 0]),
-        Err(WireError::BadVarint),
-        "not the shortest"
-    );
-    assert_eq!(
-        read(&[0xff; 10]),
-        Err(WireError::BadVarint),
-        "more than 64 bits"
-    );
+    assert_eq!(read(&[0x80, 0]), Err(WireError::BadVarint), "not the shortest");
+    assert_eq!(read(&[0xff; 10]), Err(WireError::BadVarint), "more than 64 bits");
     assert_eq!(read(&[0xff; 11]), Err(WireError::BadVarint));
     assert_eq!(read(&[0xff; 9]), Err(WireError::Truncated { what: "n" }));
-    assert_eq!(
-        read(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
-        Ok(u64::MAX)
-    );
+    assert_eq!(read(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]), Ok(u64::MAX));
 }
 
 #[test]
 fn acknowledgements_in_any_pieces() {
     let mut r = Rng::new(7);
-    let stream: Vec<u8> = (1..=50u64)
-        .flat_map(pgtrickle_wire::ack::write_ack)
-        .collect();
+    let stream: Vec<u8> = (1..=50u64).flat_map(pgtrickle_wire::ack::write_ack).collect();
     let (mut reader, mut rest, mut newest) = (AckReader::default(), &stream[..], 0);
     while !rest.is_empty() {
         let (head, tail) = rest.split_at(1 + r.below(rest.len().min(21)));

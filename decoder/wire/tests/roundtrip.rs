@@ -10,11 +10,7 @@ fn any_sequence_of_messages() {
     for seed in 0..300 {
         println!("seed {seed}");
         let mut r = Rng::new(seed);
-        let limit = if r.chance(2) {
-            FRAME_LIMIT
-        } else {
-            r.below(500)
-        };
+        let limit = if r.chance(2) { FRAME_LIMIT } else { r.below(500) };
         let mut writer = FrameWriter::with_limit(limit);
         let mut written = Vec::new();
         let mut sent = Vec::new();
@@ -39,17 +35,10 @@ fn any_sequence_of_messages() {
         for payload in payloads(&sent) {
             let mut messages = 0;
             for message in MessageReader::new(&payload) {
-                check(
-                    expected.next().expect("no more than was written"),
-                    &message.expect("readable"),
-                );
+                check(expected.next().expect("no more than was written"), &message.expect("readable"));
                 messages += 1;
             }
-            assert!(
-                messages == 1 || payload.len() <= limit,
-                "{messages} messages in {}",
-                payload.len()
-            );
+            assert!(messages == 1 || payload.len() <= limit, "{messages} messages in {}", payload.len());
             assert_eq!(read_anything(&payload), messages);
         }
         assert!(expected.next().is_none(), "all that was written");
@@ -64,14 +53,7 @@ fn count_and_checksum_span_frames() {
         let mut writer = FrameWriter::with_limit(r.below(300));
         let (mut sent, mut rows) = (Vec::new(), 0);
         write(&mut writer, &Owned::Progress(1));
-        write(
-            &mut writer,
-            &Owned::Begin(pgtrickle_wire::Begin {
-                xid: 1,
-                commit_lsn: 2,
-                commit_time: 3,
-            }),
-        );
+        write(&mut writer, &Owned::Begin(pgtrickle_wire::Begin { xid: 1, commit_lsn: 2, commit_time: 3 }));
         for _ in 0..r.below(200) {
             let message = any_message(&mut r);
             if matches!(message, Owned::Begin(_) | Owned::Commit(_)) {
@@ -98,19 +80,13 @@ fn count_and_checksum_span_frames() {
             match reader.next().expect("a Commit").expect("readable") {
                 Message::Begin(_) => from = start,
                 Message::Commit(commit) => {
-                    assert_eq!(
-                        crc32c::crc32c(&all[from..reader.offset() - 4]),
-                        commit.crc32c
-                    );
+                    assert_eq!(crc32c::crc32c(&all[from..reader.offset() - 4]), commit.crc32c);
                     break commit;
                 }
                 _ => {}
             }
         };
-        assert_eq!(
-            (commit.records, commit.commit_lsn, commit.end_lsn),
-            (rows, 2, 9)
-        );
+        assert_eq!((commit.records, commit.commit_lsn, commit.end_lsn), (rows, 2, 9));
     }
 }
 
@@ -119,18 +95,12 @@ fn an_update_stays_in_one_frame_and_memory_is_given_back() {
     use pgtrickle_wire::RawTuple;
     let mut writer = FrameWriter::new();
     let wide = vec![7; 3 << 20];
-    let (old, new) = (
-        RawTuple::new(1, true, None, &wide),
-        RawTuple::new(1, true, Some(&[1]), &wide[1..]),
-    );
+    let (old, new) = (RawTuple::new(1, true, None, &wide), RawTuple::new(1, true, Some(&[1]), &wide[1..]));
     writer.progress(&pgtrickle_wire::Progress { lsn: 1 });
     assert!(!writer.is_full() && !writer.is_empty() && writer.next_frame().is_none());
     writer.update_raw(4, &old, &new);
     assert!(writer.is_full());
-    let first = writer
-        .next_frame()
-        .expect("closed before the large record")
-        .len();
+    let first = writer.next_frame().expect("closed before the large record").len();
     assert_eq!(first, FRAME_HEADER + 9);
     writer.advance(first);
     writer.finish();
@@ -149,9 +119,7 @@ fn rows_written_in_place_equal_rows_copied() {
     let (mut a, mut b) = (FrameWriter::new(), FrameWriter::new());
     let tuple = RawTuple::new(9, true, Some(&[0xff, 0, 3]), &data);
     a.row_raw(RowKind::Delete, false, 300, &tuple);
-    b.row_raw_with(RowKind::Delete, false, 300, &tuple, data.len(), |space| {
-        space.copy_from_slice(&data)
-    });
+    b.row_raw_with(RowKind::Delete, false, 300, &tuple, data.len(), |space| space.copy_from_slice(&data));
     a.finish();
     b.finish();
     assert_eq!(a.pending(), b.pending());
@@ -166,14 +134,8 @@ fn frames_from_pg_recvlogical_end_in_newlines() {
     let stream = [&frame[..], b"\n", &frame[..], b"\n"].concat();
     let reader = FrameReader::recvlogical();
     let mut from = &stream[..];
-    assert_eq!(
-        reader.next(&mut from).unwrap().unwrap()[..],
-        frame[FRAME_HEADER..]
-    );
-    assert_eq!(
-        reader.next(&mut from).unwrap().unwrap()[..],
-        frame[FRAME_HEADER..]
-    );
+    assert_eq!(reader.next(&mut from).unwrap().unwrap()[..], frame[FRAME_HEADER..]);
+    assert_eq!(reader.next(&mut from).unwrap().unwrap()[..], frame[FRAME_HEADER..]);
     assert!(reader.next(&mut from).unwrap().is_none());
     // Without the newline, or cut, it is an error and not an end.
     assert!(reader.next(&mut &[&frame[..], b"x"].concat()[..]).is_err());

@@ -34,36 +34,16 @@ pub fn snapshot() -> Snapshot {
             bytes_total: 77,
             transactions_total: 5,
         },
-        slot: Some(Slot {
-            name: format!("pg_trickle_{oid}"),
-            retained_wal_bytes: 3 << 19,
-            active: true,
-        }),
+        slot: Some(Slot { name: format!("pg_trickle_{oid}"), retained_wal_bytes: 3 << 19, active: true }),
         frontier_holdback_seconds: 0.25,
-        buffers: vec![Buffer {
-            source: "public.orders".into(),
-            pending_rows: 8,
-            bytes: 8192,
-        }],
+        buffers: vec![Buffer { source: "public.orders".into(), pending_rows: 8, bytes: 8192 }],
         stream_tables: vec![stream_table.clone()],
     };
     Snapshot {
         version: "0.59.0",
         databases: vec![database(16384, "shop"), database(16385, "bank")],
-        cdc_lag: Lag::of_seconds(
-            &mut (1..=200)
-                .rev()
-                .map(|ms| f64::from(ms) / 1000.0)
-                .collect::<Vec<_>>(),
-        ),
-        template_cache: TemplateCache {
-            hits: 100,
-            misses: 4,
-            evictions: 1,
-        },
-        pool: Some(Pool {
-            queue_depth: 1,
-            idle_ms_total: 5000,
-        }),
+        cdc_lag: Lag::of_seconds(&mut (1..=200).rev().map(|ms| f64::from(ms) / 1000.0).collect::<Vec<_>>()),
+        template_cache: TemplateCache { hits: 100, misses: 4, evictions: 1 },
+        pool: Some(Pool { queue_depth: 1, idle_ms_total: 5000 }),
     }
 }
