@@ -14,8 +14,11 @@ pub struct Writer {
     number: usize,
     options: Options,
     settings: &'static str,
-    script: fn(&mut Context) -> Vec<String>,
+    script: Script,
 }
+
+/// The statements of the next transaction.
+type Script = fn(&mut Context) -> Vec<String>;
 
 /// What a script may use.
 struct Context {
@@ -27,7 +30,7 @@ struct Context {
 }
 
 pub fn all(options: Options) -> Vec<Writer> {
-    let manners: [(&'static str, fn(&mut Context) -> Vec<String>); 8] = [
+    let manners: [(&'static str, Script); 8] = [
         ("", short),
         ("", long),
         ("", savepoints),

@@ -5,11 +5,10 @@ use std::time::Duration;
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::{Failure, Outcome, wait};
 
-use crate::{arrange, assert_error, assert_text};
+use crate::{Test, arrange, assert_text};
 
-pub const TESTS: &[(&str, fn(&Server) -> Outcome)] = &[
+pub const TESTS: &[Test] = &[
     ("replica_identity_is_put_back", replica_identity),
-    ("replica_identity_is_refused", replica_identity_refused),
     ("fill_does_not_block_writers", fill_does_not_block),
     ("buffers_stay_small", buffers_stay_small),
     ("idle_slot_advances", idle_slot_advances),
@@ -28,18 +27,6 @@ fn replica_identity(server: &Server) -> Outcome {
     assert_text(&mut session, IDENTITY, "f")?;
     session.each("SELECT pgtrickle.drop_stream_table('two')")?;
     wait::until("it is put back", wait::PATIENCE, || Ok(session.text(IDENTITY)? == "d"))
-}
-
-fn replica_identity_refused(server: &Server) -> Outcome {
-    let mut session = arrange(
-        server,
-        "unmanaged",
-        "CREATE TABLE t (id int PRIMARY KEY); SET pg_trickle.manage_replica_identity = off",
-    )?;
-    let create = "SELECT pgtrickle.create_stream_table('st', 'SELECT id FROM t', schedule => '1h')";
-    assert_error(&mut session, create, "55000", &["REPLICA IDENTITY", "hint"])?;
-    session.each("ALTER TABLE t REPLICA IDENTITY FULL")?;
-    session.each(create)
 }
 
 /// A transaction that was writing before the creation and ends after it belongs to the contents.

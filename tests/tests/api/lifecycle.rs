@@ -3,9 +3,9 @@
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::{Outcome, wait};
 
-use crate::{arrange, assert_error, assert_text};
+use crate::{Test, arrange, assert_error, assert_text};
 
-pub const TESTS: &[(&str, fn(&Server) -> Outcome)] = &[
+pub const TESTS: &[Test] = &[
     ("create_variants", create_variants),
     ("create_refuses", create_refuses),
     ("initialize_later", initialize_later),

@@ -3,9 +3,9 @@
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::{Failure, Outcome};
 
-use crate::{arrange, assert_error, assert_text};
+use crate::{Test, arrange, assert_error, assert_text};
 
-pub const TESTS: &[(&str, fn(&Server) -> Outcome)] = &[
+pub const TESTS: &[Test] = &[
     ("look", look),
     ("explain", explain),
     ("ownership", ownership),

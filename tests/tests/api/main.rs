@@ -5,6 +5,7 @@ mod lifecycle;
 mod look;
 mod server;
 
+use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::suite::{self, Shared};
 use pgtrickle_tests::{Failure, Outcome};
@@ -23,8 +24,11 @@ fn main() {
     })
 }
 
+/// A test and its name.
+type Test = (&'static str, fn(&Server) -> Outcome);
+
 /// A schema of its own for a test, and a session in it.
-fn arrange(server: &pgtrickle_tests::server::Server, schema: &str, tables: &str) -> Outcome<Session> {
+fn arrange(server: &Server, schema: &str, tables: &str) -> Outcome<Session> {
     let mut session = server.session()?;
     session.each(&format!(
         "CREATE SCHEMA {schema}; SET search_path = {schema}; SET statement_timeout = '90s'; {tables}"

@@ -20,6 +20,7 @@ pub fn trials(version: PgVersion) -> Vec<Trial> {
         trial("wal_level_too_low", wal_level),
         trial("not_preloaded", not_preloaded),
         trial("plugin_not_allowed", plugin_not_allowed),
+        trial("replica_identity_is_refused", replica_identity_refused),
         trial("no_free_slot", no_free_slot),
         trial("no_free_worker", no_free_worker),
         trial("metrics", metrics_are_served),
@@ -75,6 +76,15 @@ fn plugin_not_allowed(version: PgVersion) -> Outcome {
     session.each("SELECT pgtrickle.refresh_stream_table('st')")?;
     assert_text(&mut session, "SELECT a FROM st", "1")?;
     assert_unwell(&mut session, "output_plugin_libraries", "add pg_trickle to output_plugin_libraries")
+}
+
+fn replica_identity_refused(version: PgVersion) -> Outcome {
+    let server = Server::start(version, &[("pg_trickle.manage_replica_identity", "off")])?;
+    let mut session = server.session()?;
+    session.each("CREATE TABLE t (a int PRIMARY KEY)")?;
+    assert_error(&mut session, CREATE, "55000", &["REPLICA IDENTITY", "hint"])?;
+    session.each("ALTER TABLE t REPLICA IDENTITY FULL")?;
+    session.each(CREATE)
 }
 
 fn no_free_slot(version: PgVersion) -> Outcome {
