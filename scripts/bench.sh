@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The measurements of tests/bench/RESULTS.md.   BENCH_QUICK=1: a tenth of the rows, printed only.   scripts/bench.sh capture
+# The measurements of tests/bench/RESULTS.md.   BENCH_QUICK=1: a fifth of the rows.   scripts/bench.sh capture (printed only)
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)

@@ -89,6 +89,8 @@ fn show(server: &Server, metrics_port: u16, seconds: u64) -> Outcome {
         table(name).create(&mut session, query, AT_ONCE)?;
         println!("  {name:<15} {what} ({} ms to create)", started.elapsed().as_millis());
     }
+    // Capture has the WAL of all that was loaded to read first; the watch begins when it has.
+    STREAMS.iter().try_for_each(|(name, ..)| table(name).refresh(&mut session))?;
     println!("\nload: pgbench TPC-B with 4 clients, {SHOPPERS} writers in the shop, {seconds} seconds\n");
     under_load(server, metrics_port, seconds)?;
     audit(&mut session)
