@@ -8,7 +8,7 @@ use pgtrickle_tests::fault::{DECODER, worker_pid};
 use pgtrickle_tests::server::{Server, send_signal};
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::stream::{BY_HAND, StreamTable};
-use pgtrickle_tests::{Outcome, install, wait};
+use pgtrickle_tests::{Failure, Outcome, install, wait};
 
 use crate::report::{Figure, Goal, Report, median, rate};
 use crate::{Effort, SETTINGS};
@@ -199,13 +199,17 @@ impl Subscription {
     fn start(effort: &Effort) -> Outcome<Subscription> {
         let mut settings = SETTINGS.to_vec();
         settings.push(("shared_preload_libraries", "''"));
+        // The walsender is stopped while the load is written, as our decoder is.
+        settings.extend([("wal_sender_timeout", "0"), ("wal_receiver_timeout", "0")]);
         let publisher = Server::start_bare(effort.version, &settings)?;
         let subscriber = Server::start_bare(effort.version, &settings)?;
         let mut there = publisher.session()?;
         there.run(TABLE)?;
-        there.run("ALTER TABLE t REPLICA IDENTITY FULL; CREATE PUBLICATION p FOR TABLE t")?;
+        there.run("CREATE TABLE mark (n int)")?;
+        there.run("ALTER TABLE t REPLICA IDENTITY FULL; CREATE PUBLICATION p FOR TABLE t, mark")?;
         let mut here = subscriber.session()?;
         here.run(TABLE)?;
+        here.run("CREATE TABLE mark (n int)")?;
         here.run(&format!(
             "CREATE SUBSCRIPTION s CONNECTION 'host={} port={} user=postgres dbname=postgres' PUBLICATION p WITH (binary = true)",
             publisher.dir().display(),
@@ -223,24 +227,27 @@ impl Subscription {
         }
         there.run(&(flood.before)(rows))?;
         there.each("VACUUM t; CHECKPOINT")?;
-        self.caught_up(&mut there)?;
-        here.each("CHECKPOINT; ANALYZE t; ALTER SUBSCRIPTION s DISABLE")?;
-        let idle = "SELECT count(*) = 0 FROM pg_replication_slots WHERE active";
-        wait::until("the subscription stops", wait::PATIENCE, || there.holds(idle))?;
-        there.run(&(flood.sql)(rows))?;
+        self.catch_up(&mut there, &mut here)?;
+        here.each("CHECKPOINT; ANALYZE t")?;
+        let sender = "SELECT pid FROM pg_stat_replication WHERE state = 'streaming'";
+        let sender: u32 = there.text(sender)?.parse().map_err(|e| Failure::new(format!("no walsender: {e}")))?;
+        send_signal(sender, "STOP")?;
+        let written = there.run(&(flood.sql)(rows));
         let started = Instant::now();
-        here.run("ALTER SUBSCRIPTION s ENABLE")?;
-        self.caught_up(&mut there)?;
+        send_signal(sender, "CONT")?;
+        written?;
+        self.catch_up(&mut there, &mut here)?;
         let taken = started.elapsed();
         there.run("TRUNCATE t")?;
-        self.caught_up(&mut there)?;
+        self.catch_up(&mut there, &mut here)?;
         Ok(taken)
     }
 
-    fn caught_up(&self, there: &mut Session) -> Outcome {
-        let end = there.text("SELECT pg_current_wal_insert_lsn()")?;
-        let arrived = format!("SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots WHERE slot_name = 's'");
-        wait::until("the subscriber has it", PATIENCE, || there.holds(&arrived))
+    /// Waits until a mark that is written now can be seen at the subscriber, and with it everything before.
+    fn catch_up(&self, there: &mut Session, here: &mut Session) -> Outcome {
+        let mark = there.text("INSERT INTO mark SELECT count(*) FROM mark RETURNING n")?;
+        let arrived = format!("SELECT count(*) > 0 FROM mark WHERE n = {mark}");
+        wait::until("the subscriber has it", PATIENCE, || here.holds(&arrived))
     }
 }
 
