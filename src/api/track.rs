@@ -174,7 +174,14 @@ fn release_sources() {
     let _owner = catalog::as_owner();
     let tracked: Vec<(pg_sys::Oid, String)> = Spi::connect(|client| {
         client
-            .select("SELECT source_relid, replica_identity::text FROM pgtrickle.pgt_change_tracking", None, &[])
+            // In a restored copy of a database the OIDs are those of other tables.
+            .select(
+                "SELECT t.source_relid, t.replica_identity::text
+                   FROM pgtrickle.pgt_change_tracking t JOIN pg_catalog.pg_database d ON t.slot_name = 'pg_trickle_' || d.oid
+                  WHERE d.datname = current_database()",
+                None,
+                &[],
+            )
             .unwrap_or_report()
             .filter_map(|row| Some((row.get(1).unwrap_or_report()?, row.get(2).unwrap_or_report()?)))
             .collect()
