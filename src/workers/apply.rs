@@ -21,8 +21,8 @@ use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::time::Duration;
 
-/// How soon an acknowledgement is tried again that the socket did not take.
-const ACK_RETRY: Duration = Duration::from_millis(50);
+/// How soon an acknowledgement is tried again that the socket did not take, or whose commit was not on disk.
+const ACK_RETRY: Duration = Duration::from_millis(100);
 
 thread_local! {
     /// The receiving side, where the exit hook finds it.
@@ -63,7 +63,8 @@ fn with_queue<T>(work: impl FnOnce(&mut Queue) -> T) -> T {
 }
 
 fn work(dboid: u32, db: &'static DbShared) {
-    worker::set_config(c"synchronous_commit", c"local");
+    // See `Flushing`: nobody waits for these commits to be on disk but the slot.
+    worker::set_config(c"synchronous_commit", c"off");
     let name = CString::new(slot_name(dboid)).expect("digits and letters");
     take_origin(&name);
     let wake = WakeUp::new().unwrap_or_else(|e| error!("could not make an eventfd: {e}"));
@@ -77,7 +78,8 @@ fn work(dboid: u32, db: &'static DbShared) {
         worker::attend();
         apply.take_events();
         worker::report_statistics();
-        let retry = apply.peer.as_ref().is_some_and(Peer::has_unsent).then_some(ACK_RETRY);
+        let unsent = apply.peer.as_ref().is_some_and(Peer::has_unsent);
+        let retry = (unsent || apply.applier.is_flushing()).then_some(ACK_RETRY);
         set.wait(Interest::Read, retry);
     }
 }

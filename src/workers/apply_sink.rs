@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 use pgtrickle_apply::{At, Sink, StreamError};
 use pgtrickle_pg::batch::Transaction;
 use pgtrickle_pg::heap::{Prefix, RawRow};
-use pgtrickle_pg::{class, depend, origin, worker};
+use pgtrickle_pg::{class, decoding, depend, origin, wal, worker};
 use pgtrickle_wire::{
     Begin, Body, Commit, Degraded, LogicalMessage, Progress, RawTuple, Reinit, Relation, Row, RowKind, Truncate,
 };
@@ -24,6 +24,9 @@ const IDLE_BYTES: u64 = 16 << 20;
 /// ...or this far, once in a while. Making it durable writes WAL, so an idle server must not need it.
 const IDLE_BYTES_SLOW: u64 = 64 << 10;
 const IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// Crossings of the threshold for pending records that follow each other faster are one.
+const CALM: Duration = Duration::from_secs(10);
 
 const DEGRADE: &str =
     "UPDATE pgtrickle.pgt_change_tracking SET state = 'DEGRADED', detail = $2 WHERE source_relid = $1";
@@ -42,16 +45,47 @@ pub struct Applier {
     reached: Option<(u64, i64)>,
     /// What the open source transaction's rows begin with.
     prefix: Prefix,
-    /// Progress of the origin: what is durable.
+    /// Progress of the origin: what is committed, though perhaps not yet flushed.
     progress: u64,
     progress_at: Instant,
-    /// Not yet passed on.
+    /// Rows whose commit has not been passed on.
     settled_rows: u64,
-    durable: Option<u64>,
+    flushing: Flushing,
     /// Payloads that wait for a transaction.
     alerts: Vec<String>,
-    /// Pending records are above the threshold, and that was told.
-    too_many_pending: bool,
+    /// That too many records are pending has been told, and since when they have been far fewer.
+    told_pending: bool,
+    calm_since: Option<Instant>,
+}
+
+/// Commits on their way to disk: the position where each commit's own WAL ends, and the position that it makes durable.
+///
+/// The WAL writer flushes them; waiting would only compete with the writers for the disk. What is seen before it is
+/// flushed does no harm: a refresh that builds on it commits behind it in the same WAL, so a crash takes both or none.
+#[derive(Debug, Default)]
+struct Flushing {
+    first: Option<(u64, u64)>,
+    last: Option<(u64, u64)>,
+}
+
+impl Flushing {
+    fn add(&mut self, commit_end: u64, lsn: u64) {
+        let commit = Some((commit_end, lsn));
+        if self.first.is_none() {
+            self.first = commit;
+        } else {
+            self.last = commit;
+        }
+    }
+
+    fn take_durable(&mut self, flushed: u64) -> Option<u64> {
+        let mut durable = None;
+        while let Some((_, lsn)) = self.first.filter(|(commit_end, _)| *commit_end <= flushed) {
+            durable = Some(lsn);
+            self.first = self.last.take();
+        }
+        durable
+    }
 }
 
 impl Applier {
@@ -71,13 +105,14 @@ impl Applier {
             progress,
             progress_at: Instant::now(),
             settled_rows: 0,
-            durable: None,
+            flushing: Flushing::default(),
             alerts: Vec::new(),
-            too_many_pending: false,
+            told_pending: false,
+            calm_since: None,
         }
     }
 
-    /// All that committed before this is durably in the buffers.
+    /// All that committed before this is in the buffers.
     pub fn progress(&self) -> u64 {
         self.progress
     }
@@ -89,7 +124,12 @@ impl Applier {
 
     /// A position that has become durable since this was last asked.
     pub fn take_durable(&mut self) -> Option<u64> {
-        self.durable.take()
+        self.flushing.take_durable(decoding::flushed().lsn)
+    }
+
+    /// Whether a committed position is not durable yet.
+    pub fn is_flushing(&self) -> bool {
+        self.flushing.first.is_some()
     }
 
     /// Forgets what is not committed.
@@ -114,17 +154,17 @@ impl Applier {
         transaction.commit();
         self.settled_rows += std::mem::take(&mut self.rows);
         if let Some((end_lsn, commit_time)) = self.reached.take() {
-            self.is_durable(end_lsn);
+            self.note_progress(end_lsn);
             self.db.advance_applied(end_lsn);
             self.written.drain(..).for_each(|relid| self.db.note_source_change(relid));
             self.db.note_commit(end_lsn, commit_time);
         }
     }
 
-    fn is_durable(&mut self, lsn: u64) {
+    fn note_progress(&mut self, lsn: u64) {
         self.progress = lsn;
         self.progress_at = Instant::now();
-        self.durable = Some(lsn);
+        self.flushing.add(wal::last_commit_end(), lsn);
     }
 
     fn transaction(&mut self) -> &Transaction {
@@ -141,21 +181,25 @@ impl Applier {
             transaction.assign_xid();
             origin::advance(lsn, worker::now_us());
             transaction.commit();
-            self.is_durable(lsn);
+            self.note_progress(lsn);
         }
     }
 
-    /// Warns when too many records wait, once until they have become far fewer.
+    /// Warns when too many records wait, and again only after it has been calm for a while: a busy queue rises and falls
+    /// many times a second.
     pub fn watch_pending(&mut self) {
         let threshold = settings::PENDING_RECORDS_ALERT_THRESHOLD.get() as u64;
         let pending = self.db.pending_records.load(Relaxed);
-        if !self.too_many_pending && pending > threshold {
-            self.too_many_pending = true;
-            pgrx::warning!("pg_trickle: {pending} captured records wait to be applied (threshold {threshold})");
-            let event = "pending_records_warning";
-            self.tell(format!(r#"{{"event":"{event}","pending_records":{pending},"threshold":{threshold}}}"#));
-        } else if self.too_many_pending && pending <= threshold / 2 {
-            self.too_many_pending = false;
+        if pending <= threshold / 2 {
+            self.calm_since.get_or_insert_with(Instant::now);
+        } else if pending > threshold {
+            let calm = self.calm_since.take();
+            if !self.told_pending || calm.is_some_and(|since| since.elapsed() >= CALM) {
+                self.told_pending = true;
+                pgrx::warning!("pg_trickle: {pending} captured records wait to be applied (threshold {threshold})");
+                let event = "pending_records_warning";
+                self.tell(format!(r#"{{"event":"{event}","pending_records":{pending},"threshold":{threshold}}}"#));
+            }
         }
     }
 
@@ -258,5 +302,24 @@ impl Sink for Applier {
     fn progress(&mut self, progress: &Progress) -> Result<(), StreamError> {
         self.passed(progress.lsn);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Flushing;
+
+    #[test]
+    fn positions_become_durable_in_order_and_the_newest_counts() {
+        let mut flushing = Flushing::default();
+        assert_eq!(flushing.take_durable(100), None);
+        flushing.add(10, 1);
+        flushing.add(20, 2);
+        flushing.add(30, 3);
+        assert_eq!(flushing.take_durable(9), None);
+        assert_eq!(flushing.take_durable(25), Some(1));
+        assert_eq!(flushing.take_durable(25), None);
+        assert_eq!(flushing.take_durable(30), Some(3));
+        assert_eq!(flushing.take_durable(99), None);
     }
 }
