@@ -50,8 +50,6 @@ shared_struct! {
         pub transactions_total: AtomicU64,
         /// See [`CaptureState`].
         pub capture_state: AtomicU32,
-        /// Counts commits that wrote change rows; the scheduler compares it to see whether there is anything to do.
-        pub change_count: AtomicU64,
         /// Sources at whose changes decoding failed, 0 where none is, and how often in a row.
         pub failing_relids: [AtomicU32; FAILING_SOURCES],
         pub failing_counts: [AtomicU32; FAILING_SOURCES],
@@ -136,8 +134,6 @@ shared_struct! {
         pub launcher_latch: LatchSlot,
         /// Set when a database may have gained or lost the extension.
         pub databases_dirty: AtomicBool,
-        pub parallel_queue_depth: AtomicU64,
-        pub worker_idle_ms_total: AtomicU64,
         pub track_requests: [TrackRequest; 16],
         pub databases: [DbShared; MAX_DATABASES],
         pub stream_tables: [StreamTableShared; MAX_STREAM_TABLES],
@@ -263,7 +259,6 @@ impl DbShared {
         let at = self.commit_next.fetch_add(1, Ordering::AcqRel) as usize % COMMIT_TIMES;
         self.commit_time[at].store(commit_time, Ordering::Relaxed);
         self.commit_lsn[at].store(end_lsn, Ordering::Release);
-        self.change_count.fetch_add(1, Ordering::AcqRel);
         if self.immediate_tables.load(Ordering::Relaxed) > 0 {
             self.scheduler_latch.wake();
         }

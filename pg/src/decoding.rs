@@ -7,37 +7,8 @@ use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
 
-/// Writes a non-transactional logical message and returns the LSN just after it. It is not flushed.
-pub fn emit_message(prefix: &CStr, content: &[u8]) -> u64 {
-    log_message(prefix, content, false)
-}
-
-/// Writes a logical message that is decoded as part of the current transaction, if that commits.
-pub fn emit_transactional_message(prefix: &CStr, content: &[u8]) -> u64 {
-    log_message(prefix, content, true)
-}
-
-/// Prefix of the logical messages that are ours.
-const PREFIX: &CStr = c"pg_trickle";
 /// How a message begins that says that a relation changed in a way that rows do not tell.
 pub const REINIT: &str = "reinit ";
-
-/// Tells capture that a source is to be read afresh once the current transaction is visible: a partition was attached,
-/// detached or dropped, a rewrite changed values. Ends up as a row of weight 0 in the source's change buffer.
-pub fn emit_reinit(relid: u32, reason: &str) {
-    emit_transactional_message(PREFIX, format!("{REINIT}{relid} {reason}").as_bytes());
-}
-
-fn log_message(prefix: &CStr, content: &[u8], transactional: bool) -> u64 {
-    let (prefix, len) = (prefix.as_ptr(), content.len());
-    // SAFETY: both buffers outlive the call, which copies them into the WAL; an error becomes a panic.
-    unsafe {
-        #[cfg(any(feature = "pg15", feature = "pg16"))]
-        return bindings::LogLogicalMessage(prefix, content.as_ptr().cast(), len, transactional);
-        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-        return bindings::LogLogicalMessage(prefix, content.as_ptr().cast(), len, transactional, false);
-    }
-}
 
 /// A decoding context, as the plugin's callbacks get it.
 #[derive(Clone, Copy)]

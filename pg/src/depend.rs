@@ -8,15 +8,7 @@ fn relation(relid: u32) -> pg_sys::ObjectAddress {
 
 /// `dependent` cannot outlive `on`: dropping `on` needs CASCADE and drops it, too.
 pub fn needs(dependent: u32, on: u32) {
-    record(dependent, on, pg_sys::DependencyType::DEPENDENCY_NORMAL);
-}
-
-/// `part` goes silently with `whole`.
-pub fn goes_with(part: u32, whole: u32) {
-    record(part, whole, pg_sys::DependencyType::DEPENDENCY_AUTO);
-}
-
-fn record(dependent: u32, on: u32, kind: pg_sys::DependencyType::Type) {
+    let kind = pg_sys::DependencyType::DEPENDENCY_NORMAL;
     // SAFETY: both addresses are copied into the catalog row.
     unsafe { pg_sys::recordDependencyOn(&relation(dependent), &relation(on), kind) }
 }

@@ -98,6 +98,14 @@ fn read_slot(db: &DbShared) {
           WHERE slot_name = 'pg_trickle_' || $1::text",
         &[i64::from(db.dboid.load(Ordering::Relaxed)).into()],
     );
+    // Only what writes holds a frontier back: the changes of a transaction that is still open.
+    let holdback = catalog::scalar::<f64>(
+        "SELECT max(extract(epoch FROM pg_catalog.clock_timestamp() - xact_start))::float8
+           FROM pg_catalog.pg_stat_activity
+          WHERE datname = current_database() AND backend_xid IS NOT NULL AND backend_type = 'client backend'",
+        &[],
+    );
+    db.holdback_us.store((holdback.unwrap_or(0.0).max(0.0) * 1e6) as u64, Ordering::Relaxed);
     db.slot_active.store(retained.is_some_and(|r| r >= 0), Ordering::Relaxed);
     db.slot_retained_bytes.store(retained.unwrap_or(0).unsigned_abs(), Ordering::Relaxed);
 }
