@@ -56,6 +56,8 @@ if [ -n "${SUITES:-}" ]; then
     read -ra suites <<<"$SUITES"
 else
     run crates cargo test --quiet "${crates[@]/#/--package=}"
+    run extension cargo test --quiet --lib --package pg_trickle --package pgtrickle-decoder --package pgtrickle-pg \
+        --no-default-features --features pg15
     run tools cargo test --quiet --package pgtrickle-tests --lib
 fi
 for suite in "${suites[@]}"; do

@@ -28,13 +28,16 @@ BEGIN
        JOIN pg_class k ON k.oid = c.objid
       WHERE c.classid = 'pg_class'::regclass AND c.command_tag = 'ALTER TABLE' AND k.relkind = 'p';
     FOR leaf IN
+        -- pg_partition_tree locks the tree, so it must be asked of the tables of this command alone.
+        WITH commanded AS MATERIALIZED (
+            SELECT k.oid
+              FROM pg_event_trigger_ddl_commands() c JOIN pg_class k ON k.oid = c.objid
+             WHERE c.classid = 'pg_class'::regclass AND (k.relkind = 'p' OR k.relispartition))
         SELECT DISTINCT l.relid
-          FROM pg_event_trigger_ddl_commands() c
-          JOIN pg_class k ON k.oid = c.objid
-         CROSS JOIN LATERAL pg_partition_tree(k.oid) l
+          FROM commanded
+         CROSS JOIN LATERAL pg_partition_tree(commanded.oid) l
           JOIN pg_class p ON p.oid = l.relid
-         WHERE c.classid = 'pg_class'::regclass AND (k.relkind = 'p' OR k.relispartition)
-           AND p.relkind = 'r' AND p.relreplident <> 'f'
+         WHERE p.relkind = 'r' AND p.relreplident <> 'f'
            AND EXISTS (SELECT FROM pg_partition_ancestors(l.relid) a
                          JOIN pgtrickle.pgt_change_tracking t ON t.source_relid = a.relid AND t.state <> 'DEGRADED')
            AND coalesce(current_setting('pg_trickle.manage_replica_identity', true), 'on')::boolean
