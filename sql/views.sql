@@ -99,14 +99,14 @@ CREATE FUNCTION pgtrickle._before_drop_extension() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF current_query() ~* 'drop\s+extension[^;]*\mpg_trickle\M' THEN
-        PERFORM pgtrickle._release_sources();
+        PERFORM pgtrickle._release_tables();
     END IF;
 END
 $$;
 CREATE EVENT TRIGGER pg_trickle_before_drop_extension ON ddl_command_start WHEN TAG IN ('DROP EXTENSION')
     EXECUTE FUNCTION pgtrickle._before_drop_extension();
 
-REVOKE EXECUTE ON FUNCTION pgtrickle._before_drop_extension(), pgtrickle._release_sources() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pgtrickle._before_drop_extension(), pgtrickle._release_tables() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION pgtrickle._on_drop(), pgtrickle._forget(bigint), pgtrickle._installed() FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_drop ON sql_drop EXECUTE FUNCTION pgtrickle._on_drop();
 

@@ -283,9 +283,15 @@ pub fn extension_owner() -> u32 {
     class::owner(relid()).unwrap_or_default()
 }
 
-/// A new stream table id.
+/// A new stream table id. Ids that an earlier installation left views of are passed over.
 pub fn next_id() -> i64 {
-    scalar("SELECT nextval(pg_get_serial_sequence('pgtrickle.pgt_stream_tables', 'pgt_id'))", &[]).unwrap_or_default()
+    let next = "SELECT nextval(pg_get_serial_sequence('pgtrickle.pgt_stream_tables', 'pgt_id'))";
+    loop {
+        let id = scalar(next, &[]).unwrap_or_default();
+        if class::named(c"pgtrickle", &format!("def_{id}")).is_none() {
+            return id;
+        }
+    }
 }
 
 /// The hash of a defining query, the same that the catalog's upgrade script computes.

@@ -1,12 +1,15 @@
 //! `drop_stream_table`, and tidying up after any DROP that takes a stream table along.
 
+use super::track;
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result, or_raise};
 use crate::refresh::fill::{ddl, drop_state};
 use crate::refresh::{program, sources};
+use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName};
+use pgtrickle_pg::depend;
 
 /// Drops a stream table. With `cascade`, also what depends on it, other stream tables included.
 #[pg_extern]
@@ -47,4 +50,32 @@ fn forget(pgt_id: i64) {
         ddl(&sql!("DROP TABLE {} CASCADE", buffer));
     }
     catalog::changed();
+}
+
+/// Prepares for the end of the extension: sources get the replica identity back that they had, and stream tables become
+/// ordinary tables, without the views that define them.
+#[pg_extern(name = "_release_tables")]
+fn release_tables() {
+    let _owner = catalog::as_owner();
+    for st in catalog::all() {
+        if let Ok(view) = program::view_oid(st.pgt_id) {
+            depend::release(st.relid, view);
+            ddl(&sql!("DROP VIEW {}", program::definition_view(st.pgt_id)));
+        }
+    }
+    let tracked: Vec<(pg_sys::Oid, String)> = Spi::connect(|client| {
+        client
+            // In a restored copy of a database the OIDs are those of other tables.
+            .select(
+                "SELECT t.source_relid, t.replica_identity::text
+                   FROM pgtrickle.pgt_change_tracking t JOIN pg_catalog.pg_database d ON t.slot_name = 'pg_trickle_' || d.oid
+                  WHERE d.datname = current_database()",
+                None,
+                &[],
+            )
+            .unwrap_or_report()
+            .filter_map(|row| Some((row.get(1).unwrap_or_report()?, row.get(2).unwrap_or_report()?)))
+            .collect()
+    });
+    tracked.iter().for_each(|(relid, identity)| track::put_identity_back(relid.to_u32(), identity));
 }

@@ -154,7 +154,7 @@ pub fn untrack(relid: u32) {
 }
 
 /// Gives a table, and its partitions, the replica identity that it had before it was captured.
-fn put_identity_back(relid: u32, identity: &str) {
+pub fn put_identity_back(relid: u32, identity: &str) {
     let Ok(source) = Source::read(relid) else { return };
     let before = match identity {
         "d" => "DEFAULT",
@@ -166,27 +166,6 @@ fn put_identity_back(relid: u32, identity: &str) {
         ddl(&sql!("ALTER TABLE {} REPLICA IDENTITY {}", table, before));
     }
     depend::invalidate(relid);
-}
-
-/// Puts the replica identity of every captured table back, as the extension is about to be dropped.
-#[pg_extern(name = "_release_sources")]
-fn release_sources() {
-    let _owner = catalog::as_owner();
-    let tracked: Vec<(pg_sys::Oid, String)> = Spi::connect(|client| {
-        client
-            // In a restored copy of a database the OIDs are those of other tables.
-            .select(
-                "SELECT t.source_relid, t.replica_identity::text
-                   FROM pgtrickle.pgt_change_tracking t JOIN pg_catalog.pg_database d ON t.slot_name = 'pg_trickle_' || d.oid
-                  WHERE d.datname = current_database()",
-                None,
-                &[],
-            )
-            .unwrap_or_report()
-            .filter_map(|row| Some((row.get(1).unwrap_or_report()?, row.get(2).unwrap_or_report()?)))
-            .collect()
-    });
-    tracked.iter().for_each(|(relid, identity)| put_identity_back(relid.to_u32(), identity));
 }
 
 impl Source {
