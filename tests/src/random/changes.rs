@@ -7,7 +7,7 @@ use super::{one_in, pick};
 use crate::case::{Statement, Step};
 
 pub fn generate(rng: &mut Rng, tables: &[Table]) -> Vec<Step> {
-    let mut writer = Writer { tables, round: 0, second_is_open: false };
+    let mut writer = Writer { tables, round: 0, moves: 0, second_is_open: false };
     let steps = rng.usize(2..=6);
     (0..steps).map(|_| Step { statements: writer.step(rng), ..Step::default() }).collect()
 }
@@ -16,6 +16,8 @@ struct Writer<'a> {
     tables: &'a [Table],
     /// Grows with every insertion, so that new keys are new.
     round: usize,
+    /// How often keys were moved; each time by another power of two, so that no key can meet one that was moved before.
+    moves: u32,
     /// Whether the second session has an open transaction: then nothing may be done that would wait for it.
     second_is_open: bool,
 }
@@ -77,7 +79,7 @@ impl Writer<'_> {
                 let rows = rng.usize(1..=6);
                 table.insertion(rng, rows, self.round)
             }
-            4..=7 => update(rng, table),
+            4..=7 => self.update(rng, table),
             8..=9 => format!("DELETE FROM {} WHERE {};", table.name, condition(rng, table)),
             10 if table.keyed => upsert(rng, table, self.round),
             11 if !self.second_is_open && one_in(rng, 2) => format!("TRUNCATE {};", table.name),
@@ -88,18 +90,24 @@ impl Writer<'_> {
             ),
         }
     }
+
+    fn update(&mut self, rng: &mut Rng, table: &Table) -> String {
+        let columns: Vec<_> = table.settable().collect();
+        let column = *pick(rng, &columns);
+        let value = literal(rng, column.kind, !column.not_null);
+        let condition = condition(rng, table);
+        if table.keyed && self.moves < MOST_MOVES && one_in(rng, 8) {
+            self.moves += 1;
+            return format!("UPDATE {} SET id = id + {} WHERE {condition};", table.name, FIRST_MOVE << self.moves);
+        }
+        format!("UPDATE {} SET {} = {value} WHERE {condition};", table.name, column.name)
+    }
 }
 
-fn update(rng: &mut Rng, table: &Table) -> String {
-    let columns: Vec<_> = table.settable().collect();
-    let column = *pick(rng, &columns);
-    let value = literal(rng, column.kind, !column.not_null);
-    let condition = condition(rng, table);
-    if table.keyed && one_in(rng, 8) {
-        return format!("UPDATE {} SET id = id + 100000 WHERE {condition};", table.name);
-    }
-    format!("UPDATE {} SET {} = {value} WHERE {condition};", table.name, column.name)
-}
+/// Beyond all keys that are inserted.
+const FIRST_MOVE: u32 = 50_000;
+/// Then keys end below the limit of integer.
+const MOST_MOVES: u32 = 14;
 
 fn upsert(rng: &mut Rng, table: &Table, round: usize) -> String {
     let columns: Vec<_> = table.settable().collect();
