@@ -23,13 +23,11 @@ pub fn dependencies(rel: &Rel, known: &KnownKeys) -> Vec<Dependency> {
             whole_row(key, columns.len())
         }
         Rel::State { stage, cols } => {
-            whole_row(known.stages.get(*stage).map(|key| key.iter().copied().collect()), cols.len())
+            let key = known.stages.get(*stage).and_then(Option::as_ref);
+            whole_row(key.map(|key| key.iter().copied().collect()), cols.len())
         }
         Rel::Filter { input, .. } | Rel::Repeat { input, .. } => dependencies(input, known),
-        Rel::Map { input, exprs } => {
-            let all = dependencies(input, known);
-            all.iter().filter_map(|d| mapped(&d.from, &closure(&d.from, &all), exprs)).collect()
-        }
+        Rel::Map { input, exprs } => among(input, exprs, known),
         Rel::Join { kind: JoinKind::Semi | JoinKind::Anti, left, .. } => dependencies(left, known),
         Rel::Join { kind, left, right, on } => {
             let l = left.arity();
@@ -45,9 +43,19 @@ pub fn dependencies(rel: &Rel, known: &KnownKeys) -> Vec<Dependency> {
             [only] => dependencies(only, known),
             _ => Vec::new(),
         },
-        Rel::Aggregate { keys, aggs, .. } => whole_row(Some((0..keys.len()).collect()), keys.len() + aggs.len()),
+        Rel::Aggregate { input, keys, aggs } => {
+            let mut found = among(input, keys, known);
+            found.extend(whole_row(Some((0..keys.len()).collect()), keys.len() + aggs.len()));
+            found
+        }
         Rel::Values { .. } => Vec::new(),
     }
+}
+
+/// The dependencies among expressions over an input.
+fn among(input: &Rel, exprs: &[Scalar], known: &KnownKeys) -> Vec<Dependency> {
+    let all = dependencies(input, known);
+    all.iter().filter_map(|d| mapped(&d.from, &closure(&d.from, &all), exprs)).collect()
 }
 
 fn whole_row(key: Option<BTreeSet<usize>>, arity: usize) -> Vec<Dependency> {

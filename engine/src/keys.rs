@@ -9,14 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct KnownKeys {
     /// The primary keys of sources, by attribute number.
     pub sources: BTreeMap<SourceId, Vec<i16>>,
-    /// The keys of what stages keep, by column.
-    pub stages: Vec<Vec<usize>>,
-}
-
-/// The columns among the keys of a grouping that are enough to tell its groups apart.
-pub fn group_key(input: &Rel, keys: &[Scalar], known: &KnownKeys) -> Vec<usize> {
-    let keys = Rel::Map { input: Box::new(input.clone()), exprs: keys.to_vec() };
-    reduce((0..keys.arity()).collect(), &keys.cols(), &dependencies(&keys, known))
+    /// The keys of what stages keep, by column, where they have one.
+    pub stages: Vec<Option<Vec<usize>>>,
 }
 
 /// Output columns (from 0) that no two rows share, compared with NULL equal to NULL; as few as is easily seen. No columns
@@ -28,7 +22,7 @@ pub fn key(rel: &Rel, known: &KnownKeys) -> Option<Vec<usize>> {
 fn any_key(rel: &Rel, known: &KnownKeys) -> Option<Vec<usize>> {
     match rel {
         Rel::Scan { source, columns, .. } => known.sources.get(source)?.iter().map(|k| position(columns, k)).collect(),
-        Rel::State { stage, .. } => known.stages.get(*stage).cloned(),
+        Rel::State { stage, .. } => known.stages.get(*stage).cloned().flatten(),
         Rel::Values { rows, .. } => (rows.len() < 2).then(Vec::new),
         Rel::Filter { input, .. } => any_key(input, known),
         Rel::Map { input, exprs } => any_key(input, known)?.iter().map(|k| kept(exprs, *k)).collect(),

@@ -6,10 +6,10 @@
 //! |---|---|
 //! | a query is a [`Rel`](ir::Rel) of about ten operators, columns by position | [`ir`] |
 //! | constructs that are others in disguise: right and full joins, INTERSECT, EXCEPT | [`lower`] |
-//! | the tree is cut at each aggregate; what stands above reads the aggregate's table like a source | [`mod@cut`] |
+//! | the tree is cut at each stateful operator into stages; what stands above reads a stage's table like a source | [`mod@cut`] |
 //! | what changes, as an equation per operator from `Rel` to [`Zset`](zset::Zset) | [`delta`] |
 //! | the algebra of aggregates: which parts are kept, how a change is added, when it cannot be | `plan/parts.rs` |
-//! | a stage's table and steps | `plan/stage/` |
+//! | what a stage of any kind can do, and each kind's table and steps | `plan/stage/` |
 //! | netting the root's change, finding and changing the stream table's rows | `plan/root.rs` |
 //! | by which columns rows are found | [`keys`], [`dependencies`] |
 //! | relations and Z-sets as queries | `plan/render.rs`, `plan/presence.rs` |
@@ -24,7 +24,7 @@
 //! | LEFT JOIN; RIGHT, FULL lowered to it | left join | `delta/left_join.rs` |
 //! | EXISTS, IN, and their negations | semi and anti join | `delta/semi_join.rs`, `delta/presence.rs` |
 //! | UNION ALL; UNION is DISTINCT over it | union | `delta/union_all.rs` |
-//! | GROUP BY, aggregates, DISTINCT | a stage | `plan/parts.rs`, `plan/stage/refresh.rs` |
+//! | GROUP BY, aggregates, DISTINCT | a stage | `plan/parts.rs`, `plan/stage/aggregate/` |
 //! | INTERSECT, EXCEPT, with ALL | counts per row on either side, then a filter or a repeat | `lower.rs`, `delta/repeat.rs` |
 //!
 //! How it is tested: the rules against an evaluator in memory (`tests/rules.rs`), the SQL on a server with random queries

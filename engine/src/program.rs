@@ -3,10 +3,9 @@
 use crate::cut::cut;
 use crate::delta::{Changed, delta};
 use crate::ir::{Col, Rel, SourceId, Ty};
-use crate::keys::{KnownKeys, group_key, key};
+use crate::keys::{KnownKeys, key};
 use crate::plan::Catalog;
 use crate::plan::root::RootPlan;
-use crate::plan::stage::StagePlan;
 use crate::sql::{From, Ident, QualifiedName, Query, Select, Sql};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -157,13 +156,13 @@ impl Program {
         let sources = definition.sources.iter().filter_map(primary_key).collect();
         let mut known = KnownKeys { sources, stages: Vec::new() };
         for stage in &stages.stages {
-            let key = group_key(&stage.input, &stage.keys, &known);
+            let key = key(stage, &known);
             known.stages.push(key);
         }
         let identity = key(&stages.root, &known).map_or(Identity::Bag, |columns| Identity::Key { columns });
         let cols = stages.root.cols();
         Ok(Program {
-            catalog: Catalog::new(&definition.sources, &stages, target.pgt_id),
+            catalog: Catalog::new(&definition.sources, &stages, &known, target.pgt_id),
             root: RootPlan::new(target, &definition.columns, cols, identity),
             query: Origin::Rules(stages.root),
         })
@@ -194,7 +193,7 @@ impl Program {
 
     /// The hidden tables to create.
     pub fn state_tables(&self) -> Vec<StateTable> {
-        self.catalog.stages.iter().map(StagePlan::state_table).collect()
+        self.catalog.stages.iter().map(|stage| stage.state_table()).collect()
     }
 
     /// How rows of the stream table are found again.
@@ -209,7 +208,7 @@ impl Program {
 
     /// The first fill of state tables and stream table, all empty before. Stages no [`Program::root_delta`].
     pub fn fill(&self) -> Vec<Step> {
-        let stages = self.catalog.stages.iter().map(|stage| stage.fill(&self.catalog));
+        let stages = self.catalog.stages.iter().flat_map(|stage| stage.fill(&self.catalog));
         stages.chain([self.root.fill(self.new_rows())]).collect()
     }
 
@@ -221,8 +220,8 @@ impl Program {
         let mut changed = Changed { sources: changed.clone(), stages: BTreeSet::new() };
         let mut steps = Vec::new();
         for (i, stage) in self.catalog.stages.iter().enumerate() {
-            if let Some(change) = delta(&stage.stage.input, &changed) {
-                steps.extend(stage.refresh(&self.catalog, &change));
+            if let Some(change) = stage.refresh(&self.catalog, &changed) {
+                steps.extend(change);
                 changed.stages.insert(i);
             }
         }
@@ -239,7 +238,7 @@ impl Program {
 
     /// The stages, sources first, the stream table last.
     pub fn explain(&self) -> Vec<StageInfo> {
-        let stages = self.catalog.stages.iter().map(StagePlan::explain);
+        let stages = self.catalog.stages.iter().map(|stage| stage.explain());
         let rule = match &self.query {
             Origin::Rules(root) => format!("{}; {}", describe(root), self.root.explain()),
             Origin::View(_) => format!("recomputed and compared; {}", self.root.explain()),
@@ -258,22 +257,14 @@ impl Program {
     }
 }
 
-/// The operators of a relation without aggregates, from the top.
+/// The operators of a relation without stateful ones, from the top.
 fn describe(rel: &Rel) -> String {
     let mut names = Vec::new();
     rel.visit(&mut |rel| {
-        let name = match rel {
-            Rel::Scan { .. } => "scan".to_owned(),
+        names.push(match rel {
             Rel::State { stage, .. } => format!("stage {}", stage + 1),
-            Rel::Values { .. } => "values".to_owned(),
-            Rel::Map { .. } => "map".to_owned(),
-            Rel::Filter { .. } => "filter".to_owned(),
-            Rel::Join { kind, .. } => format!("{} join", kind.name()),
-            Rel::Repeat { .. } => "repeat".to_owned(),
-            Rel::UnionAll { .. } => "union all".to_owned(),
-            Rel::Aggregate { .. } => "aggregate".to_owned(),
-        };
-        names.push(name);
+            _ => rel.name(),
+        });
     });
     names.join(" > ")
 }

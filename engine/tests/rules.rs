@@ -4,20 +4,21 @@
 mod common;
 
 use common::generate::{ALL_JOINS, Grammar, rel};
-use common::oracle::{State, Weighted, add, grouped, plus};
+use common::oracle::{State, Weighted, add, plus};
 use common::random::Random;
 use common::tables::{Contents, TABLES};
 use pgtrickle_engine::cut::{Stages, cut};
 use pgtrickle_engine::delta::{Changed, delta};
 use pgtrickle_engine::ir::{Rel, SourceId};
+use pgtrickle_engine::zset::Zset;
 use std::collections::BTreeSet;
 
 const GRAMMAR: Grammar = Grammar { decimals: false, aggregates: true, joins: ALL_JOINS };
 
-/// What a program keeps between refreshes: the input of each stage stands for its state.
+/// What a program keeps between refreshes: the inputs of each stage stand for its state.
 struct Kept {
     stages: Stages,
-    inputs: Vec<Weighted>,
+    inputs: Vec<Vec<Weighted>>,
     state: State,
     root: Weighted,
 }
@@ -28,9 +29,9 @@ impl Kept {
         let mut state = sources.clone();
         let mut inputs = Vec::new();
         for stage in &stages.stages {
-            let input = state.rel(&stage.input);
-            state.stages.push(grouped(&input, &stage.keys, &stage.aggs));
-            inputs.push(input);
+            let of_stage: Vec<Weighted> = stage.inputs().into_iter().map(|input| state.rel(input)).collect();
+            state.stages.push(state.operator(stage, of_stage.clone()));
+            inputs.push(of_stage);
         }
         let root = state.rel(&stages.root);
         Kept { stages, inputs, state, root }
@@ -45,11 +46,15 @@ impl Kept {
         let sources: BTreeSet<SourceId> = changes.filter(|(_, change)| !change.is_empty()).map(|(id, _)| *id).collect();
         let mut changed = Changed { sources, stages: BTreeSet::new() };
         for (i, stage) in self.stages.stages.iter().enumerate() {
-            let Some(change) = delta(&stage.input, &changed) else {
+            let changes: Vec<Option<Zset>> = stage.inputs().into_iter().map(|input| delta(input, &changed)).collect();
+            if changes.iter().all(Option::is_none) {
                 continue;
-            };
-            self.inputs[i] = plus(&self.inputs[i], &self.state.zset(&change), 1);
-            let new = grouped(&self.inputs[i], &stage.keys, &stage.aggs);
+            }
+            for (input, change) in self.inputs[i].iter_mut().zip(changes) {
+                let change = change.map_or(Weighted::new(), |change| self.state.zset(&change));
+                *input = plus(input, &change, 1);
+            }
+            let new = self.state.operator(stage, self.inputs[i].clone());
             self.state.stage_changes[i] = plus(&new, &self.state.stages[i], -1);
             self.state.stages[i] = new;
             changed.stages.insert(i);

@@ -222,7 +222,7 @@ fn planned(definition: Definition) -> Analyzed {
     match Program::new(&definition, &anywhere) {
         Ok(_) => Analyzed::Differential(definition),
         Err(unsupported) => {
-            Analyzed::Opaque { reason: format!("there is no rule for the change of a {}", unsupported.reason) }
+            Analyzed::Opaque { reason: format!("there is no rule for the change of its {}", unsupported.reason) }
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Old and new are the states before and after the changes; a bare relation means its new state, and
 //! new = old + Δ. A change that is empty for certain is `None`, so a rule's terms vanish where nothing changed.
-//! Aggregates have no rule here: [cutting](crate::cut) has made stages of them.
+//! Stateful operators have no rule here: [cutting](crate::cut) has made stages of them.
 
 mod filter;
 mod inner_join;
@@ -27,7 +27,7 @@ pub struct Changed {
     pub stages: BTreeSet<usize>,
 }
 
-/// The change of a relation without aggregates.
+/// The change of a relation without stateful operators.
 pub fn delta(rel: &Rel, changed: &Changed) -> Option<Zset> {
     match rel {
         Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } => leaf::delta(rel, changed),
@@ -41,6 +41,6 @@ pub fn delta(rel: &Rel, changed: &Changed) -> Option<Zset> {
         },
         Rel::Repeat { input, times } => repeat::delta(input, times, changed),
         Rel::UnionAll { inputs } => union_all::delta(inputs, changed),
-        Rel::Aggregate { .. } => unreachable!("aggregates are stages"),
+        Rel::Aggregate { .. } => unreachable!("a stateful operator is a stage"),
     }
 }

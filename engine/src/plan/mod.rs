@@ -9,26 +9,26 @@ pub(crate) mod stage;
 
 use crate::cut::Stages;
 use crate::ir::SourceId;
+use crate::keys::KnownKeys;
 use crate::program::{Program, SourceInfo};
-use crate::sql::{Ident, QualifiedName};
+use crate::sql::Ident;
 use crate::zset::Staged;
-use stage::StagePlan;
+use stage::{Place, StagePlan};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What the rendering of relations needs to look up.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Catalog {
     pub sources: BTreeMap<SourceId, SourceInfo>,
-    pub stages: Vec<StagePlan>,
+    pub stages: Vec<Arc<dyn StagePlan>>,
 }
 
 impl Catalog {
-    /// Names and parts for all stages of a query.
-    pub fn new(sources: &[SourceInfo], stages: &Stages, pgt_id: i64) -> Catalog {
-        let plan = |(i, stage): (usize, &crate::cut::Stage)| {
-            let table = QualifiedName::new("pgtrickle_changes", format!("state_{pgt_id}_{}", i + 1));
-            StagePlan::new(i, stage.clone(), table)
-        };
+    /// Plans for all stages of a query. `known` has their keys.
+    pub fn new(sources: &[SourceInfo], stages: &Stages, known: &KnownKeys, pgt_id: i64) -> Catalog {
+        let plan =
+            |(i, rel): (usize, &crate::ir::Rel)| stage::plan(rel, Place::new(pgt_id, i), known.stages[i].clone());
         Catalog { stages: stages.stages.iter().enumerate().map(plan).collect(), ..Catalog::of_sources(sources) }
     }
 
@@ -41,7 +41,7 @@ impl Catalog {
     pub fn enrs(&self, staged: &[Staged]) -> Vec<Ident> {
         let name = |staged: &Staged| match staged {
             Staged::Source(source) => Program::source_delta(*source),
-            Staged::Stage(stage) => self.stages[*stage].touched(),
+            Staged::Stage(stage) => self.stages[*stage].staged(),
         };
         staged.iter().map(name).collect()
     }

@@ -15,7 +15,7 @@ impl Catalog {
     pub fn rel(&self, rel: &Rel) -> Query {
         match rel {
             Rel::Scan { source, columns, .. } => self.scan(*source, columns),
-            Rel::State { stage, .. } => self.stages[*stage].state(),
+            Rel::State { stage, .. } => self.stages[*stage].rows(),
             Rel::Values { rows, cols } => values(rows, cols),
             Rel::Map { input, exprs } => mapped(exprs, self.item_of_rel(input)).into(),
             Rel::Filter { input, predicates } => {

@@ -104,6 +104,11 @@ fn joined(kind: JoinKind, l: &Weighted, r: &Weighted, on: &[Conjunct], right_ari
 impl State {
     /// The rows of a relation.
     pub fn rel(&self, rel: &Rel) -> Weighted {
+        self.operator(rel, rel.inputs().into_iter().map(|input| self.rel(input)).collect())
+    }
+
+    /// The rows of a relation whose inputs have these rows.
+    pub fn operator(&self, rel: &Rel, inputs: Vec<Weighted>) -> Weighted {
         match rel {
             Rel::Scan { source, columns, .. } => picked(&self.sources[source], columns),
             Rel::State { stage, .. } => self.stages[*stage].clone(),
@@ -111,14 +116,12 @@ impl State {
                 let row = |row: &Vec<Scalar>| row.iter().map(|v| evaluate(v.sql.as_str(), &vec![])).collect();
                 collect(rows.iter().map(|r| (row(r), 1)))
             }
-            Rel::Map { input, exprs } => mapped(&self.rel(input), exprs),
-            Rel::Filter { input, predicates } => filtered(&self.rel(input), predicates),
-            Rel::Join { kind, left, right, on } => joined(*kind, &self.rel(left), &self.rel(right), on, right.arity()),
-            Rel::Repeat { input, times } => repeated(&self.rel(input), times),
-            Rel::UnionAll { inputs } => {
-                inputs.iter().fold(Weighted::new(), |sum, input| plus(&sum, &self.rel(input), 1))
-            }
-            Rel::Aggregate { input, keys, aggs } => grouped(&self.rel(input), keys, aggs),
+            Rel::Map { exprs, .. } => mapped(&inputs[0], exprs),
+            Rel::Filter { predicates, .. } => filtered(&inputs[0], predicates),
+            Rel::Join { kind, right, on, .. } => joined(*kind, &inputs[0], &inputs[1], on, right.arity()),
+            Rel::Repeat { times, .. } => repeated(&inputs[0], times),
+            Rel::UnionAll { .. } => inputs.iter().fold(Weighted::new(), |sum, input| plus(&sum, input, 1)),
+            Rel::Aggregate { keys, aggs, .. } => grouped(&inputs[0], keys, aggs),
         }
     }
 
@@ -170,7 +173,7 @@ impl State {
 }
 
 /// Groups of a bag.
-pub fn grouped(rows: &Weighted, keys: &[Scalar], aggs: &[Agg]) -> Weighted {
+fn grouped(rows: &Weighted, keys: &[Scalar], aggs: &[Agg]) -> Weighted {
     let mut groups: BTreeMap<Row, Vec<&Row>> = BTreeMap::new();
     if keys.is_empty() {
         groups.insert(vec![], vec![]);

@@ -1,212 +1,89 @@
-//! A stage: what its hidden table looks like, how it is filled, what it keeps and how that has changed.
+//! Stages: what every kind of stage can do, and which kinds there are.
 //!
-//! The relations that a refresh stages for stage i (where keys are found by their hash, all of them and the table have it
-//! in a column `h`, computed once):
-//! - `pgt_g<i>`, *gathered*: per touched group the change summed up: `k1.., n, d1..`
-//! - `pgt_d<i>`, *dirty*: the keys of groups that must be computed anew: `k1..`
-//! - `pgt_r<i>`, *recomputed*: those groups from the input's new state: `k1.., n, p1..`
-//! - `pgt_t<i>`, *touched*: per group the new state `k1.., n, p1..`, the old `j1.., m, q1..` (`m` is NULL where there was no
-//!   group) and `r`, the recomputed number of rows. The stage's own change is read from it.
+//! A stage is one stateful operator of the query. It keeps the operator's result in a hidden table, in whatever form
+//! its rule likes best, and shows two things to whoever stands above: the rows that it keeps, and their change.
+//!
+//! ```text
+//! Δinput ─► refresh: steps that find out the change, stage it, and bring the table up to date ─► change() ─► above
+//! ```
+//!
+//! Each kind has files of its own and implements [`StagePlan`]; nobody else knows how it works.
+//!
+//! | operator | kind |
+//! |---|---|
+//! | GROUP BY, aggregates, DISTINCT | `aggregate/` |
 
-mod recompute;
-mod refresh;
+mod aggregate;
 
-use super::matching::{hashed, images_differ, of, row_hash, same_values};
-use super::parts::{Parts, Row};
-use super::{Catalog, numbered};
-use crate::cut::Stage;
-use crate::ir::{Agg, Col, Ty};
+use super::Catalog;
+use crate::delta::Changed;
+use crate::ir::{Rel, Ty};
 use crate::program::{StageInfo, StateTable, Step};
 use crate::sql;
-use crate::sql::{CreateIndex, CreateTable, From, Ident, Insert, QualifiedName, Query, Select, Sql};
+use crate::sql::{Ident, QualifiedName, Query, Sql};
+use aggregate::AggregatePlan;
+use std::fmt::Debug;
+use std::sync::Arc;
 
-/// A stage with its names.
+/// What can be done with a stage of any kind.
+pub(crate) trait StagePlan: Debug + Send + Sync {
+    /// Its hidden table with its indexes.
+    fn state_table(&self) -> StateTable;
+
+    /// The first fill of the empty table.
+    fn fill(&self, catalog: &Catalog) -> Vec<Step>;
+
+    /// The steps for these changes: they stage [`staged`](Self::staged) and bring the table up to date. `None` if nothing
+    /// that it reads has changed.
+    fn refresh(&self, catalog: &Catalog, changed: &Changed) -> Option<Vec<Step>>;
+
+    /// Computes everything anew, whatever is stored, and stores the differences.
+    fn recompute(&self, catalog: &Catalog) -> Vec<Step>;
+
+    /// The rows that it keeps, `c1`..`cn`.
+    fn rows(&self) -> Query;
+
+    /// The change of these rows, `c1`..`cn` and `w`, from what [`refresh`](Self::refresh) staged: old rows go, new ones
+    /// come, identical ones do neither.
+    fn change(&self) -> Query;
+
+    /// The ephemeral relation that [`change`](Self::change) reads: if it is empty, nothing has changed.
+    fn staged(&self) -> Ident;
+
+    /// What it is and how it is maintained.
+    fn explain(&self) -> StageInfo;
+}
+
+/// The plan of a stage. `key` are columns that tell its rows apart, if there are any.
+pub(crate) fn plan(stage: &Rel, place: Place, _key: Option<Vec<usize>>) -> Arc<dyn StagePlan> {
+    match stage {
+        Rel::Aggregate { input, keys, aggs } => Arc::new(AggregatePlan::new(place, input, keys, aggs)),
+        _ => unreachable!("a {} keeps no state", stage.name()),
+    }
+}
+
+/// Where a stage keeps its state, and how it names what it stages.
 #[derive(Clone, Debug)]
-pub(crate) struct StagePlan {
+pub(crate) struct Place {
     number: usize,
-    pub stage: Stage,
-    table: QualifiedName,
-    parts: Parts,
+    /// The hidden table.
+    pub table: QualifiedName,
 }
 
-/// One side of the touched groups.
-struct Side {
-    keys: Vec<Ident>,
-    hash: Option<Ident>,
-    n: Ident,
-    parts: Vec<Ident>,
-}
+impl Place {
+    /// The place of the stage with this index.
+    pub fn new(pgt_id: i64, index: usize) -> Place {
+        let number = index + 1;
+        Place { number, table: QualifiedName::new("pgtrickle_changes", format!("state_{pgt_id}_{number}")) }
+    }
 
-impl Side {
-    /// Keys, their hash, number of rows, parts.
-    fn names(&self) -> Vec<Ident> {
-        let hash = self.hash.iter().cloned().collect();
-        [self.keys.clone(), hash, vec![self.n.clone()], self.parts.clone()].concat()
+    /// An ephemeral relation of this stage.
+    pub fn relation(&self, prefix: &'static str) -> Ident {
+        Ident::numbered(prefix, self.number)
     }
 }
 
-impl StagePlan {
-    /// The plan of the stage with this index.
-    pub fn new(index: usize, stage: Stage, table: QualifiedName) -> StagePlan {
-        let parts = Parts::of(&stage.aggs);
-        StagePlan { number: index + 1, stage, table, parts }
-    }
-
-    /// The relation with old and new state of touched groups.
-    pub fn touched(&self) -> Ident {
-        Ident::numbered("pgt_t", self.number)
-    }
-
-    /// Without keys there is always exactly one group.
-    fn is_grand(&self) -> bool {
-        self.stage.keys.is_empty()
-    }
-
-    fn key_cols(&self) -> Vec<Col> {
-        self.stage.key_cols()
-    }
-
-    fn keys(&self) -> Vec<Ident> {
-        numbered("k", self.stage.keys.len())
-    }
-
-    fn hash_name(&self) -> Option<Ident> {
-        hashed(&self.key_cols()).then(|| Ident::new("h"))
-    }
-
-    /// The hash of the key over the input, under its name.
-    fn hash_of_input(&self) -> Option<(Sql, Ident)> {
-        let keys: Vec<Sql> = self.stage.keys.iter().map(|key| key.sql.clone()).collect();
-        self.hash_name().map(|name| (row_hash(&keys), name))
-    }
-
-    /// `alias.h`, under its name.
-    fn hash_from(&self, alias: &'static str) -> Option<(Sql, Ident)> {
-        self.hash_name().map(|name| (of(alias, std::slice::from_ref(&name)).remove(0), name))
-    }
-
-    /// Conditions under which two relations with this stage's keys speak of the same group.
-    fn same_group(&self, a: &'static str, b: &'static str) -> Sql {
-        let hash = self.hash_from(a).zip(self.hash_from(b)).map(|((a, _), (b, _))| sql!("{} = {}", a, b));
-        let keys = same_values(&self.key_cols(), &of(a, &self.keys()), &of(b, &self.keys()));
-        Sql::all(hash.into_iter().chain(keys))
-    }
-
-    /// The state as it is stored, or as it is to be.
-    fn new_side(&self) -> Side {
-        let parts = numbered("p", self.parts.types().len());
-        Side { keys: self.keys(), hash: self.hash_name(), n: Ident::new("n"), parts }
-    }
-
-    /// The state as it was, in the touched groups.
-    fn old_side(&self) -> Side {
-        let parts = numbered("q", self.parts.types().len());
-        Side { keys: numbered("j", self.stage.keys.len()), hash: None, n: Ident::new("m"), parts }
-    }
-
-    /// How it is maintained.
-    pub fn explain(&self) -> StageInfo {
-        let operator = if self.stage.aggs.is_empty() { "distinct" } else { "aggregate" };
-        let again = |agg: &&Agg| Parts::of(std::slice::from_ref(*agg)).always_dirty();
-        let again: Vec<&str> = self.stage.aggs.iter().filter(again).map(|agg| agg.call.sql.as_str()).collect();
-        let rule = if again.is_empty() {
-            "the change is added to the parts of each touched group".to_owned()
-        } else {
-            format!("touched groups are computed anew, because of {}", again.join(", "))
-        };
-        StageInfo { operator: operator.to_owned(), rule, state: Some(self.table.clone()) }
-    }
-
-    /// What the stage keeps, as a relation `c1`..`cn`.
-    pub fn state(&self) -> Query {
-        self.rows(From::table(&self.table), &self.new_side()).into()
-    }
-
-    /// The change of what it keeps, `c1`..`cn` and `w`: old rows go, new rows come, unchanged ones do neither.
-    pub fn change(&self) -> Query {
-        let differ = self.results_differ();
-        let branch = |side: Side, weight: &'static str, alive: &'static str| {
-            let rows = self.rows(From::Enr { name: self.touched(), alias: None }, &side);
-            let rows = rows.column(weight, Ident::new("w")).filter(differ.clone());
-            Query::from(if self.is_grand() { rows } else { rows.filter(alive) })
-        };
-        Query::UnionAll(vec![
-            branch(self.new_side(), "1::bigint", "n > 0"),
-            branch(self.old_side(), "(-1)::bigint", "m IS NOT NULL"),
-        ])
-    }
-
-    fn rows(&self, from: From, side: &Side) -> Select {
-        let values = self.outputs(side).into_iter().enumerate();
-        Select::from(from).columns(values.map(|(i, value)| (value, Ident::column(i))))
-    }
-
-    /// Keys and results.
-    fn outputs(&self, side: &Side) -> Vec<Sql> {
-        let columns: Vec<Sql> = side.parts.iter().map(Sql::from).collect();
-        let results = self.parts.results(&Row { n: Sql::from(&side.n), columns: &columns });
-        side.keys.iter().map(Sql::from).chain(results).collect()
-    }
-
-    /// Keys that always look the same need no comparison.
-    fn results_differ(&self) -> Sql {
-        let compared = |side: &Side| {
-            let outputs = self.outputs(side);
-            let exact = |i: usize| self.stage.keys.get(i).is_some_and(|key| key.ty.is_exact());
-            outputs.into_iter().enumerate().filter(|(i, _)| !exact(*i)).map(|(_, value)| value).collect::<Vec<_>>()
-        };
-        let (new, old) = (compared(&self.new_side()), compared(&self.old_side()));
-        match (self.is_grand(), new.is_empty()) {
-            (true, true) => sql!("false"),
-            (true, false) => images_differ(&new, &old),
-            (false, true) => sql!("(m IS NULL OR n = 0)"),
-            (false, false) => sql!("(m IS NULL OR n = 0 OR {})", images_differ(&new, &old)),
-        }
-    }
-
-    /// Its table.
-    pub fn state_table(&self) -> StateTable {
-        let side = self.new_side();
-        let keys = self.stage.keys.iter().map(|key| column_type(&key.ty));
-        let hash = side.hash.into_iter().map(|name| (name, sql!("bigint NOT NULL")));
-        let columns = side.keys.into_iter().zip(keys).chain(hash).chain([(side.n, sql!("bigint NOT NULL"))]);
-        let types = self.parts.types();
-        let columns = columns.chain(side.parts.into_iter().zip(types.iter().map(column_type))).collect();
-        let table = CreateTable { name: self.table.clone(), columns, with: vec![sql!("fillfactor = 80")] };
-        let indexes = self.index().into_iter().map(|index| index.sql()).collect();
-        StateTable { name: self.table.clone(), create: table.sql(), indexes }
-    }
-
-    fn index(&self) -> Option<CreateIndex> {
-        let keys: Vec<Sql> = self.keys().iter().map(Sql::from).collect();
-        let (unique, expressions) = match self.hash_name() {
-            Some(hash) => (false, vec![Sql::from(hash)]),
-            None => (true, keys),
-        };
-        (!self.is_grand()).then(|| CreateIndex { table: self.table.clone(), unique, expressions })
-    }
-
-    /// The first fill.
-    pub fn fill(&self, catalog: &Catalog) -> Step {
-        let (columns, query) = (self.new_side().names(), self.groups(catalog).into());
-        let insert = Insert { table: self.table.clone(), columns, query };
-        Step::Modify { sql: insert.sql(), reads: Vec::new(), skip_if_empty: Vec::new(), expect: None }
-    }
-
-    /// All groups of the input's new state: `k1.., h, n, p1..`
-    fn groups(&self, catalog: &Catalog) -> Select {
-        self.grouped(catalog.item_of_rel(&self.stage.input))
-    }
-
-    fn grouped(&self, from: From) -> Select {
-        let side = self.new_side();
-        let keys = self.stage.keys.iter().map(|key| key.sql.clone());
-        let select = Select::from(from).columns(keys.zip(side.keys)).columns(self.hash_of_input());
-        let select = select.column("count(*)", side.n);
-        select.columns(self.parts.fresh().into_iter().zip(side.parts)).group_by_first(self.stage.keys.len())
-    }
-}
-
+/// A column's type in CREATE TABLE.
 fn column_type(ty: &Ty) -> Sql {
     match &ty.collation {
         Some(collation) => sql!("{} COLLATE {}", ty.sql, collation),

@@ -8,31 +8,31 @@
 //! state' = state − old(t) + new(t)
 //! ```
 
-use super::super::matching::{image_hash, images_differ, of, same_key_with_null, same_key_without_null};
-use super::super::parts::Row;
-use super::super::render::named;
-use super::super::{Catalog, numbered};
-use super::StagePlan;
+use super::super::super::matching::{image_hash, images_differ, of, same_key_with_null, same_key_without_null};
+use super::super::super::parts::Row;
+use super::super::super::render::named;
+use super::super::super::{Catalog, numbered};
+use super::AggregatePlan;
 use crate::program::Step;
 use crate::sql;
 use crate::sql::{From, Ident, JoinType, Matched, Merge, Query, Select, Sql};
 use crate::zset::Zset;
 
-impl StagePlan {
+impl AggregatePlan {
     fn gathered(&self) -> Ident {
-        Ident::numbered("pgt_g", self.number)
+        self.place.relation("pgt_g")
     }
 
     fn dirty(&self) -> Ident {
-        Ident::numbered("pgt_d", self.number)
+        self.place.relation("pgt_d")
     }
 
     fn recomputed(&self) -> Ident {
-        Ident::numbered("pgt_r", self.number)
+        self.place.relation("pgt_r")
     }
 
     /// The steps for a change of the input.
-    pub fn refresh(&self, catalog: &Catalog, change: &Zset) -> Vec<Step> {
+    pub(super) fn apply(&self, catalog: &Catalog, change: &Zset) -> Vec<Step> {
         let mut steps = vec![self.gather(catalog, change)];
         if let Some(condition) = self.dirtiness() {
             steps.extend([self.find_dirty(condition), self.recompute_dirty(catalog)]);
@@ -43,20 +43,20 @@ impl StagePlan {
 
     fn gather(&self, catalog: &Catalog, change: &Zset) -> Step {
         let reads = catalog.enrs(&change.staged());
-        let keys = self.stage.keys.iter().map(|key| key.sql.clone()).zip(self.keys());
+        let keys = self.keys.iter().map(|key| key.sql.clone()).zip(self.key_names());
         let select = Select::from(catalog.item_of_zset(change)).columns(keys).columns(self.hash_of_input());
         let select = select.column("coalesce(sum(w::integer), 0)", Ident::new("n"));
         let changes = self.parts.gathered();
         let names = numbered("d", changes.len());
         let select = select.columns(changes.into_iter().zip(names)).columns(self.deleted_keys());
-        let query = select.group_by_first(self.stage.keys.len()).sql();
+        let query = select.group_by_first(self.keys.len()).sql();
         Step::Stage { name: self.gathered(), query, skip_if_empty: reads.clone(), reads }
     }
 
     /// Keys of which equal ones may look different. The stored one must be one that a row of the group still has.
     fn inexact_keys(&self) -> Vec<usize> {
-        let inexact = |i: &usize| !self.stage.keys[*i].ty.is_exact();
-        (0..self.stage.keys.len()).filter(inexact).collect()
+        let inexact = |i: &usize| !self.keys[*i].ty.is_exact();
+        (0..self.keys.len()).filter(inexact).collect()
     }
 
     /// The range of hashes of the looks that deleted rows had.
@@ -65,7 +65,7 @@ impl StagePlan {
         if inexact.is_empty() {
             return Vec::new();
         }
-        let keys: Vec<Sql> = inexact.iter().map(|i| self.stage.keys[*i].sql.clone()).collect();
+        let keys: Vec<Sql> = inexact.iter().map(|i| self.keys[*i].sql.clone()).collect();
         let end = |aggregate: &'static str, name: &'static str| {
             (sql!("{}({}) FILTER (WHERE w < 0)", aggregate, image_hash(&keys)), Ident::new(name))
         };
@@ -95,7 +95,7 @@ impl StagePlan {
     }
 
     fn with_state(&self) -> From {
-        let state = From::Table { name: self.table.clone(), only: false, alias: Some(Ident::new("s")) };
+        let state = From::Table { name: self.place.table.clone(), only: false, alias: Some(Ident::new("s")) };
         From::enr(&self.gathered(), "g").join(JoinType::Left, state, self.same_group("s", "g"))
     }
 
@@ -104,7 +104,7 @@ impl StagePlan {
     }
 
     fn find_dirty(&self, condition: Sql) -> Step {
-        let keys = of("g", &self.keys()).into_iter().zip(self.keys());
+        let keys = of("g", &self.key_names()).into_iter().zip(self.key_names());
         let mut select = Select::from(self.with_state()).columns(keys).filter(condition);
         if !self.is_grand() {
             select = select.filter(sql!("{} > 0", Self::new_count()));
@@ -122,8 +122,8 @@ impl StagePlan {
     /// Groups whose key has a NULL are looked up apart, so that plain equality, and with it any index of a source,
     /// serves for all others.
     fn recompute_keyed(&self, catalog: &Catalog) -> Query {
-        let (cols, dirty) = (self.key_cols(), of("x", &self.keys()));
-        let keys: Vec<Sql> = self.stage.keys.iter().map(|key| sql!("({})", key.sql)).collect();
+        let (cols, dirty) = (self.key_cols(), of("x", &self.key_names()));
+        let keys: Vec<Sql> = self.keys.iter().map(|key| sql!("({})", key.sql)).collect();
         let nullable = || cols.iter().zip(&dirty).filter(|(col, _)| !col.not_null).map(|(_, key)| key);
         let mut usual = self.recompute_matching(catalog, same_key_without_null(&cols, &keys, &dirty));
         usual.filter = nullable().map(|key| sql!("{} IS NOT NULL", key)).collect();
@@ -136,7 +136,7 @@ impl StagePlan {
     }
 
     fn recompute_matching(&self, catalog: &Catalog, on: Vec<Sql>) -> Select {
-        let input = catalog.item_of_rel(&self.stage.input);
+        let input = catalog.item_of_rel(&self.input);
         self.grouped(input.join(JoinType::Inner, From::enr(&self.dirty(), "x"), Sql::all(on)))
     }
 
@@ -174,8 +174,8 @@ impl StagePlan {
 
     /// The key as it is stored if it is.
     fn lasting_keys(&self) -> Vec<Sql> {
-        let (g, s) = (of("g", &self.keys()), of("s", &self.keys()));
-        let lasting = |(i, g): (usize, Sql)| match self.stage.keys[i].ty.is_exact() {
+        let (g, s) = (of("g", &self.key_names()), of("s", &self.key_names()));
+        let lasting = |(i, g): (usize, Sql)| match self.keys[i].ty.is_exact() {
             true => g,
             false => sql!("CASE WHEN s.n IS NOT NULL THEN {} ELSE {} END", s[i], g),
         };
@@ -220,7 +220,7 @@ impl StagePlan {
             vec![gone, update, insert(Some(sql!("t.n > 0")))]
         };
         let on = vec![self.same_group("s", "t")];
-        let merge = Merge { table: self.table.clone(), alias: Ident::new("s"), source, on, when };
+        let merge = Merge { table: self.place.table.clone(), alias: Ident::new("s"), source, on, when };
         let touched = vec![self.touched()];
         Step::Modify { sql: merge.sql(), reads: touched.clone(), skip_if_empty: touched, expect: None }
     }

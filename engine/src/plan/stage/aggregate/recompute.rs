@@ -1,18 +1,18 @@
 //! All groups of a stage computed anew: `t = γ input ⟗ state`, then stored as after any refresh.
 
-use super::super::Catalog;
-use super::super::matching::of;
-use super::StagePlan;
+use super::super::super::Catalog;
+use super::super::super::matching::of;
+use super::AggregatePlan;
 use crate::program::Step;
 use crate::sql;
 use crate::sql::{From, Ident, JoinType, Query, Select, Sql};
 
-impl StagePlan {
+impl AggregatePlan {
     /// Computes all groups anew and stores the differences.
-    pub fn recompute(&self, catalog: &Catalog) -> Vec<Step> {
+    pub(super) fn recompute_all(&self, catalog: &Catalog) -> Vec<Step> {
         let (new, old) = (self.new_side(), self.old_side());
         let fresh = Query::from(self.groups(catalog)).aliased("g", new.names());
-        let state = From::Table { name: self.table.clone(), only: false, alias: Some(Ident::new("s")) };
+        let state = From::Table { name: self.place.table.clone(), only: false, alias: Some(Ident::new("s")) };
         let (g, s) = (of("g", &new.keys), of("s", &new.keys));
         let kind = if self.is_grand() { JoinType::Left } else { JoinType::Full };
         let key = |(g, s): (&Sql, &Sql)| sql!("CASE WHEN g.n IS NOT NULL THEN {} ELSE {} END", g, s);

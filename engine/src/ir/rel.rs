@@ -1,0 +1,275 @@
+//! The operators, their constructors, and what can be asked of each.
+
+use super::{Agg, Col, Conjunct, JoinKind, Number, Scalar, SourceId};
+use std::fmt;
+
+/// A relation: a bag of rows at some state of the sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rel {
+    /// Columns of a source, named by attribute number.
+    Scan { source: SourceId, columns: Vec<i16>, cols: Vec<Col> },
+    /// What stage `stage` keeps. Only [cutting](crate::cut) makes it.
+    State { stage: usize, cols: Vec<Col> },
+    /// Constant rows; the scalars read no columns.
+    Values { rows: Vec<Vec<Scalar>>, cols: Vec<Col> },
+    /// One output column per expression.
+    Map { input: Box<Rel>, exprs: Vec<Scalar> },
+    /// The rows for which every predicate is true.
+    Filter { input: Box<Rel>, predicates: Vec<Scalar> },
+    /// A join on a conjunction; no conjunct means all pairs.
+    Join { kind: JoinKind, left: Box<Rel>, right: Box<Rel>, on: Vec<Conjunct> },
+    /// Each row as often as an integer over it says, which is never negative or NULL.
+    Repeat { input: Box<Rel>, times: Scalar },
+    /// Bag union; the columns' types agree.
+    UnionAll { inputs: Vec<Rel> },
+    /// Groups: keys ++ aggregates. Without keys exactly one row, also over no input.
+    Aggregate { input: Box<Rel>, keys: Vec<Scalar>, aggs: Vec<Agg> },
+}
+
+/// A node that its constructor refused: a mistake of the caller's, not of the user's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    what: String,
+}
+
+impl Malformed {
+    /// SQLSTATE internal_error.
+    pub const SQLSTATE: &'static str = "XX000";
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "malformed relation: {}", self.what)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+fn malformed<T>(what: impl Into<String>) -> Result<T, Malformed> {
+    Err(Malformed { what: what.into() })
+}
+
+fn check_reads<'a>(what: &str, scalars: impl IntoIterator<Item = &'a Scalar>, arity: usize) -> Result<(), Malformed> {
+    for scalar in scalars {
+        if let Some(col) = scalar.cols.iter().find(|c| **c >= arity) {
+            return malformed(format!("{what} reads column {} of {arity}: {}", col + 1, scalar.sql));
+        }
+    }
+    Ok(())
+}
+
+impl Rel {
+    /// Columns of a source.
+    pub fn scan(source: SourceId, columns: Vec<i16>, cols: Vec<Col>) -> Result<Rel, Malformed> {
+        if columns.len() != cols.len() {
+            return malformed(format!("scan of {} columns described by {}", columns.len(), cols.len()));
+        }
+        Ok(Rel::Scan { source, columns, cols })
+    }
+
+    /// Constant rows of the given columns.
+    pub fn values(rows: Vec<Vec<Scalar>>, cols: Vec<Col>) -> Result<Rel, Malformed> {
+        for row in &rows {
+            if row.len() != cols.len() {
+                return malformed(format!("a row of {} values for {} columns", row.len(), cols.len()));
+            }
+            check_reads("a constant", row, 0)?;
+        }
+        Ok(Rel::Values { rows, cols })
+    }
+
+    /// One column per expression.
+    pub fn map(self, exprs: Vec<Scalar>) -> Result<Rel, Malformed> {
+        check_reads("map", &exprs, self.arity())?;
+        Ok(Rel::Map { input: Box::new(self), exprs })
+    }
+
+    /// The rows that fulfil all predicates.
+    pub fn filter(self, predicates: Vec<Scalar>) -> Result<Rel, Malformed> {
+        check_reads("filter", &predicates, self.arity())?;
+        Ok(Rel::Filter { input: Box::new(self), predicates })
+    }
+
+    /// A join of any kind on a conjunction.
+    pub fn join(self, kind: JoinKind, right: Rel, on: Vec<Conjunct>) -> Result<Rel, Malformed> {
+        let (l, r) = (self.arity(), right.arity());
+        check_reads("join", on.iter().map(|c| &c.condition), l + r)?;
+        if let Some((a, b)) = on.iter().filter_map(|c| c.equi).find(|(a, b)| *a >= l || *b >= r) {
+            return malformed(format!("equality of left column {} of {l} and right column {} of {r}", a + 1, b + 1));
+        }
+        Ok(Rel::Join { kind, left: Box::new(self), right: Box::new(right), on })
+    }
+
+    /// Each row as often as `times` says.
+    pub fn repeat(self, times: Scalar) -> Result<Rel, Malformed> {
+        check_reads("repeat", [&times], self.arity())?;
+        Ok(Rel::Repeat { input: Box::new(self), times })
+    }
+
+    /// Bag union of at least one input of equal arity.
+    pub fn union_all(inputs: Vec<Rel>) -> Result<Rel, Malformed> {
+        match inputs.first() {
+            None => malformed("union of nothing"),
+            Some(first) if inputs.iter().any(|i| i.arity() != first.arity()) => {
+                malformed("union of relations with different numbers of columns")
+            }
+            Some(_) => Ok(Rel::UnionAll { inputs }),
+        }
+    }
+
+    /// Grouping; outputs keys ++ aggregates.
+    pub fn aggregate(self, keys: Vec<Scalar>, aggs: Vec<Agg>) -> Result<Rel, Malformed> {
+        let arity = self.arity();
+        check_reads("group key", &keys, arity)?;
+        check_reads("aggregate", aggs.iter().map(|a| &a.call), arity)?;
+        check_reads("aggregate argument", aggs.iter().filter_map(Agg::argument), arity)?;
+        check_reads("aggregate filter", aggs.iter().filter_map(|a| a.filter.as_ref()), arity)?;
+        Ok(Rel::Aggregate { input: Box::new(self), keys, aggs })
+    }
+
+    /// DISTINCT: the groups by all columns, without aggregates. A relation without columns keeps one row if it has any,
+    /// which no aggregate says, so it is refused.
+    pub fn distinct(self) -> Result<Rel, Malformed> {
+        let cols = self.cols();
+        if cols.is_empty() {
+            return malformed("DISTINCT over no columns");
+        }
+        let keys = cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
+        self.aggregate(keys, Vec::new())
+    }
+
+    /// The number of output columns.
+    pub fn arity(&self) -> usize {
+        match self {
+            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } => cols.len(),
+            Rel::Map { exprs, .. } => exprs.len(),
+            Rel::Filter { input, .. } | Rel::Repeat { input, .. } => input.arity(),
+            Rel::Join { kind: JoinKind::Inner | JoinKind::Left, left, right, .. } => left.arity() + right.arity(),
+            Rel::Join { left, .. } => left.arity(),
+            Rel::UnionAll { inputs } => inputs.first().map_or(0, Rel::arity),
+            Rel::Aggregate { keys, aggs, .. } => keys.len() + aggs.len(),
+        }
+    }
+
+    /// The output columns.
+    pub fn cols(&self) -> Vec<Col> {
+        match self {
+            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } => cols.clone(),
+            Rel::Map { exprs, .. } => exprs.iter().map(Scalar::col).collect(),
+            Rel::Filter { input, .. } | Rel::Repeat { input, .. } => input.cols(),
+            Rel::Join { kind, left, right, on } => match kind {
+                JoinKind::Inner => matched([left.cols(), right.cols()].concat(), on, left.arity()),
+                JoinKind::Left => left.cols().into_iter().chain(right.cols().into_iter().map(Col::nullable)).collect(),
+                JoinKind::Semi | JoinKind::Anti => left.cols(),
+            },
+            Rel::UnionAll { inputs } => union_cols(inputs.iter().map(Rel::cols)),
+            Rel::Aggregate { keys, aggs, .. } => {
+                keys.iter().map(Scalar::col).chain(aggs.iter().map(|a| a.call.col())).collect()
+            }
+        }
+    }
+
+    /// The sources that it reads, each once, in order of first appearance.
+    pub fn sources(&self) -> Vec<SourceId> {
+        let mut found = Vec::new();
+        self.visit(&mut |rel| {
+            if let Rel::Scan { source, .. } = rel
+                && !found.contains(source)
+            {
+                found.push(*source);
+            }
+        });
+        found
+    }
+
+    /// Calls `f` for this node and everything beneath it, parents first.
+    pub fn visit(&self, f: &mut impl FnMut(&Rel)) {
+        f(self);
+        self.inputs().into_iter().for_each(|input| input.visit(f));
+    }
+
+    /// The operator's name, for people.
+    pub fn name(&self) -> String {
+        match self {
+            Rel::Scan { .. } => "scan",
+            Rel::State { .. } => "stage",
+            Rel::Values { .. } => "values",
+            Rel::Map { .. } => "map",
+            Rel::Filter { .. } => "filter",
+            Rel::Join { kind, .. } => return format!("{} join", kind.name()),
+            Rel::Repeat { .. } => "repeat",
+            Rel::UnionAll { .. } => "union all",
+            Rel::Aggregate { .. } => "aggregate",
+        }
+        .to_owned()
+    }
+
+    /// Whether its result has to be kept for its changes to be found: then it becomes a [stage](crate::cut).
+    pub fn is_stateful(&self) -> bool {
+        matches!(self, Rel::Aggregate { .. })
+    }
+
+    /// The same operator over other inputs, made from its own.
+    pub fn try_map_inputs<E>(&self, f: &mut impl FnMut(&Rel) -> Result<Rel, E>) -> Result<Rel, E> {
+        let mut boxed = |rel: &Rel| f(rel).map(Box::new);
+        Ok(match self {
+            Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } => self.clone(),
+            Rel::Map { input, exprs } => Rel::Map { input: boxed(input)?, exprs: exprs.clone() },
+            Rel::Filter { input, predicates } => Rel::Filter { input: boxed(input)?, predicates: predicates.clone() },
+            Rel::Join { kind, left, right, on } => {
+                Rel::Join { kind: *kind, left: boxed(left)?, right: boxed(right)?, on: on.clone() }
+            }
+            Rel::Repeat { input, times } => Rel::Repeat { input: boxed(input)?, times: times.clone() },
+            Rel::UnionAll { inputs } => Rel::UnionAll { inputs: inputs.iter().map(f).collect::<Result<_, _>>()? },
+            Rel::Aggregate { input, keys, aggs } => {
+                Rel::Aggregate { input: boxed(input)?, keys: keys.clone(), aggs: aggs.clone() }
+            }
+        })
+    }
+
+    /// The nodes directly beneath.
+    pub fn inputs(&self) -> Vec<&Rel> {
+        match self {
+            Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } => Vec::new(),
+            Rel::Map { input, .. }
+            | Rel::Filter { input, .. }
+            | Rel::Repeat { input, .. }
+            | Rel::Aggregate { input, .. } => vec![input],
+            Rel::Join { left, right, .. } => vec![left, right],
+            Rel::UnionAll { inputs } => inputs.iter().collect(),
+        }
+    }
+}
+
+/// What was found equal was not NULL: default equality is strict.
+fn matched(mut cols: Vec<Col>, on: &[Conjunct], left_arity: usize) -> Vec<Col> {
+    for (l, r) in on.iter().filter_map(|conjunct| conjunct.equi) {
+        cols[l].not_null = true;
+        cols[left_arity + r].not_null = true;
+    }
+    cols
+}
+
+/// A union's column is never NULL if it is so in every input; its equality is the weakest of them.
+pub(crate) fn union_cols(mut all: impl Iterator<Item = Vec<Col>>) -> Vec<Col> {
+    let mut cols = all.next().unwrap_or_default();
+    for other in all {
+        for (col, other) in cols.iter_mut().zip(other) {
+            col.not_null &= other.not_null;
+            col.ty.equality = col.ty.equality.min(other.ty.equality);
+            if col.ty.number != other.ty.number {
+                col.ty.number = weaker_number(col.ty.number, other.ty.number);
+            }
+        }
+    }
+    cols
+}
+
+/// The branches of a union agree in type, so two numbers can only differ in whether the scale is fixed; and even two
+/// fixed scales may be different ones.
+fn weaker_number(a: Number, b: Number) -> Number {
+    match (a, b) {
+        (Number::Numeric { .. }, Number::Numeric { .. }) => Number::Numeric { fixed_scale: false },
+        _ => Number::No,
+    }
+}
