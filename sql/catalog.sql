@@ -18,6 +18,8 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     full_reason            text,
     -- The result may change while the sources do not (now(), settings): recomputed on schedule, whatever has changed.
     time_dependent         boolean NOT NULL DEFAULT false,
+    -- Settings under which the query is evaluated, `name=value` each: those of the session that made it.
+    settings               text[] NOT NULL DEFAULT '{}',
     status                 text NOT NULL DEFAULT 'INITIALIZING'
         CHECK (status IN ('INITIALIZING', 'ACTIVE', 'PAUSED', 'SUSPENDED', 'ERROR')),
     is_populated           boolean NOT NULL DEFAULT false,

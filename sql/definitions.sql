@@ -66,10 +66,21 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
+CREATE FUNCTION pgtrickle._on_type() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pgtrickle._enum_changed(t.oid)
+       FROM pg_event_trigger_ddl_commands() c JOIN pg_type t ON t.oid = c.objid
+      WHERE c.classid = 'pg_type'::regclass AND t.typtype = 'e';
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION pgtrickle._on_type(), pgtrickle._enum_changed(oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
     pgtrickle._on_rewrite(), pgtrickle._parents_before_drop(oid) FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_definition ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE') EXECUTE FUNCTION pgtrickle._on_definition();
 CREATE EVENT TRIGGER pg_trickle_on_partition_drop ON sql_drop
     WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION pgtrickle._on_partition_drop();
+CREATE EVENT TRIGGER pg_trickle_on_type ON ddl_command_end
+    WHEN TAG IN ('ALTER TYPE') EXECUTE FUNCTION pgtrickle._on_type();
 CREATE EVENT TRIGGER pg_trickle_on_rewrite ON table_rewrite EXECUTE FUNCTION pgtrickle._on_rewrite();

@@ -1,6 +1,7 @@
 //! The catalog of stream tables: reading and writing `pgtrickle.pgt_*`.
 
 use crate::error::{Error, Result};
+use crate::refresh::pinned;
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgrx::{PgSqlErrorCode as Code, datum::DatumWithOid, spi};
@@ -65,6 +66,8 @@ pub struct StreamTable {
     pub needs_reinit: bool,
     /// The result may change while the sources do not.
     pub time_dependent: bool,
+    /// Settings under which the query is evaluated.
+    pub settings: Vec<pinned::Setting>,
     pub owner: u32,
     pub sources: Vec<Dependency>,
 }
@@ -86,7 +89,7 @@ macro_rules! select_stream_tables {
                         array(SELECT d.source_relid FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY 1),
                         array(SELECT d.source_type FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid),
                         CASE WHEN s.schedule <> 'calculated' THEN extract(epoch FROM s.schedule::interval)::float8 END,
-                        extract(epoch FROM clock_timestamp() - s.data_timestamp)::float8, s.time_dependent
+                        extract(epoch FROM clock_timestamp() - s.data_timestamp)::float8, s.time_dependent, s.settings
                    FROM pgtrickle.pgt_stream_tables s
                    JOIN pg_catalog.pg_class c ON c.oid = s.pgt_relid
                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ",
@@ -138,6 +141,7 @@ fn read_row(row: &spi::SpiHeapTupleData<'_>) -> std::result::Result<StreamTable,
         fingerprint: number(13)?,
         needs_reinit: flag(14)?,
         time_dependent: flag(20)?,
+        settings: pinned::parse(&row.get::<Vec<String>>(21)?.unwrap_or_default()),
         owner: oid(15)?,
         sources,
     })

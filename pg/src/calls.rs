@@ -11,7 +11,7 @@ use std::ffi::c_void;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     pub function: pg_sys::Oid,
-    /// The types of its arguments, where it is a plain call or an aggregate.
+    /// The types of its arguments, where it is a plain call, an aggregate or a conversion by way of text.
     pub args: Vec<TypeRef>,
 }
 
@@ -76,7 +76,7 @@ unsafe fn is_unreliable_json(node: *mut pg_sys::Node) -> bool {
         match (*node).type_ {
             pg_sys::NodeTag::T_JsonConstructorExpr => {
                 let args = types(pointers((*node.cast::<pg_sys::JsonConstructorExpr>()).args));
-                !args.into_iter().all(prints_immutably)
+                !args.into_iter().all(prints_reliably)
             }
             #[cfg(not(feature = "pg16"))]
             pg_sys::NodeTag::T_JsonExpr => pg_sys::contain_mutable_functions(node),
@@ -102,6 +102,7 @@ unsafe fn argument_types(node: *mut pg_sys::Node) -> Vec<TypeRef> {
         match (*node).type_ {
             pg_sys::NodeTag::T_FuncExpr => types(pointers((*node.cast::<pg_sys::FuncExpr>()).args)),
             pg_sys::NodeTag::T_OpExpr => types(pointers((*node.cast::<pg_sys::OpExpr>()).args)),
+            pg_sys::NodeTag::T_CoerceViaIO => types(std::iter::once((*node.cast::<pg_sys::CoerceViaIO>()).arg.cast())),
             pg_sys::NodeTag::T_Aggref => {
                 let entries = pointers::<pg_sys::TargetEntry>((*node.cast::<pg_sys::Aggref>()).args);
                 types(entries.map(|entry| (*entry).expr.cast()))
@@ -118,24 +119,34 @@ unsafe fn types(nodes: impl Iterator<Item = *mut pg_sys::Node>) -> Vec<TypeRef> 
     nodes.map(|node| unsafe { Expr::new(node) }.ty()).collect()
 }
 
-/// Whether a type's values always print the same, by the declaration of its output function. Arrays print as their
-/// elements do, rows as their columns.
-pub fn prints_immutably(ty: TypeRef) -> bool {
+/// Whether a type's values print the same under the same settings. Most say so by the declaration of their output
+/// function; dates, times, money and labels of enums are only declared STABLE. Arrays and ranges print as their elements
+/// do, rows as their columns.
+pub fn prints_reliably(ty: TypeRef) -> bool {
+    const BY_SETTINGS: [pg_sys::Oid; 5] =
+        [pg_sys::DATEOID, pg_sys::TIMESTAMPOID, pg_sys::TIMESTAMPTZOID, pg_sys::INTERVALOID, pg_sys::MONEYOID];
     let base = base_type(ty).oid;
+    let as_element = |element| prints_reliably(TypeRef { oid: element, ..ty });
     // SAFETY: reads the catalog.
     unsafe {
         let element = pg_sys::get_element_type(base);
         if element != pg_sys::InvalidOid {
-            return prints_immutably(TypeRef { oid: element, ..ty });
+            return as_element(element);
         }
         let table = pg_sys::get_typ_typrelid(base);
         if table != pg_sys::InvalidOid {
             let columns = crate::table::Relation::describe(table).columns;
-            return columns.iter().all(|column| prints_immutably(column.ty));
+            return columns.iter().all(|column| prints_reliably(column.ty));
+        }
+        match pg_sys::get_typtype(base) as u8 {
+            pg_sys::TYPTYPE_RANGE => return as_element(pg_sys::get_range_subtype(base)),
+            pg_sys::TYPTYPE_MULTIRANGE => return as_element(pg_sys::get_multirange_range(base)),
+            pg_sys::TYPTYPE_ENUM => return true,
+            _ => {}
         }
         let (mut output, mut varlena) = (pg_sys::InvalidOid, false);
         pg_sys::getTypeOutputInfo(base, &mut output, &mut varlena);
-        pg_sys::func_volatile(output) as u8 == pg_sys::PROVOLATILE_IMMUTABLE
+        BY_SETTINGS.contains(&base) || pg_sys::func_volatile(output) as u8 == pg_sys::PROVOLATILE_IMMUTABLE
     }
 }
 

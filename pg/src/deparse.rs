@@ -2,6 +2,7 @@
 
 use crate::expr::Expr;
 use crate::nodes::text;
+use crate::spi::LocalSettings;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -17,40 +18,13 @@ const PRINTING: [(&CStr, &CStr); 6] = [
 ];
 
 /// While it lives, [`print()`] and type names are independent of the session's settings.
-pub struct Printing {
-    nest_level: i32,
-}
+pub struct Printing(#[allow(dead_code)] LocalSettings);
 
 impl Printing {
     /// Sets them for now.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
-        // SAFETY: settings made at a nest level are undone by AtEOXact_GUC or by the transaction's abort.
-        unsafe {
-            let nest_level = pg_sys::NewGUCNestLevel();
-            for (name, value) in PRINTING {
-                pg_sys::set_config_option(
-                    name.as_ptr(),
-                    value.as_ptr(),
-                    pg_sys::GucContext::PGC_USERSET,
-                    pg_sys::GucSource::PGC_S_SESSION,
-                    pg_sys::GucAction::GUC_ACTION_SAVE,
-                    true,
-                    0,
-                    false,
-                );
-            }
-            Printing { nest_level }
-        }
-    }
-}
-
-impl Drop for Printing {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: the level was opened by `new`. Amid an error the abort of the (sub)transaction does this.
-            unsafe { pg_sys::AtEOXact_GUC(true, self.nest_level) };
-        }
+        Printing(LocalSettings::new(&PRINTING))
     }
 }
 

@@ -206,6 +206,15 @@ impl Drop for LocalSettings {
     }
 }
 
+/// The value of a setting as SHOW tells it; None if there is no such setting.
+pub fn setting(name: &CStr) -> Option<String> {
+    // SAFETY: a null result is checked; the text is copied before anything can change it.
+    unsafe {
+        let text = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+    }
+}
+
 /// The setting `work_mem`, in kilobytes.
 pub fn work_mem_kb() -> i32 {
     // SAFETY: reads a process-wide variable.

@@ -1,6 +1,7 @@
 //! Background workers: starting, signals, identity, exit.
 
 use crate::bindings::raw;
+use crate::spi::setting;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_int};
 
@@ -55,20 +56,11 @@ pub fn set_config(name: &CStr, value: &CStr) {
     }
 }
 
-/// The text of a setting, None if this server does not know it.
-pub fn config(name: &CStr) -> Option<String> {
-    // SAFETY: a null result is checked; the text is copied before anything can change it.
-    unsafe {
-        let text = pg_sys::GetConfigOption(name.as_ptr(), true, false);
-        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
-    }
-}
-
 /// Settings that a database or role may carry and that must not reach a worker: its transactions are as long as the
 /// data wants, and they write.
 pub fn neutralise_settings() {
     for name in [c"lock_timeout", c"statement_timeout", c"transaction_timeout"] {
-        if config(name).is_some() {
+        if setting(name).is_some() {
             set_config(name, c"0");
         }
     }
@@ -166,7 +158,7 @@ pub fn now_us() -> i64 {
 
 /// Version of the running server, as in `server_version_num`.
 pub fn server_version() -> u32 {
-    config(c"server_version_num").and_then(|text| text.parse().ok()).unwrap_or(pg_sys::PG_VERSION_NUM)
+    setting(c"server_version_num").and_then(|text| text.parse().ok()).unwrap_or(pg_sys::PG_VERSION_NUM)
 }
 
 /// Version of the system catalogs for which this was built.

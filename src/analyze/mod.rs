@@ -17,6 +17,7 @@
 //! | `scalar` | expressions and types |
 //! | `sources` | tables that are read |
 //! | `refuse` | what is not allowed |
+//! | `reliable` | STABLE functions that are as good as IMMUTABLE |
 //! | `tree` | the result, for people |
 
 mod aggregate;
@@ -25,6 +26,7 @@ mod from;
 mod group_value;
 mod node;
 mod refuse;
+mod reliable;
 mod scalar;
 mod setop;
 mod sources;

@@ -1,14 +1,14 @@
 //! What no stream table can be made of, and what makes a query opaque as a whole.
 
+use super::reliable;
 use super::scalar::Types;
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys;
 use pgtrickle_engine::ir::Ty;
 use pgtrickle_engine::sql::Ident;
-use pgtrickle_pg::calls::{Call, Moment, Volatility, calls, function_signature, moments, prints_immutably, volatility};
+use pgtrickle_pg::calls::{Call, Moment, Volatility, calls, function_signature, moments, volatility};
 use pgtrickle_pg::query::{NotAQuery, Query};
 use pgtrickle_pg::table::{Relation, quoted};
-use pgtrickle_pg::types::builtin_name;
 use std::fmt;
 
 /// A query that no stream table can be made of.
@@ -183,49 +183,13 @@ pub(super) fn opaque_reason(query: Query<'_>) -> Option<String> {
     if query.features().row_security {
         return Some("row security policies apply to what it reads".into());
     }
-    let unreliable = |call: &&Call| volatility(call.function) == Volatility::Stable && !only_prints(call);
+    let unreliable = |call: &&Call| volatility(call.function) == Volatility::Stable && !reliable::is_reliable(call);
     if let Some(call) = calls(query).iter().find(unreliable) {
         let function = function_signature(call.function);
-        return Some(format!("it calls {function}, whose result may change with time, settings or other tables"));
+        return Some(format!("it calls {function}, whose result may change with time or other tables"));
     }
     moments(query).map(|moment| match moment {
         Moment::Json => "it makes JSON from values whose text depends on settings".into(),
         _ => "it uses CURRENT_DATE, CURRENT_USER or another value of the moment".into(),
     })
-}
-
-/// Functions that are only STABLE because they print arguments of any type, some of which depend on settings.
-const PRINTERS: [&str; 26] = [
-    "anytextcat",
-    "textanycat",
-    "array_to_json",
-    "array_to_string",
-    "concat",
-    "concat_ws",
-    "format",
-    "json_agg",
-    "json_agg_strict",
-    "json_build_array",
-    "json_build_object",
-    "json_object_agg",
-    "json_object_agg_strict",
-    "json_object_agg_unique",
-    "jsonb_agg",
-    "jsonb_agg_strict",
-    "jsonb_build_array",
-    "jsonb_build_object",
-    "jsonb_object_agg",
-    "jsonb_object_agg_strict",
-    "jsonb_object_agg_unique",
-    "quote_literal",
-    "quote_nullable",
-    "row_to_json",
-    "to_json",
-    "to_jsonb",
-];
-
-/// Whether a call prints nothing but what always prints the same.
-fn only_prints(call: &Call) -> bool {
-    let printer = builtin_name(call.function).is_some_and(|name| PRINTERS.contains(&name.as_str()));
-    printer && call.args.iter().all(|arg| prints_immutably(*arg))
 }

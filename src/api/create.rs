@@ -5,7 +5,7 @@ use super::track;
 use crate::analyze::{self, Analysis, Analyzed, Capture, Input, Source};
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result, notice, or_raise};
-use crate::refresh::{fill, program, sources};
+use crate::refresh::{fill, pinned, program, sources};
 use crate::shmem::{self, CaptureState};
 use crate::workers::{self, tracker};
 use pgrx::pg_sys::panic::ErrorReportable;
@@ -271,8 +271,8 @@ fn insert_rows(pgt_id: i64, relid: u32, target: &Target, query: &str, schedule: 
         if matches!(analysis.plan, Analyzed::Differential(_)) && mode != "FULL" { "DIFFERENTIAL" } else { "FULL" };
     catalog::execute(
         "INSERT INTO pgtrickle.pgt_stream_tables (pgt_id, pgt_relid, pgt_schema, pgt_name, defining_query,
-             defining_query_hash, schedule, refresh_mode, effective_refresh_mode, time_dependent)
-         VALUES ($1, $2, $3, $4, $5, pg_catalog.hashtextextended($5, 0), $6, $7, $8, $9)",
+             defining_query_hash, schedule, refresh_mode, effective_refresh_mode, time_dependent, settings)
+         VALUES ($1, $2, $3, $4, $5, pg_catalog.hashtextextended($5, 0), $6, $7, $8, $9, $10)",
         &[
             pgt_id.into(),
             pg_sys::Oid::from(relid).into(),
@@ -283,6 +283,7 @@ fn insert_rows(pgt_id: i64, relid: u32, target: &Target, query: &str, schedule: 
             mode.into(),
             effective.into(),
             analysis.restless.into(),
+            pinned::current().into(),
         ],
     );
     for source in &analysis.sources {

@@ -47,7 +47,7 @@ fn server() -> Vec<Row> {
             "Add pg_trickle to shared_preload_libraries and restart the server.",
         ),
     };
-    let allowed = worker::config(c"output_plugin_libraries")
+    let allowed = pgtrickle_pg::spi::setting(c"output_plugin_libraries")
         .is_none_or(|list| list.split(',').any(|name| name.trim().trim_matches('"') == "pg_trickle"));
     let plugin = match allowed {
         true => row("output_plugin_libraries", "OK", "the output plugin may be used by hand, too"),

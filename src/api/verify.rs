@@ -50,7 +50,7 @@ fn compare(st: &StreamTable, snapshot: &Snapshot) -> Result<(i64, i64)> {
         }
     );
     let _connection = Connection::open();
-    let _settings = local_settings();
+    let _settings = local_settings(st);
     let _owner = RunAs::restricted(st.owner);
     let text = Plan::prepare(query.as_str(), &[]).first_text(snapshot).unwrap_or_default();
     let mut numbers = text.split(' ').map(|n| n.parse().unwrap_or(-1));

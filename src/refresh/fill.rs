@@ -56,7 +56,7 @@ fn state_tables(pgt_id: i64) -> Vec<String> {
 /// Fills the empty stream table and its empty state tables with the query's result at `snapshot`.
 pub fn fill(st: &StreamTable, loaded: &Loaded, snapshot: &Snapshot) -> Result<()> {
     let _connection = Connection::open();
-    let _settings = super::local_settings();
+    let _settings = super::local_settings(st);
     let _owner = RunAs::restricted(st.owner);
     run::run(st, &Statements::once(loaded.program.fill()), &mut Relations::default(), snapshot)
 }

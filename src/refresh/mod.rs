@@ -5,6 +5,7 @@
 
 pub mod barrier;
 pub mod fill;
+pub mod pinned;
 pub mod program;
 pub mod prune;
 mod run;
@@ -91,10 +92,11 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
 /// Netting a large delta in less memory than this spills to disk.
 const WORK_MEM: (&CStr, &CStr) = (c"work_mem", c"64MB");
 
-/// The settings of a refresh, until dropped.
-pub fn local_settings() -> LocalSettings {
+/// The settings of a stream table's refresh, until dropped.
+pub fn local_settings(st: &StreamTable) -> LocalSettings {
     let enough = spi::work_mem_kb() >= 64 << 10;
-    let settings: Vec<_> = SETTINGS.iter().copied().chain((!enough).then_some(WORK_MEM)).collect();
+    let settings: Vec<_> =
+        SETTINGS.iter().copied().chain((!enough).then_some(WORK_MEM)).chain(pinned::different(&st.settings)).collect();
     LocalSettings::new(&settings)
 }
 
@@ -205,7 +207,7 @@ fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
     if action != Action::NoData {
         let begun_at = worker::now_us();
         {
-            let _settings = local_settings();
+            let _settings = local_settings(&st);
             let _owner = RunAs::restricted(st.owner);
             if action == Action::Reinitialize && loaded.fingerprint != st.fingerprint {
                 fill::rebuild_state(&st, &loaded)?;

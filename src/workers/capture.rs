@@ -23,7 +23,7 @@ pub fn start(dboid: u32, name: &CStr) -> &'static DbShared {
     worker::connect(dboid);
     worker::set_config(c"application_name", name);
     worker::neutralise_settings();
-    if worker::config(c"wal_level").as_deref() != Some("logical") {
+    if pgtrickle_pg::spi::setting(c"wal_level").as_deref() != Some("logical") {
         Error::wal_level().raise();
     }
     shmem::db(dboid).unwrap_or_else(|| {

@@ -72,7 +72,7 @@ fn work(dboid: u32, db: &'static DbShared) {
 
 /// Recent servers decode only with plugins that are listed. For this process it is we who decide.
 fn allow_own_plugin() {
-    let listed = worker::config(c"output_plugin_libraries");
+    let listed = pgtrickle_pg::spi::setting(c"output_plugin_libraries");
     if let Some(listed) = listed.filter(|l| !l.split(',').any(|name| name.trim() == "pg_trickle")) {
         let all = if listed.trim().is_empty() { "pg_trickle".into() } else { format!("{listed}, pg_trickle") };
         let all = CString::new(all).expect("settings contain no NUL");
