@@ -7,7 +7,7 @@ DECLARE
     source oid;
 BEGIN
     FOR source IN
-        SELECT DISTINCT t.source_relid
+        SELECT DISTINCT t.source_relid::oid
           FROM unnest(tables) AS changed (relid)
          CROSS JOIN LATERAL (SELECT changed.relid UNION SELECT p.relid FROM pg_partition_ancestors(changed.relid) p) AS a
           JOIN pgtrickle.pgt_change_tracking t ON t.source_relid = a.relid

@@ -47,7 +47,7 @@ DECLARE
 BEGIN
     FOR dependency IN
         SELECT s.pgt_relid, s.frontier, s.frontier_xid, d.source_relid, d.source_type,
-               to_regclass('pgtrickle_changes.changes_' || d.source_relid) AS buffer
+               to_regclass('pgtrickle_changes.changes_' || d.source_relid::oid) AS buffer
           FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
          ORDER BY 1, 4
     LOOP

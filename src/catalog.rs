@@ -68,6 +68,8 @@ pub struct StreamTable {
     pub time_dependent: bool,
     /// Settings under which the query is evaluated.
     pub settings: Vec<pinned::Setting>,
+    /// The row came with a dump of another database and nothing of it is known here until it is repaired.
+    pub restored: bool,
     pub owner: u32,
     pub sources: Vec<Dependency>,
 }
@@ -83,13 +85,14 @@ impl StreamTable {
 macro_rules! select_stream_tables {
     ($condition:literal) => {
         concat!(
-            "SELECT s.pgt_id, s.pgt_relid, n.nspname::text, c.relname::text, s.defining_query_hash, s.schedule, s.refresh_mode,
+            "SELECT s.pgt_id, s.pgt_relid::oid, n.nspname::text, c.relname::text, s.defining_query_hash, s.schedule, s.refresh_mode,
                         s.status, s.frontier::text, (s.frontier_lsn - '0/0'::pg_lsn)::bigint, s.frontier_xid::text::bigint,
                         s.generation, s.program_fingerprint, s.needs_reinit, c.relowner,
-                        array(SELECT d.source_relid FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY 1),
+                        array(SELECT d.source_relid::oid FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY 1),
                         array(SELECT d.source_type FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid),
                         CASE WHEN s.schedule <> 'calculated' THEN extract(epoch FROM s.schedule::interval)::float8 END,
-                        extract(epoch FROM clock_timestamp() - s.data_timestamp)::float8, s.time_dependent, s.settings
+                        extract(epoch FROM clock_timestamp() - s.data_timestamp)::float8, s.time_dependent, s.settings,
+                        s.home_relid <> s.pgt_relid
                    FROM pgtrickle.pgt_stream_tables s
                    JOIN pg_catalog.pg_class c ON c.oid = s.pgt_relid
                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ",
@@ -142,6 +145,7 @@ fn read_row(row: &spi::SpiHeapTupleData<'_>) -> std::result::Result<StreamTable,
         needs_reinit: flag(14)?,
         time_dependent: flag(20)?,
         settings: pinned::parse(&row.get::<Vec<String>>(21)?.unwrap_or_default()),
+        restored: flag(22)?,
         owner: oid(15)?,
         sources,
     })
@@ -225,7 +229,7 @@ pub struct Tracking {
 pub fn tracking(relids: &[u32]) -> Vec<Tracking> {
     let oids: Vec<pg_sys::Oid> = relids.iter().map(|&r| pg_sys::Oid::from(r)).collect();
     select(
-        "SELECT source_relid, columns, CASE WHEN state <> 'ACTIVE' THEN coalesce(detail, '') END
+        "SELECT source_relid::oid, columns, CASE WHEN state <> 'ACTIVE' THEN coalesce(detail, '') END
            FROM pgtrickle.pgt_change_tracking WHERE source_relid = ANY ($1)",
         oids.into(),
         |row| {

@@ -78,6 +78,14 @@ impl Error {
         .hint("Commit first, then refresh.")
     }
 
+    pub fn restored(name: &str) -> Error {
+        Error::new(
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("stream table {name} was restored from a dump and is not followed yet"),
+        )
+        .hint(format!("SELECT pgtrickle.repair_stream_table('{}');", name.replace('\'', "''")))
+    }
+
     pub fn corrupt_state(name: &str, what: &str) -> Error {
         Error::new(Code::ERRCODE_DATA_CORRUPTED, format!("stream table {name} does not match its stored frontier"))
             .detail(what.to_owned())

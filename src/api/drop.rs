@@ -4,11 +4,11 @@ use super::track;
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result, or_raise};
 use crate::refresh::fill::{ddl, drop_state};
-use crate::refresh::{program, sources};
+use crate::refresh::program;
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
-use pgtrickle_engine::sql::{Ident, QualifiedName};
+use pgtrickle_engine::sql::QualifiedName;
 use pgtrickle_pg::depend;
 
 /// Drops a stream table. With `cascade`, also what depends on it, other stream tables included.
@@ -35,19 +35,15 @@ pub fn drop_one(st: &StreamTable, cascade: bool) -> Result<()> {
 #[pg_extern(name = "_forget")]
 fn forget(pgt_id: i64) {
     let relid: Option<pg_sys::Oid> = catalog::write_scalar(
-        "DELETE FROM pgtrickle.pgt_stream_tables WHERE pgt_id = $1 RETURNING pgt_relid",
+        "DELETE FROM pgtrickle.pgt_stream_tables WHERE pgt_id = $1 RETURNING pgt_relid::oid",
         &[pgt_id.into()],
     );
     drop_state(pgt_id);
     if program::view_oid(pgt_id).is_ok() {
         ddl(&sql!("DROP VIEW {}", program::definition_view(pgt_id)));
     }
-    if let Some(relid) = relid.filter(|relid| sources::buffer_of(relid.to_u32()).is_some()) {
-        let buffer = QualifiedName {
-            schema: Ident::new("pgtrickle_changes"),
-            name: Ident::new(format!("changes_{}", relid.to_u32())),
-        };
-        ddl(&sql!("DROP TABLE {} CASCADE", buffer));
+    if let Some(relid) = relid {
+        track::drop_buffer(relid.to_u32());
     }
     catalog::changed();
 }
@@ -67,7 +63,7 @@ fn release_tables() {
         client
             // In a restored copy of a database the OIDs are those of other tables.
             .select(
-                "SELECT t.source_relid, t.replica_identity::text
+                "SELECT t.source_relid::oid, t.replica_identity::text
                    FROM pgtrickle.pgt_change_tracking t JOIN pg_catalog.pg_database d ON t.slot_name = 'pg_trickle_' || d.oid
                   WHERE d.datname = current_database()",
                 None,

@@ -159,10 +159,13 @@ fn sources() -> Vec<Row> {
 
 fn stream_tables() -> Vec<Row> {
     list(
-        "SELECT 'stream table ' || pgt_relid::regclass::text,
-                CASE WHEN status IN ('SUSPENDED', 'ERROR') THEN 'ERROR'
+        "SELECT 'stream table ' || pgt_relid::text,
+                CASE WHEN status IN ('SUSPENDED', 'ERROR') OR home_relid <> pgt_relid THEN 'ERROR'
                      WHEN status <> 'ACTIVE' OR needs_reinit OR frontier IS NULL OR degraded THEN 'WARNING' ELSE 'OK' END,
-                CASE status WHEN 'SUSPENDED' THEN 'Suspended after ' || consecutive_errors || ' failures; mend the cause, then pgtrickle.resume_stream_table(). Last: '
+                CASE CASE WHEN home_relid <> pgt_relid THEN 'RESTORED' ELSE status END
+                            WHEN 'RESTORED' THEN 'Restored from a dump and not followed yet: SELECT pgtrickle.repair_stream_table('
+                                                  || quote_literal(pgt_relid::text) || ')'
+                            WHEN 'SUSPENDED' THEN 'Suspended after ' || consecutive_errors || ' failures; mend the cause, then pgtrickle.resume_stream_table(). Last: '
                                                   || coalesce(last_error_message, '')
                             WHEN 'ERROR' THEN 'Failing, tried again with growing pauses. Last: ' || coalesce(last_error_message, '')
                             WHEN 'PAUSED' THEN 'Paused; pgtrickle.resume_stream_table() goes on.'

@@ -68,7 +68,7 @@ pub fn keep_house(db: &DbShared) {
     read_slot(db);
     let unused: Vec<pg_sys::Oid> = catalog::scalar(
         // A creation in progress has not committed its dependency yet.
-        "SELECT array(SELECT t.source_relid FROM pgtrickle.pgt_change_tracking t
+        "SELECT array(SELECT t.source_relid::oid FROM pgtrickle.pgt_change_tracking t
                        WHERE t.tracked_at < now() - interval '10 s'
                          AND NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies d WHERE d.source_relid = t.source_relid))",
         &[],

@@ -28,7 +28,7 @@ fn list_sources(
     let rows: Vec<_> = Spi::connect(|client| {
         client
             .select(
-                "SELECT d.source_relid::regclass::text, d.source_relid, d.source_type,
+                "SELECT d.source_relid::text, d.source_relid::oid, d.source_type,
                         array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
                                WHERE a.attrelid = d.source_relid AND a.attnum = ANY (d.columns_used) ORDER BY a.attnum)
                    FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = $1 ORDER BY 1",

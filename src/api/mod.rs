@@ -1,7 +1,9 @@
 //! The SQL functions, one file per verb.
 
+mod capture;
 mod control;
 mod create;
+mod define;
 pub mod definitions;
 mod drop;
 mod explain;

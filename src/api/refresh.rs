@@ -70,9 +70,7 @@ fn wait_for_stream_table(
 /// sources has a change that is not visible in it.
 fn is_current(st: &StreamTable, lsn: u64) -> bool {
     let Some(frontier) = &st.frontier else { return false };
-    if st.needs_reinit
-        || st.generation != catalog::generation() && st.sources.iter().any(|s| s.kind == SourceType::Table)
-    {
+    if st.needs_reinit || st.restored || st.generation != catalog::generation() {
         return false;
     }
     if frontier.lsn >= lsn {

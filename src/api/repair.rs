@@ -1,13 +1,16 @@
 //! Making stream tables right again after something from outside went wrong.
 
+use super::capture::{is_stream_table, wait_until_running};
+use super::define::insert_dependencies;
 use super::refresh::{refresh_now, with_ancestors};
 use super::track;
-use crate::catalog::{self, SourceType, StreamTable};
+use crate::analyze::{self, Analysis, Capture, Input};
+use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result, or_raise};
-use crate::refresh::{lock_all, sources};
+use crate::refresh::{lock_all, program, sources};
 use crate::workers::tracker;
 use pgrx::prelude::*;
-use pgtrickle_pg::{lock, snapshot};
+use pgtrickle_pg::{depend, lock, snapshot, xact};
 
 /// Recomputes a stream table now and applies only the differences; readers never see it empty.
 #[pg_extern]
@@ -40,33 +43,62 @@ fn reinitialize(st: &StreamTable) -> Result<()> {
     refresh_now(st, |_, _| ())
 }
 
+/// Ancestors that were restored with the stream table are repaired with it: it cannot be refreshed without them.
 fn repair(st: &StreamTable) -> Result<()> {
-    for source in &st.sources {
-        match source.kind {
-            SourceType::Table => recapture(st, source.relid)?,
-            SourceType::StreamTable => track::create_parent_buffer(source.relid)?,
-            SourceType::Other => {}
+    super::require_server()?;
+    let ids = with_ancestors(st);
+    let broken: Vec<StreamTable> = ids
+        .iter()
+        .filter_map(|&id| catalog::by_id(id))
+        .filter(|member| member.restored || member.pgt_id == st.pgt_id)
+        .collect();
+    // Analysing locks the sources, which would keep the tracker out; so it is undone.
+    let analyses = broken
+        .iter()
+        .map(|member| {
+            let view = program::view_oid(member.pgt_id)?;
+            Ok(xact::undone(|| analyze::analyze(Input::View(view.into())))?)
+        })
+        .collect::<Result<Vec<Analysis>>>()?;
+    // Before anything is written: the tracker waits for whoever writes.
+    for source in analyses.iter().flat_map(|analysis| &analysis.sources) {
+        if source.capture == Capture::Wal && !is_stream_table(source) {
+            recapture(source.relid.to_u32(), &source.columns)?;
         }
     }
-    lock_all(&with_ancestors(st));
-    catalog::execute(
-        "UPDATE pgtrickle.pgt_stream_tables
-            SET program_fingerprint = 0, consecutive_errors = 0,
-                status = CASE WHEN status IN ('SUSPENDED', 'ERROR') THEN 'ACTIVE' ELSE status END
-          WHERE pgt_id = $1",
-        &[st.pgt_id.into()],
-    );
+    wait_until_running();
+    lock_all(&ids);
+    for (member, analysis) in broken.iter().zip(&analyses) {
+        record(member, analysis)?;
+    }
     catalog::changed();
-    reinitialize(st)
+    refresh_now(st, |_, _| ())
 }
 
-fn recapture(st: &StreamTable, relid: u32) -> Result<()> {
-    let columns: Vec<i16> = catalog::scalar(
-        "SELECT columns_used FROM pgtrickle.pgt_dependencies WHERE pgt_id = $1 AND source_relid = $2",
-        &[st.pgt_id.into(), pg_sys::Oid::from(relid).into()],
-    )
-    .unwrap_or_default();
-    let columns = if columns.is_empty() { catalog::live_attributes(relid) } else { columns };
+/// Makes the catalog say what is the case here: of a restored row only names and definition hold. Nothing is known of the
+/// contents, so that they are compared, and the state is made anew.
+fn record(st: &StreamTable, analysis: &Analysis) -> Result<()> {
+    let view = program::view_oid(st.pgt_id)?;
+    depend::release(st.relid, view);
+    depend::needs(st.relid, view);
+    for source in analysis.sources.iter().filter(|s| is_stream_table(s)) {
+        track::create_parent_buffer(source.relid.to_u32())?;
+    }
+    catalog::execute(
+        "UPDATE pgtrickle.pgt_stream_tables
+            SET home_relid = pgt_relid, pgt_schema = $2, pgt_name = $3, program_fingerprint = 0, frontier = NULL,
+                needs_reinit = true, consecutive_errors = 0,
+                status = CASE WHEN status IN ('SUSPENDED', 'ERROR') THEN 'ACTIVE' ELSE status END
+          WHERE pgt_id = $1",
+        &[st.pgt_id.into(), st.schema.as_str().into(), st.name.as_str().into()],
+    );
+    catalog::execute("DELETE FROM pgtrickle.pgt_dependencies WHERE pgt_id = $1", &[st.pgt_id.into()]);
+    insert_dependencies(st.pgt_id, analysis);
+    Ok(())
+}
+
+fn recapture(relid: u32, columns: &[i16]) -> Result<()> {
+    let columns = if columns.is_empty() { catalog::live_attributes(relid) } else { columns.to_vec() };
     let tracked = catalog::tracking(&[relid]).pop();
     let whole = tracked.is_some_and(|t| t.degraded.is_none() && columns.iter().all(|c| t.columns.contains(c)));
     if whole && sources::buffer_of(relid).is_some() {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::refresh::fill::ddl;
+use crate::refresh::sources::buffer_of;
 use crate::{catalog, settings};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
@@ -47,6 +48,10 @@ pub fn track(relid: u32, columns: &[i16]) -> Result<()> {
     let source = Source::read(relid)?;
     let known = catalog::tracking(&[relid]).pop();
     let mut captured = known.as_ref().map(|t| t.columns.clone()).unwrap_or_default();
+    if buffer_of(relid).is_none() {
+        // What was captured under these numbers was so in another database, from which this one was restored.
+        captured.retain(|c| source.columns.iter().any(|(attnum, _)| attnum == c));
+    }
     let new: Vec<i16> = columns.iter().copied().filter(|c| !captured.contains(c)).collect();
     captured.extend(&new);
     source.set_identity_full()?;
@@ -60,7 +65,7 @@ pub fn track(relid: u32, columns: &[i16]) -> Result<()> {
             );
         }
         Some(_) => {
-            if crate::refresh::sources::buffer_of(relid).is_none() {
+            if buffer_of(relid).is_none() {
                 let kept: Vec<i16> = captured.iter().copied().filter(|c| !new.contains(c)).collect();
                 create_buffer(relid, &source.definitions(&kept));
             }
@@ -69,7 +74,8 @@ pub fn track(relid: u32, columns: &[i16]) -> Result<()> {
             }
             catalog::execute(
                 "UPDATE pgtrickle.pgt_change_tracking
-                    SET columns = $2, state = CASE state WHEN 'ACTIVE' THEN 'ACTIVE' ELSE 'RESUMING' END
+                    SET columns = $2, state = CASE state WHEN 'ACTIVE' THEN 'ACTIVE' ELSE 'RESUMING' END,
+                        slot_name = 'pg_trickle_' || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
                   WHERE source_relid = $1",
                 &[pg_sys::Oid::from(relid).into(), captured.into()],
             );
@@ -104,7 +110,7 @@ pub fn resume(relid: u32) {
 
 /// Makes the buffer into which refreshes of a stream table write its changes for its readers.
 pub fn create_parent_buffer(relid: u32) -> Result<()> {
-    if crate::refresh::sources::buffer_of(relid).is_none() {
+    if buffer_of(relid).is_none() {
         let _owner = catalog::as_owner();
         let source = Source::read(relid)?;
         let all: Vec<i16> = source.columns.iter().map(|&(attnum, _)| attnum).collect();
@@ -128,6 +134,17 @@ fn create_buffer(relid: u32, columns: &[(Ident, Sql)]) {
             buffer(relid)
         ));
     }
+    // The name is made of an OID, which means something else in a restored database: buffers are not dumped.
+    let made = buffer_of(relid).into_iter().flat_map(|b| b.segments.into_iter().chain([b.relid]));
+    made.for_each(depend::join_extension);
+}
+
+/// Drops the change buffer of a source, if there is one.
+pub fn drop_buffer(relid: u32) {
+    if let Some(parts) = buffer_of(relid) {
+        parts.segments.into_iter().chain([parts.relid]).for_each(depend::leave_extension);
+        ddl(&sql!("DROP TABLE {} CASCADE", buffer(relid)));
+    }
 }
 
 /// Ends the capture of a source that no stream table reads any more, and puts its replica identity back.
@@ -145,9 +162,7 @@ pub fn untrack(relid: u32) {
             .unwrap_or(None)
     });
     let _owner = catalog::as_owner();
-    if crate::refresh::sources::buffer_of(relid).is_some() {
-        ddl(&sql!("DROP TABLE {} CASCADE", buffer(relid)));
-    }
+    drop_buffer(relid);
     if let Some(identity) = identity {
         put_identity_back(relid, &identity);
     }

@@ -116,6 +116,9 @@ pub fn refresh_then<T>(
     lock_all(pgt_ids);
     // Read only now: the refresh that held the lock before us may have moved the frontier.
     stream_tables.extend(pgt_ids.iter().filter_map(|&pgt_id| catalog::by_id(pgt_id)));
+    if let Some(restored) = stream_tables.iter().find(|st| st.restored) {
+        return Err(Error::restored(&restored.label()));
+    }
     lock_sources(&stream_tables)?;
     let round = Round::begin(&stream_tables, initiator)?;
     let outcomes = stream_tables.into_iter().map(|st| one(st, &round)).collect::<Result<_>>()?;
@@ -236,7 +239,7 @@ fn choose(st: &StreamTable, loaded: &Loaded, round: &Round, changes: &Changes) -
         || st.needs_reinit
         || changes.reinitialise
         || loaded.fingerprint != st.fingerprint
-        || (st.generation != round.generation && st.sources.iter().any(|s| s.kind == SourceType::Table));
+        || st.generation != round.generation;
     if rebuilt {
         (Task::Recompute, Action::Reinitialize)
     } else if is_blind(st, round) {

@@ -26,7 +26,9 @@ const READ: &str = "SELECT system_identifier, dboid, (created_lsn - '0/0')::nume
     FROM pgtrickle.pgt_capture WHERE slot_name = $1";
 const UNSETTLE: &str = "UPDATE pgtrickle.pgt_capture SET created_lsn = '0/0' WHERE slot_name = $1";
 const RECORD: &str = "INSERT INTO pgtrickle.pgt_capture (slot_name, system_identifier, dboid, generation, created_lsn) \
-    SELECT $1, $2, $3, coalesce(max(generation), 0) + 1, $4::pg_lsn FROM pgtrickle.pgt_capture \
+    SELECT $1, $2, $3, \
+        greatest(coalesce(max(generation), 0) + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint), \
+        $4::pg_lsn FROM pgtrickle.pgt_capture \
     ON CONFLICT (slot_name) DO UPDATE SET system_identifier = EXCLUDED.system_identifier, dboid = EXCLUDED.dboid, \
         generation = EXCLUDED.generation, created_lsn = EXCLUDED.created_lsn, created_at = now()";
 const FORGET_OTHERS: &str = "DELETE FROM pgtrickle.pgt_capture WHERE slot_name <> $1";

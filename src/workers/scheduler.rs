@@ -178,8 +178,9 @@ impl Scheduler {
     /// whose time has come, which get their changes from them.
     fn due(&mut self) -> BTreeSet<i64> {
         let now = Instant::now();
-        let ready =
-            |e: &Entry| e.next_due <= now && matches!(e.st.status.as_str(), "ACTIVE" | "INITIALIZING" | "ERROR");
+        let ready = |e: &Entry| {
+            e.next_due <= now && !e.st.restored && matches!(e.st.status.as_str(), "ACTIVE" | "INITIALIZING" | "ERROR")
+        };
         let mut due = BTreeSet::new();
         let mut changed = BTreeSet::new();
         let mut order: Vec<&mut Entry> = self.entries.values_mut().collect();
@@ -289,8 +290,10 @@ impl Scheduler {
             return Duration::ZERO;
         }
         let enabled = settings::ENABLED.get();
-        let wanting =
-            self.entries.values().filter(|e| enabled && e.st.status != "PAUSED" && e.st.status != "SUSPENDED");
+        let wanting = self
+            .entries
+            .values()
+            .filter(|e| enabled && !e.st.restored && e.st.status != "PAUSED" && e.st.status != "SUSPENDED");
         let next = wanting.filter(|e| !e.every.is_zero() || e.has_changes(self.db)).map(|e| e.next_due).min();
         next.unwrap_or(limit).min(limit).saturating_duration_since(now)
     }

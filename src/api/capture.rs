@@ -1,0 +1,108 @@
+//! Capture of what a query reads, before a stream table is made of it.
+
+use super::track;
+use crate::analyze::{Analysis, Capture, Source};
+use crate::catalog;
+use crate::error::{Error, Result, notice};
+use crate::refresh::sources;
+use crate::shmem::{self, CaptureState};
+use crate::workers::tracker;
+use pgrx::prelude::*;
+use pgtrickle_pg::{lock, snapshot, wait};
+use std::time::{Duration, Instant};
+
+/// How long a creation waits for capture to start, before it goes on without.
+const CAPTURE_START: Duration = Duration::from_secs(30);
+
+/// Whether the first fill may store its snapshot as frontier.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    Yes,
+    /// Capture did not start before this transaction's snapshots; the first refresh has to compare.
+    No,
+}
+
+pub fn is_stream_table(source: &Source) -> bool {
+    catalog::by_relid(source.relid.to_u32()).is_some()
+}
+
+/// Sees to it that the changes of all sources are captured, if possible from before now.
+pub fn start_capture(analysis: &Analysis) -> Result<Ready> {
+    let mut ready = Ready::Yes;
+    for source in &analysis.sources {
+        let relid = source.relid.to_u32();
+        if is_stream_table(source) {
+            track::create_parent_buffer(relid)?;
+            continue;
+        }
+        if source.capture != Capture::Wal {
+            continue;
+        }
+        let columns = if source.columns.is_empty() { catalog::live_attributes(relid) } else { source.columns.clone() };
+        let known = catalog::tracking(&[relid]).pop();
+        let covered = known.is_some_and(|t| t.degraded.is_none() && columns.iter().all(|c| t.columns.contains(c)));
+        if covered && sources::buffer_of(relid).is_some() {
+            continue;
+        }
+        let identity: Option<i8> =
+            catalog::scalar("SELECT relreplident FROM pg_catalog.pg_class WHERE oid = $1", &[source.relid.into()]);
+        if identity != Some(b'f' as i8) {
+            // The tracker has settings of its own; the caller's count as well.
+            track::may_set_identity(&source.name)?;
+            notice(
+                &format!("table {} gets REPLICA IDENTITY FULL", source.name),
+                Some(
+                    "Its changes are captured with their old rows; it is put back when no stream table reads the table any more.",
+                ),
+            );
+        }
+        // A worker cannot see a table that this transaction made, nor get past a lock that it holds.
+        if super::locked_by_us(relid) || snapshot::current_xid().is_some() {
+            track::track(relid, &columns)?;
+            ready = Ready::No;
+        } else {
+            tracker::start_capture(relid, &columns)?;
+        }
+    }
+    if ready == Ready::Yes && analysis.sources.iter().any(|s| s.capture == Capture::Wal) {
+        ready = wait_until_running();
+    }
+    Ok(ready)
+}
+
+/// Changes are captured for certain only from when the slot exists.
+pub fn wait_until_running() -> Ready {
+    let begun = Instant::now();
+    loop {
+        let state = shmem::my_db().map_or(CaptureState::None, |db| db.capture_state());
+        if state == CaptureState::Running {
+            return Ready::Yes;
+        }
+        // Our own transaction id would keep the slot from being created.
+        if begun.elapsed() > CAPTURE_START || snapshot::current_xid().is_some() || state == CaptureState::Failing {
+            notice(
+                "change capture is not running yet",
+                Some("The stream table is filled now; its first refresh compares it with its query."),
+            );
+            return Ready::No;
+        }
+        wait::sleep(Duration::from_millis(10));
+        pgrx::check_for_interrupts!();
+    }
+}
+
+/// Keeps the sources' buffers, and what is in them from now on, until we commit.
+pub fn hold_buffers(analysis: &Analysis) -> Result<()> {
+    for source in analysis.sources.iter().filter(|s| s.capture == Capture::Wal || is_stream_table(s)) {
+        let buffer = sources::buffer_of(source.relid.to_u32());
+        let held = buffer.is_some_and(|b| b.segments.iter().chain([&b.relid]).all(|&relid| lock::access_share(relid)));
+        if !held {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                format!("capture of table {} ended while the stream table was being created", source.name),
+            )
+            .hint("Try again."));
+        }
+    }
+    Ok(())
+}
