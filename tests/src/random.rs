@@ -1,9 +1,32 @@
 //! Random cases: schemas, queries and changes from a seed, in the format of `case`, so that a finding is a test already.
+//!
+//! | file | writes |
+//! |---|---|
+//! | `kinds`, `tables`, `changes` | types and literals, tables and views, what happens to them |
+//! | `query` | a query of some depth: which construct comes next |
+//! | `expression` | select lists and conditions |
+//! | `join`, `subquery`, `aggregate`, `set_operation`, `window`, `recursive`, `set_returning` | the constructs |
+//! | `text` | SQL that knows how it can be made smaller |
+//! | `shrink` | makes a failing case small |
+//! | `report` | what has been checked, and how it was maintained |
 
+mod aggregate;
 mod changes;
+mod expression;
+mod join;
+mod kinds;
 mod query;
+mod recursive;
+pub mod report;
+mod set_operation;
+mod set_returning;
 mod shrink;
+mod subquery;
 mod tables;
+mod text;
+mod window;
+
+use std::collections::BTreeSet;
 
 use fastrand::Rng;
 
@@ -11,9 +34,20 @@ use crate::case::{Case, Stream};
 use crate::install;
 use crate::server::Server;
 use crate::{Failure, Outcome};
+use query::{Named, Writer};
+use report::Report;
+use text::Text;
+
+/// A case with its queries as text that can be made smaller.
+#[derive(Clone)]
+pub struct Generated {
+    pub case: Case,
+    queries: Vec<Text>,
+    constructs: Vec<BTreeSet<&'static str>>,
+}
 
 /// The case that belongs to a seed.
-pub fn case(seed: u64) -> Case {
+pub fn generate(seed: u64) -> Generated {
     let mut rng = Rng::with_seed(seed);
     let tables = tables::generate(&mut rng);
     let mut case = Case {
@@ -22,27 +56,61 @@ pub fn case(seed: u64) -> Case {
         replay: true,
         ..Case::default()
     };
+    case.tables.extend(tables::TYPES.iter().map(|sql| tables::plain((*sql).to_owned())));
     for table in &tables {
         case.tables.extend(table.creation(&mut rng));
     }
-    let mut sources: Vec<query::Source> = tables.iter().map(query::Source::table).collect();
-    for i in 0..rng.usize(1..=3) {
-        let name = format!("st{i}");
-        let relation = query::generate(&mut rng, &sources);
-        case.streams.push(Stream { name: name.clone(), query: relation.sql.clone(), ..Stream::default() });
-        sources.push(query::Source::stream_table(&name, &relation));
+    let mut sources: Vec<Named> = tables.iter().map(|table| table.named()).collect();
+    for i in 0..rng.usize(..=1) {
+        let (statement, view) = tables::view(&mut rng, &format!("v{i}"), &sources);
+        case.tables.push(statement);
+        sources.push(view);
     }
-    case.steps = changes::generate(&mut rng, &tables);
-    case
+    let mut generated = Generated { case, queries: Vec::new(), constructs: Vec::new() };
+    for _ in 0..rng.usize(7..=10) {
+        generated.add_stream(&mut rng, &mut sources);
+    }
+    generated.case.steps = changes::generate(&mut rng, &tables);
+    generated
+}
+
+impl Generated {
+    fn add_stream(&mut self, rng: &mut Rng, sources: &mut Vec<Named>) {
+        let name = format!("st{}", self.case.streams.len());
+        let depth = *pick(rng, &[1, 1, 2, 2, 3, 4]);
+        let mut writer = Writer::new(rng, sources);
+        let relation = writer.relation(depth);
+        let mut constructs = writer.constructs;
+        let sql = relation.sql.to_string();
+        for (part, construct) in [("FROM st", "stream table over stream table"), ("FROM v0", "view")] {
+            if sql.contains(part) {
+                constructs.insert(construct);
+            }
+        }
+        self.case.streams.push(Stream { name: name.clone(), query: sql, ..Stream::default() });
+        self.queries.push(relation.sql);
+        self.constructs.push(constructs);
+        // A few stream tables read others.
+        if relation.rows < 300.0 && one_in(rng, 3) {
+            let columns = relation.kinds.iter().enumerate().map(|(i, kind)| (format!("x{}", i + 1), *kind)).collect();
+            sources.push(Named { name, columns, rows: relation.rows });
+        }
+    }
+
+    /// How often a query is compared after a change: after every step, and after all of them at once.
+    pub fn checks(&self) -> usize {
+        self.case.streams.len() * (self.case.steps.len() + 1)
+    }
 }
 
 /// Runs a seed's case; a failing one is made smaller and written to `target/failed-cases/`.
-pub fn run(server: &Server, seed: u64) -> Outcome {
-    let case = case(seed);
-    let Err(failure) = case.run(server) else {
+pub fn run(server: &Server, seed: u64, report: &Report) -> Outcome {
+    let generated = generate(seed);
+    let Err(failure) = report.observe(server, &generated) else {
         return Ok(());
     };
-    let (case, failure) = shrink::shrink(server, case, failure);
+    report.mismatch();
+    let (case, failure) = shrink::shrink(server, generated, failure);
     let dir = install::root().join("target/failed-cases");
     std::fs::create_dir_all(&dir)?;
     let path = dir.join(format!("seed_{seed}_pg{}.case", server.version()));
@@ -67,7 +135,7 @@ mod tests {
     #[test]
     fn a_seed_is_a_case_and_can_be_read_back() {
         for seed in 0..500 {
-            let printed = case(seed).to_string();
+            let printed = generate(seed).case.to_string();
             let parsed =
                 Case::parse(&format!("random/seed_{seed}"), &printed).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             assert_eq!(parsed.to_string(), printed);

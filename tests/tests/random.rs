@@ -1,26 +1,99 @@
-//! Random cases against the oracle. `PGTEST_SEED=n` repeats one, `PGTEST_RANDOM=n` runs n of them on each version.
+//! Random cases against the oracle.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `PGTEST_SEED=n` | repeats one case |
+//! | `PGTEST_RANDOM=n` | runs cases until they have made n query × change cases on each version |
+//! | `PGTEST_MINUTES=n` | runs for so long on each version |
+//! | `PGTEST_BASE=n` | the first seed; otherwise it depends on the commit, so that a run can be repeated and each commit sees others |
+//!
+//! Without any of them a minute and a half on each version. Closes with what has been checked.
 
-use pgtrickle_tests::random;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use pgtrickle_tests::random::{self, report::Report};
 use pgtrickle_tests::suite::{self, Shared};
+use pgtrickle_tests::{Failure, Outcome};
 
 const SETTINGS: &[(&str, &str)] = &[("pg_trickle.differential_max_change_ratio", "1000000")];
-const COUNT: u64 = 60;
+const SECONDS: u64 = 90;
+/// Clients of one server, each with its own cases.
+const CLIENTS: u64 = 3;
+/// Shrinking takes its time; more findings than these say the same again.
+const ENOUGH: usize = 10;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// The first seed of this commit.
+fn base() -> u64 {
+    let head = Command::new("git").args(["rev-parse", "HEAD"]).output().ok();
+    let head = head.and_then(|output| String::from_utf8(output.stdout).ok());
+    let digits = head.and_then(|text| u64::from_str_radix(text.get(..10)?, 16).ok());
+    number("PGTEST_BASE").or(digits).unwrap_or(59)
+}
+
+/// When to stop.
+#[derive(Clone, Copy)]
+enum End {
+    Checks(usize),
+    At(Instant),
+}
+
+impl End {
+    fn wanted() -> End {
+        let seconds = number("PGTEST_MINUTES").map_or(SECONDS, |minutes| minutes * 60);
+        match number("PGTEST_RANDOM") {
+            Some(checks) => End::Checks(checks as usize),
+            None => End::At(Instant::now() + Duration::from_secs(seconds)),
+        }
+    }
+
+    fn reached(self, report: &Report) -> bool {
+        match self {
+            End::Checks(checks) => report.checks() >= checks,
+            End::At(time) => Instant::now() >= time,
+        }
+    }
+}
 
 fn main() {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds: Vec<u64> = match number("PGTEST_SEED") {
-        Some(seed) => vec![seed],
-        None => {
-            let first = fastrand::u64(..1 << 40);
-            (first..first + number("PGTEST_RANDOM").unwrap_or(COUNT)).collect()
-        }
-    };
-    suite::main(2, |version| {
+    suite::main(1, |version| {
         let shared = Shared::new(version, SETTINGS);
-        let trial = |seed: &u64| {
-            let seed = *seed;
-            shared.trial(&format!("seed_{seed}"), move |server| random::run(server, seed))
-        };
-        Ok(seeds.iter().map(trial).collect())
+        if let Some(seed) = number("PGTEST_SEED") {
+            let one = move |server: &_| random::run(server, seed, &Report::default());
+            return Ok(vec![shared.trial(&format!("seed_{seed}"), one)]);
+        }
+        Ok(vec![shared.trial(&format!("from_seed_{}", base()), |server| many(server, base()))])
     })
+}
+
+/// Cases from one seed on, until it is enough.
+fn many(server: &pgtrickle_tests::server::Server, base: u64) -> Outcome {
+    let (report, next, end) = (Arc::new(Report::default()), AtomicU64::new(base), End::wanted());
+    let client = || {
+        let mut findings = Vec::new();
+        while !end.reached(&report) && report.mismatches() < ENOUGH {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if let Err(failure) = random::run(server, seed, &report) {
+                println!("seed {seed}: {failure}");
+                findings.push(seed);
+            }
+        }
+        findings
+    };
+    let findings: Vec<u64> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+        clients.into_iter().flat_map(|client| client.join().unwrap_or_else(|_| vec![0])).collect()
+    });
+    println!("{report}");
+    println!("PostgreSQL {}, seeds {base} to {}", server.version(), next.load(Ordering::Relaxed) - 1);
+    if findings.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("seeds {findings:?}; their cases are in target/failed-cases")))
 }

@@ -13,8 +13,13 @@ use crate::{During, Failure, Outcome};
 impl Case {
     /// The whole case, in schemas of its own.
     pub fn run(&self, server: &Server) -> Outcome {
+        self.run_observed(server, &|_, _, _| Ok(()))
+    }
+
+    /// The same, with a look at each stream table when all steps have been checked.
+    pub fn run_observed(&self, server: &Server, look: &dyn Fn(&mut Session, &str, &Stream) -> Outcome) -> Outcome {
         let schema = self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_").to_lowercase();
-        self.run_stepwise(server, &schema).during("step by step")?;
+        self.run_stepwise(server, &schema, look).during("step by step")?;
         if self.replay && !self.steps.is_empty() {
             self.run_at_once(server, &format!("{schema}_all")).during("all steps in one refresh")?;
         }
@@ -35,7 +40,12 @@ impl Case {
         Ok(result)
     }
 
-    fn run_stepwise(&self, server: &Server, schema: &str) -> Outcome {
+    fn run_stepwise(
+        &self,
+        server: &Server,
+        schema: &str,
+        look: &dyn Fn(&mut Session, &str, &Stream) -> Outcome,
+    ) -> Outcome {
         let mut run = Run::start(self, server, schema)?;
         for (i, step) in self.steps.iter().enumerate() {
             let title = format!("step {} {}", i + 1, step.title);
@@ -43,6 +53,7 @@ impl Case {
             run.refresh_and_compare().during(&title)?;
             step.expectations.iter().try_for_each(|expected| run.expect(expected)).during(&title)?;
         }
+        run.living_streams().try_for_each(|stream| look(&mut run.observer, schema, stream))?;
         run.finish()
     }
 

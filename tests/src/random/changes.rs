@@ -2,13 +2,14 @@
 
 use fastrand::Rng;
 
-use super::tables::{Table, literal, plain};
+use super::kinds::literal;
+use super::tables::{Table, plain};
 use super::{one_in, pick};
 use crate::case::{Statement, Step};
 
 pub fn generate(rng: &mut Rng, tables: &[Table]) -> Vec<Step> {
     let mut writer = Writer { tables, round: 0, moves: 0, second_is_open: false };
-    let steps = rng.usize(2..=6);
+    let steps = rng.usize(3..=5);
     (0..steps).map(|_| Step { statements: writer.step(rng), ..Step::default() }).collect()
 }
 
@@ -105,9 +106,9 @@ impl Writer<'_> {
 }
 
 /// Beyond all keys that are inserted.
-const FIRST_MOVE: u32 = 50_000;
-/// Then keys end below the limit of integer.
-const MOST_MOVES: u32 = 14;
+const FIRST_MOVE: u32 = 20_000;
+/// Then keys stay so small that sums of a few of them are integers.
+const MOST_MOVES: u32 = 8;
 
 fn upsert(rng: &mut Rng, table: &Table, round: usize) -> String {
     let columns: Vec<_> = table.settable().collect();

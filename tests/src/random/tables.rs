@@ -2,16 +2,10 @@
 
 use fastrand::Rng;
 
+use super::kinds::{self, Kind, literal};
+use super::query::{Named, Writer};
 use super::{one_in, pick};
 use crate::case::Statement;
-
-/// What the generator knows of a type: which literals and operators fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Number,
-    Text,
-    Truth,
-}
 
 /// A column of a generated table.
 #[derive(Debug, Clone)]
@@ -19,7 +13,24 @@ pub struct Column {
     pub name: String,
     pub kind: Kind,
     pub not_null: bool,
-    declared: &'static str,
+    declared: String,
+    role: Role,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Key,
+    Value,
+    Generated,
+}
+
+/// What kind of table it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Plain,
+    Partitioned,
+    /// With a child that inherits from it.
+    Parent,
 }
 
 /// A generated table; with a key its first column is `id`.
@@ -28,35 +39,48 @@ pub struct Table {
     pub name: String,
     pub keyed: bool,
     pub columns: Vec<Column>,
+    shape: Shape,
 }
 
-const TYPES: &[(Kind, &str)] = &[
-    (Kind::Number, "int"),
-    (Kind::Number, "int"),
-    (Kind::Number, "bigint"),
-    (Kind::Number, "smallint"),
-    (Kind::Number, "numeric(8,2)"),
-    (Kind::Text, "text"),
-    (Kind::Text, "varchar(20)"),
-    (Kind::Truth, "boolean"),
+/// What tables and queries use besides.
+pub const TYPES: &[&str] = &[
+    "CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');",
+    "CREATE AGGREGATE total (bigint) (SFUNC = int8pl, STYPE = bigint, INITCOND = '0');",
 ];
 
 pub fn generate(rng: &mut Rng) -> Vec<Table> {
-    (0..rng.usize(1..=3)).map(|i| table(rng, i)).collect()
+    (0..rng.usize(2..=3)).map(|i| table(rng, i)).collect()
 }
 
 fn table(rng: &mut Rng, number: usize) -> Table {
     let keyed = !one_in(rng, 3);
+    let shape = match rng.u32(..8) {
+        0 => Shape::Partitioned,
+        // A key of the parent's does not hold for its children.
+        1 if !keyed => Shape::Parent,
+        _ => Shape::Plain,
+    };
     let mut columns = Vec::new();
     if keyed {
-        columns.push(Column { name: "id".into(), kind: Kind::Number, not_null: true, declared: "int PRIMARY KEY" });
+        columns.push(Column {
+            name: "id".into(),
+            kind: Kind::Int,
+            not_null: true,
+            declared: "int PRIMARY KEY".into(),
+            role: Role::Key,
+        });
     }
-    for i in 0..rng.usize(2..=4) {
-        // The first two of a kind that joins and groups can use.
-        let (kind, declared) = if i == 0 { (Kind::Number, "int") } else { *pick(rng, TYPES) };
-        columns.push(Column { name: format!("c{i}"), kind, not_null: one_in(rng, 4), declared });
+    for i in 0..rng.usize(2..=5) {
+        // At least one of a kind that joins, groups and sums can use.
+        let kind = if i == 0 || one_in(rng, 4) { Kind::Int } else { *pick(rng, kinds::ALL) };
+        let declared = if i == 0 { "int".into() } else { (*pick(rng, kind.declared())).to_owned() };
+        columns.push(Column { name: format!("c{i}"), kind, not_null: one_in(rng, 4), declared, role: Role::Value });
     }
-    Table { name: format!("t{number}"), keyed, columns }
+    if one_in(rng, 8) {
+        let declared = "int GENERATED ALWAYS AS (c0 * 2) STORED".into();
+        columns.push(Column { name: "g".into(), kind: Kind::Int, not_null: false, declared, role: Role::Generated });
+    }
+    Table { name: format!("t{number}"), keyed, columns, shape }
 }
 
 impl Table {
@@ -64,47 +88,71 @@ impl Table {
     pub fn creation(&self, rng: &mut Rng) -> Vec<Statement> {
         let column = |c: &Column| format!("{} {}{}", c.name, c.declared, if c.not_null { " NOT NULL" } else { "" });
         let columns: Vec<String> = self.columns.iter().map(column).collect();
-        let mut all = vec![plain(format!("CREATE TABLE {} ({});", self.name, columns.join(", ")))];
+        let (name, columns) = (&self.name, columns.join(", "));
+        let mut all: Vec<String> = match self.shape {
+            Shape::Plain => vec![format!("CREATE TABLE {name} ({columns});")],
+            Shape::Parent => vec![
+                format!("CREATE TABLE {name} ({columns});"),
+                format!("CREATE TABLE {name}_child () INHERITS ({name});"),
+            ],
+            Shape::Partitioned if self.keyed => {
+                let part = |i| {
+                    format!("CREATE TABLE {name}_{i} PARTITION OF {name} FOR VALUES WITH (MODULUS 2, REMAINDER {i});")
+                };
+                vec![format!("CREATE TABLE {name} ({columns}) PARTITION BY HASH (id);"), part(0), part(1)]
+            }
+            Shape::Partitioned => vec![
+                format!("CREATE TABLE {name} ({columns}) PARTITION BY LIST (c0);"),
+                format!("CREATE TABLE {name}_0 PARTITION OF {name} FOR VALUES IN (0, 1, 2, NULL);"),
+                format!("CREATE TABLE {name}_1 PARTITION OF {name} DEFAULT;"),
+            ],
+        };
         let rows = rng.usize(0..25);
         if rows > 0 {
-            all.push(plain(self.insertion(rng, rows, 0)));
+            all.push(self.insertion(rng, rows, 0));
         }
-        all
+        all.into_iter().map(plain).collect()
     }
 
     /// An insertion of `count` rows; keys start beyond those of other insertions with a smaller `round`.
     pub fn insertion(&self, rng: &mut Rng, count: usize, round: usize) -> String {
+        let set: Vec<&Column> = self.columns.iter().filter(|column| column.role != Role::Generated).collect();
         let row = |rng: &mut Rng, i: usize| {
-            let values: Vec<String> = self.columns.iter().map(|c| self.value(rng, c, round * 1000 + i)).collect();
+            let values: Vec<String> = set.iter().map(|c| value(rng, c, round * 1000 + i)).collect();
             format!("({})", values.join(", "))
         };
         let rows: Vec<String> = (0..count).map(|i| row(rng, i)).collect();
-        format!("INSERT INTO {} VALUES {};", self.name, rows.join(", "))
-    }
-
-    fn value(&self, rng: &mut Rng, column: &Column, key: usize) -> String {
-        if column.declared.contains("PRIMARY KEY") {
-            return key.to_string();
-        }
-        literal(rng, column.kind, !column.not_null)
+        let names: Vec<&str> = set.iter().map(|column| column.name.as_str()).collect();
+        let child = if self.shape == Shape::Parent && rng.bool() { "_child" } else { "" };
+        format!("INSERT INTO {}{child} ({}) VALUES {};", self.name, names.join(", "), rows.join(", "))
     }
 
     /// Columns that an update may set.
     pub fn settable(&self) -> impl Iterator<Item = &Column> {
-        self.columns.iter().filter(|column| !column.declared.contains("PRIMARY KEY"))
+        self.columns.iter().filter(|column| column.role == Role::Value)
+    }
+
+    /// As queries see it.
+    pub fn named(&self) -> Named {
+        let columns = self.columns.iter().map(|column| (column.name.clone(), column.kind)).collect();
+        Named { name: self.name.clone(), columns, rows: 20.0 }
     }
 }
 
-/// A literal of the kind, from a small pool.
-pub fn literal(rng: &mut Rng, kind: Kind, nullable: bool) -> String {
-    if nullable && one_in(rng, 6) {
-        return "NULL".into();
+fn value(rng: &mut Rng, column: &Column, key: usize) -> String {
+    match column.role {
+        Role::Key => key.to_string(),
+        _ => literal(rng, column.kind, !column.not_null),
     }
-    match kind {
-        Kind::Number => rng.i32(-2..8).to_string(),
-        Kind::Text => format!("'{}'", pick(rng, &["", "a", "b", "ab", "Zz", "x y"])),
-        Kind::Truth => rng.bool().to_string(),
-    }
+}
+
+/// A view over what there is, with a query like those of stream tables.
+pub fn view(rng: &mut Rng, name: &str, sources: &[Named]) -> (Statement, Named) {
+    let depth = rng.u32(..=1);
+    let relation = Writer::new(rng, sources).relation(depth);
+    let columns = relation.kinds.iter().enumerate().map(|(i, kind)| (format!("x{}", i + 1), *kind)).collect();
+    let named = Named { name: name.into(), columns, rows: relation.rows };
+    (plain(format!("CREATE VIEW {name} AS {};", relation.sql)), named)
 }
 
 /// A statement of the first session that must succeed.

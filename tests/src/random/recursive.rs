@@ -1,0 +1,90 @@
+//! WITH RECURSIVE that ends: a counter, or values from a finite set that UNION adds once.
+
+use super::kinds::Kind;
+use super::query::{Column, Relation, Source, Writer};
+use super::text::{Text, text};
+
+impl Writer<'_> {
+    pub fn recursive(&mut self, depth: u32) -> Relation {
+        self.note("WITH RECURSIVE");
+        let edges = self.base();
+        let wholes: Vec<Column> = edges.columns.iter().filter(|column| column.kind == Kind::Int).cloned().collect();
+        let below = self.rng.u32(..depth);
+        let seeds = self.input_of(below.min(1));
+        let starts: Vec<Column> = seeds.columns.iter().filter(|column| column.kind == Kind::Int).cloned().collect();
+        if wholes.len() < 2 || starts.is_empty() {
+            return self.counting(&seeds);
+        }
+        let (from, to) = (wholes[0].text.clone(), wholes[1].text.clone());
+        let start = self.pick(&starts).text;
+        let condition = self.filter(&seeds.columns, 0);
+        let name = format!("r{}", self.alias());
+        let (columns, first, next, rows) = match self.rng.u32(..3) {
+            // Reachability: a finite set of numbers.
+            0 => ("a", text![&start], text![&to], 30.0),
+            // Pairs, also from a finite set.
+            1 => ("a, b", text![&start, ", ", &start], text![&to, format!(", {name}.b")], 100.0),
+            // With the number of steps, which is bounded.
+            _ => ("a, b", text![&start, ", 0"], text![&to, format!(", {name}.b + 1")], 100.0),
+        };
+        let bound = if columns == "a, b" && next.to_string().ends_with("+ 1") {
+            format!(" AND {name}.b < 3")
+        } else {
+            String::new()
+        };
+        let more = if self.one_in(3) { text![" AND ", self.term(&edges.columns)].optional() } else { "".into() };
+        let term = text![
+            "SELECT ",
+            next,
+            format!(" FROM {name} JOIN "),
+            edges.from,
+            " ON ",
+            from,
+            format!(" = {name}.a"),
+            " WHERE true",
+            bound,
+            more
+        ];
+        let body = text!["SELECT ", first, " FROM ", seeds.from, condition, " UNION ", term];
+        self.around(&name, columns, body, rows)
+    }
+
+    /// Each number counts down.
+    fn counting(&mut self, seeds: &Source) -> Relation {
+        let name = format!("r{}", self.alias());
+        let wholes: Vec<Column> = seeds.columns.iter().filter(|column| column.kind.is_whole()).cloned().collect();
+        let start: Text = match wholes.first() {
+            Some(column) => text!["(abs(", &column.text, ") % 5)::int"],
+            None => "4".into(),
+        };
+        let operator = self.pick(&["UNION", "UNION ALL"]);
+        let condition = self.filter(&seeds.columns, 0);
+        let body = text![
+            "SELECT ",
+            start,
+            ", 1 FROM ",
+            &seeds.from,
+            condition,
+            format!(" {operator} SELECT {name}.a - 1, {name}.b + 1 FROM {name} WHERE {name}.a > 0")
+        ];
+        self.around(&name, "a, b", body, seeds.rows * 3.0)
+    }
+
+    fn around(&mut self, name: &str, columns: &str, body: Text, rows: f64) -> Relation {
+        let alias = self.alias();
+        let columns_outside = columns.split(", ").map(|c| Column::new(format!("{alias}.{c}"), Kind::Int)).collect();
+        let source = Source { from: format!("{name} AS {alias}").into(), columns: columns_outside, rows };
+        let outer = match self.rng.u32(..3) {
+            0 => {
+                let call = self.aggregate_call(&source.columns);
+                let key = source.columns[0].clone();
+                self.assemble(&[key.clone(), call], &source, text![" GROUP BY ", key.text])
+            }
+            _ => {
+                let rest = if self.one_in(3) { self.filter(&source.columns, 0) } else { "".into() };
+                self.assemble(&source.columns, &source, rest)
+            }
+        };
+        Relation { sql: text![format!("WITH RECURSIVE {name}({columns}) AS ("), body, ") ", outer.sql], ..outer }
+    }
+}
