@@ -24,7 +24,7 @@ fn main() {
             .map(|case| shared.trial(&format!("replay/{}", case.name), move |server| replay(server, &case)))
             .collect();
         trials.extend((first..first + 20).map(|seed| {
-            shared.trial(&format!("replay/seed_{seed}"), move |server| replay(server, &random::case(seed)))
+            shared.trial(&format!("replay/seed_{seed}"), move |server| replay(server, &random::generate(seed).case))
         }));
         trials.push(shared.trial("options", options));
         trials.push(shared.trial("recvlogical", recvlogical));

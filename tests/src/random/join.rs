@@ -136,11 +136,7 @@ impl Writer<'_> {
                 let outputs = self.some(&inner.columns, 1, 3);
                 self.note("lateral top-k");
                 let limit = self.rng.u32(1..3);
-                self.assemble(
-                    &outputs,
-                    &inner,
-                    text![inside, " ORDER BY ", order, format!(" LIMIT {limit}")],
-                )
+                self.assemble(&outputs, &inner, text![inside, " ORDER BY ", order, format!(" LIMIT {limit}")])
             }
             _ => {
                 rows = left.rows * inner.rows / 4.0;

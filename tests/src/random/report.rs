@@ -8,7 +8,6 @@ use super::Generated;
 use crate::case::Stream;
 use crate::server::Server;
 use crate::session::{Session, literal};
-use crate::stream::StreamTable;
 use crate::{Failure, Outcome};
 
 /// Counts over all cases of a run.
@@ -75,14 +74,13 @@ impl Report {
 
 /// Nothing for a query that is maintained by rules, else why it is not.
 fn mode(session: &mut Session, schema: &str, stream: &Stream) -> Outcome<Option<String>> {
-    let table = StreamTable::new(schema, &stream.name);
-    if table.mode(session)? == "DIFFERENTIAL" {
-        return Ok(None);
-    }
-    let sql = format!("SELECT * FROM pgtrickle.explain_refresh_mode({})", literal(&table.quoted()));
-    let rows = session.rows(&sql)?;
-    let row = rows.first().ok_or_else(|| Failure::new("explain_refresh_mode says nothing"))?;
-    Ok(Some(row.iter().flatten().last().cloned().unwrap_or_default()))
+    let rows = session.rows(&format!(
+        "SELECT full_reason FROM pgtrickle.pgt_stream_tables WHERE pgt_schema = {} AND pgt_name = {}",
+        literal(schema),
+        literal(&stream.name)
+    ))?;
+    let row = rows.first().ok_or_else(|| Failure::new("not in the catalog"))?;
+    Ok(row.first().cloned().flatten())
 }
 
 impl Display for Report {
