@@ -250,3 +250,53 @@ impl Agg {
         }
     }
 }
+
+/// A term of ORDER BY.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SortKey {
+    /// What is sorted by, over the input row.
+    pub by: Scalar,
+    /// The operator that sorts, qualified: `OPERATOR(pg_catalog.<)`.
+    pub operator: Sql,
+    /// Where NULLs go.
+    pub nulls_first: bool,
+}
+
+impl SortKey {
+    /// The term.
+    pub fn sql(&self) -> Sql {
+        let nulls = if self.nulls_first { "FIRST" } else { "LAST" };
+        sql!("{} USING {} NULLS {}", self.by.sql, self.operator, nulls)
+    }
+}
+
+/// How many rows of an ordered input are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// After how many rows.
+    pub offset: u64,
+    /// How many at most.
+    pub rows: u64,
+    /// And all rows that are equal, by the order, to the last of these. Then the offset is 0.
+    pub ties: bool,
+}
+
+impl Limit {
+    /// How many of the first rows decide.
+    pub fn first(&self) -> u64 {
+        self.offset.saturating_add(self.rows)
+    }
+
+    /// The clause.
+    pub fn sql(&self) -> Sql {
+        Limit::clause(self.offset, self.rows, self.ties)
+    }
+
+    /// `OFFSET … FETCH FIRST … ROWS`
+    pub fn clause(offset: u64, rows: u64, ties: bool) -> Sql {
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let ties = if ties { "WITH TIES" } else { "ONLY" };
+        let fetch = sql!("FETCH FIRST {} ROWS {}", number(rows), ties);
+        if offset == 0 { fetch } else { sql!("OFFSET {} {}", number(offset), fetch) }
+    }
+}

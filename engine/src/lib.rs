@@ -10,7 +10,7 @@
 //! | what changes, as an equation per operator from `Rel` to [`Zset`](zset::Zset) | [`delta`] |
 //! | the algebra of aggregates: which parts are kept, how a change is added, when it cannot be | `plan/parts.rs` |
 //! | what a stage of any kind can do, and each kind's table and steps | `plan/stage/` |
-//! | netting the root's change, finding and changing the stream table's rows | `plan/root.rs` |
+//! | rows kept as they are: netting their change, finding them, changing them | `plan/kept.rs` |
 //! | by which columns rows are found | [`keys`], [`dependencies`] |
 //! | relations and Z-sets as queries | `plan/render.rs`, `plan/presence.rs` |
 //! | SQL as a value, and the only quoting of the project | [`mod@sql`] |
@@ -25,6 +25,8 @@
 //! | EXISTS, IN, and their negations | semi and anti join | `delta/semi_join.rs`, `delta/presence.rs` |
 //! | UNION ALL; UNION is DISTINCT over it | union | `delta/union_all.rs` |
 //! | GROUP BY, aggregates, DISTINCT | a stage | `plan/parts.rs`, `plan/stage/aggregate/` |
+//! | window functions | a stage per PARTITION BY | `plan/stage/window.rs` |
+//! | ORDER BY with LIMIT, FETCH FIRST | a stage | `plan/stage/top_k.rs` |
 //! | INTERSECT, EXCEPT, with ALL | counts per row on either side, then a filter or a repeat | `lower.rs`, `delta/repeat.rs` |
 //!
 //! How it is tested: the rules against an evaluator in memory (`tests/rules.rs`), the SQL on a server with random queries

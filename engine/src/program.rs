@@ -5,7 +5,7 @@ use crate::delta::{Changed, delta};
 use crate::ir::{Col, Rel, SourceId, Ty};
 use crate::keys::{KnownKeys, key};
 use crate::plan::Catalog;
-use crate::plan::root::RootPlan;
+use crate::plan::kept::Kept;
 use crate::sql::{From, Ident, QualifiedName, Query, Select, Sql};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -126,7 +126,7 @@ impl std::error::Error for Unsupported {}
 pub struct Program {
     catalog: Catalog,
     query: Origin,
-    root: RootPlan,
+    root: Kept,
 }
 
 /// Where the root's rows come from.
@@ -163,7 +163,7 @@ impl Program {
         let cols = stages.root.cols();
         Ok(Program {
             catalog: Catalog::new(&definition.sources, &stages, &known, target.pgt_id),
-            root: RootPlan::new(target, &definition.columns, cols, identity),
+            root: Kept::root(target, &definition.columns, cols, identity),
             query: Origin::Rules(stages.root),
         })
     }
@@ -182,7 +182,7 @@ impl Program {
         Program {
             catalog: Catalog::default(),
             query: Origin::View(view.clone()),
-            root: RootPlan::new(target, columns, cols, Identity::Bag),
+            root: Kept::root(target, columns, cols, Identity::Bag),
         }
     }
 

@@ -1,10 +1,12 @@
 //! Plan in, SQL out: each query below is planned and its statements compared with `tests/plans/<name>.sql`.
 //! `UPDATE_PLANS=1` writes what comes out now; read the difference before committing it.
 
-use pgtrickle_engine::ir::{Agg, AggKind, Col, Conjunct, Equality, JoinKind, Number, Rel, Scalar, SourceId, Ty};
+use pgtrickle_engine::ir::{
+    Agg, AggKind, Col, Conjunct, Equality, JoinKind, Limit, Number, Rel, Scalar, SortKey, SourceId, Ty,
+};
 use pgtrickle_engine::lower;
 use pgtrickle_engine::program::{Definition, Identity, Program, SourceInfo, Step, Target};
-use pgtrickle_engine::sql::{Ident, QualifiedName};
+use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -242,4 +244,36 @@ fn a_recomputed_query_keeps_its_key_but_no_state() {
     let program = Program::recomputed(&Definition { root, columns, sources }, &view, &target);
     assert!(!program.is_differential() && program.state_tables().is_empty());
     assert_eq!(program.identity(), &Identity::Key { columns: vec![0] });
+}
+
+fn sort_key(rel: &Rel, i: usize) -> SortKey {
+    SortKey { by: column(rel, i), operator: Sql::text("OPERATOR(pg_catalog.<)"), nulls_first: false }
+}
+
+#[test]
+fn windows_are_recomputed_for_touched_partitions() {
+    let rel = orders();
+    let text = "sum(c3) OVER (PARTITION BY c2 ORDER BY c1 USING OPERATOR(pg_catalog.<) NULLS LAST)";
+    let call = Scalar::deparsed(text, vec![0, 1, 2], Ty::numeric(), false);
+    let root = rel.window(vec![1], vec![call]).unwrap();
+    let exprs = vec![column(&root, 0), column(&root, 3)];
+    check("window", root.map(exprs).unwrap(), &[ORDERS], &Identity::Key { columns: vec![0] });
+}
+
+#[test]
+fn the_first_rows_are_kept_with_some_in_reserve() {
+    let rel = orders();
+    let order = vec![sort_key(&rel, 2), sort_key(&rel, 0)];
+    let root = rel.top_k(order, Limit { offset: 2, rows: 3, ties: false }).unwrap();
+    check("top_k", root, &[ORDERS], &Identity::Key { columns: vec![0] });
+}
+
+#[test]
+fn with_ties_whole_groups_of_equals_are_kept() {
+    let rel = orders();
+    let exprs = vec![column(&rel, 1), column(&rel, 2)];
+    let rel = rel.map(exprs).unwrap();
+    let order = vec![sort_key(&rel, 0)];
+    let root = rel.top_k(order, Limit { offset: 0, rows: 3, ties: true }).unwrap();
+    check("top_k_ties", root, &[ORDERS], &Identity::Bag);
 }

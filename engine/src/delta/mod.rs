@@ -41,6 +41,6 @@ pub fn delta(rel: &Rel, changed: &Changed) -> Option<Zset> {
         },
         Rel::Repeat { input, times } => repeat::delta(input, times, changed),
         Rel::UnionAll { inputs } => union_all::delta(inputs, changed),
-        Rel::Aggregate { .. } => unreachable!("a stateful operator is a stage"),
+        Rel::Aggregate { .. } | Rel::Window { .. } | Rel::TopK { .. } => unreachable!("a stateful operator is a stage"),
     }
 }

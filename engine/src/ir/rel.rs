@@ -1,6 +1,6 @@
 //! The operators, their constructors, and what can be asked of each.
 
-use super::{Agg, Col, Conjunct, JoinKind, Number, Scalar, SourceId};
+use super::{Agg, Col, Conjunct, JoinKind, Limit, Number, Scalar, SortKey, SourceId};
 use std::fmt;
 
 /// A relation: a bag of rows at some state of the sources.
@@ -24,6 +24,11 @@ pub enum Rel {
     UnionAll { inputs: Vec<Rel> },
     /// Groups: keys ++ aggregates. Without keys exactly one row, also over no input.
     Aggregate { input: Box<Rel>, keys: Vec<Scalar>, aggs: Vec<Agg> },
+    /// Each row of the input with one more column per call of a window function. A call is printed with its OVER clause,
+    /// which partitions by these columns (any others would be another node).
+    Window { input: Box<Rel>, partition: Vec<usize>, calls: Vec<Scalar> },
+    /// The first rows by an order that leaves no choice but between identical rows.
+    TopK { input: Box<Rel>, order: Vec<SortKey>, limit: Limit },
 }
 
 /// A node that its constructor refused: a mistake of the caller's, not of the user's.
@@ -127,6 +132,25 @@ impl Rel {
         Ok(Rel::Aggregate { input: Box::new(self), keys, aggs })
     }
 
+    /// Window functions over partitions by columns; outputs the input's columns, then the calls.
+    pub fn window(self, partition: Vec<usize>, calls: Vec<Scalar>) -> Result<Rel, Malformed> {
+        let arity = self.arity();
+        check_reads("window function", &calls, arity)?;
+        if let Some(c) = partition.iter().find(|c| **c >= arity) {
+            return malformed(format!("PARTITION BY column {} of {arity}", c + 1));
+        }
+        Ok(Rel::Window { input: Box::new(self), partition, calls })
+    }
+
+    /// The first rows by an order.
+    pub fn top_k(self, order: Vec<SortKey>, limit: Limit) -> Result<Rel, Malformed> {
+        check_reads("ORDER BY", order.iter().map(|key| &key.by), self.arity())?;
+        if limit.ties && limit.offset > 0 {
+            return malformed("WITH TIES after an offset");
+        }
+        Ok(Rel::TopK { input: Box::new(self), order, limit })
+    }
+
     /// DISTINCT: the groups by all columns, without aggregates. A relation without columns keeps one row if it has any,
     /// which no aggregate says, so it is refused.
     pub fn distinct(self) -> Result<Rel, Malformed> {
@@ -143,7 +167,8 @@ impl Rel {
         match self {
             Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } => cols.len(),
             Rel::Map { exprs, .. } => exprs.len(),
-            Rel::Filter { input, .. } | Rel::Repeat { input, .. } => input.arity(),
+            Rel::Filter { input, .. } | Rel::Repeat { input, .. } | Rel::TopK { input, .. } => input.arity(),
+            Rel::Window { input, calls, .. } => input.arity() + calls.len(),
             Rel::Join { kind: JoinKind::Inner | JoinKind::Left, left, right, .. } => left.arity() + right.arity(),
             Rel::Join { left, .. } => left.arity(),
             Rel::UnionAll { inputs } => inputs.first().map_or(0, Rel::arity),
@@ -156,7 +181,8 @@ impl Rel {
         match self {
             Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } => cols.clone(),
             Rel::Map { exprs, .. } => exprs.iter().map(Scalar::col).collect(),
-            Rel::Filter { input, .. } | Rel::Repeat { input, .. } => input.cols(),
+            Rel::Filter { input, .. } | Rel::Repeat { input, .. } | Rel::TopK { input, .. } => input.cols(),
+            Rel::Window { input, calls, .. } => input.cols().into_iter().chain(calls.iter().map(Scalar::col)).collect(),
             Rel::Join { kind, left, right, on } => match kind {
                 JoinKind::Inner => matched([left.cols(), right.cols()].concat(), on, left.arity()),
                 JoinKind::Left => left.cols().into_iter().chain(right.cols().into_iter().map(Col::nullable)).collect(),
@@ -200,13 +226,15 @@ impl Rel {
             Rel::Repeat { .. } => "repeat",
             Rel::UnionAll { .. } => "union all",
             Rel::Aggregate { .. } => "aggregate",
+            Rel::Window { .. } => "window",
+            Rel::TopK { .. } => "top k",
         }
         .to_owned()
     }
 
     /// Whether its result has to be kept for its changes to be found: then it becomes a [stage](crate::cut).
     pub fn is_stateful(&self) -> bool {
-        matches!(self, Rel::Aggregate { .. })
+        matches!(self, Rel::Aggregate { .. } | Rel::Window { .. } | Rel::TopK { .. })
     }
 
     /// The same operator over other inputs, made from its own.
@@ -224,6 +252,12 @@ impl Rel {
             Rel::Aggregate { input, keys, aggs } => {
                 Rel::Aggregate { input: boxed(input)?, keys: keys.clone(), aggs: aggs.clone() }
             }
+            Rel::Window { input, partition, calls } => {
+                Rel::Window { input: boxed(input)?, partition: partition.clone(), calls: calls.clone() }
+            }
+            Rel::TopK { input, order, limit } => {
+                Rel::TopK { input: boxed(input)?, order: order.clone(), limit: *limit }
+            }
         })
     }
 
@@ -234,7 +268,9 @@ impl Rel {
             Rel::Map { input, .. }
             | Rel::Filter { input, .. }
             | Rel::Repeat { input, .. }
-            | Rel::Aggregate { input, .. } => vec![input],
+            | Rel::Aggregate { input, .. }
+            | Rel::Window { input, .. }
+            | Rel::TopK { input, .. } => vec![input],
             Rel::Join { left, right, .. } => vec![left, right],
             Rel::UnionAll { inputs } => inputs.iter().collect(),
         }

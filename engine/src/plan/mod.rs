@@ -1,10 +1,10 @@
 //! From relations and their changes to statements: the only part of the engine that knows how things are spelled.
 
+pub(crate) mod kept;
 pub(crate) mod matching;
 pub(crate) mod parts;
 pub(crate) mod presence;
 pub(crate) mod render;
-pub(crate) mod root;
 pub(crate) mod stage;
 
 use crate::cut::Stages;
@@ -27,8 +27,7 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// Plans for all stages of a query. `known` has their keys.
     pub fn new(sources: &[SourceInfo], stages: &Stages, known: &KnownKeys, pgt_id: i64) -> Catalog {
-        let plan =
-            |(i, rel): (usize, &crate::ir::Rel)| stage::plan(rel, Place::new(pgt_id, i), known.stages[i].clone());
+        let plan = |(i, rel): (usize, &crate::ir::Rel)| stage::plan(rel, Place::new(pgt_id, i), known);
         Catalog { stages: stages.stages.iter().enumerate().map(plan).collect(), ..Catalog::of_sources(sources) }
     }
 

@@ -4,7 +4,7 @@
 //! flattens them. A join's right side continues the numbering of the left, so its condition needs no rewriting.
 
 use super::{Catalog, columns, weighted_columns};
-use crate::ir::{Col, Conjunct, JoinKind, Rel, Scalar, SourceId};
+use crate::ir::{Col, Conjunct, JoinKind, Rel, Scalar, SortKey, SourceId};
 use crate::program::Program;
 use crate::sql;
 use crate::sql::{From, Ident, JoinType, Query, Select, Sql};
@@ -31,6 +31,10 @@ impl Catalog {
             Rel::Aggregate { input, keys, aggs } => {
                 let values = keys.iter().chain(aggs.iter().map(|agg| &agg.call)).cloned().collect::<Vec<_>>();
                 mapped(&values, self.item_of_rel(input)).group_by_first(keys.len()).into()
+            }
+            Rel::Window { input, calls, .. } => with_calls(input.arity(), calls, self.item_of_rel(input)).into(),
+            Rel::TopK { input, order, limit } => {
+                first_rows(named(columns(input.arity()), self.item_of_rel(input)), order, limit.sql()).into()
             }
         }
     }
@@ -143,6 +147,19 @@ fn values(rows: &[Vec<Scalar>], cols: &[Col]) -> Query {
 fn mapped(exprs: &[Scalar], from: From) -> Select {
     let column = |(i, expr): (usize, &Scalar)| (expr.sql.clone(), Ident::column(i));
     Select::from(from).columns(exprs.iter().enumerate().map(column))
+}
+
+/// The input's columns, and the values of window functions over it.
+pub(super) fn with_calls(arity: usize, calls: &[Scalar], from: From) -> Select {
+    let values = columns(arity).into_iter().map(Sql::from).chain(calls.iter().map(|call| call.sql.clone()));
+    Select::from(from).columns(values.enumerate().map(|(i, value)| (value, Ident::column(i))))
+}
+
+/// ORDER BY and what limits the rows. Ordinals would be taken for columns' numbers, so a term is never a bare constant.
+pub(super) fn first_rows(mut select: Select, order: &[SortKey], limit: Sql) -> Select {
+    select.order_by = order.iter().map(SortKey::sql).collect();
+    select.limit = Some(limit);
+    select
 }
 
 fn filtered(names: Vec<Ident>, predicates: &[Scalar], from: From) -> Select {

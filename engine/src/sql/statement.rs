@@ -25,10 +25,18 @@ impl Query {
     pub fn sql(&self) -> Sql {
         match self {
             Query::Select(select) => select.sql(),
-            Query::UnionAll(queries) => Sql::join(" UNION ALL ", queries.iter().map(Query::sql)),
+            Query::UnionAll(queries) => Sql::join(" UNION ALL ", queries.iter().map(Query::branch)),
             Query::Values(rows) => {
                 sql!("VALUES {}", Sql::list(rows.iter().map(|row| sql!("({})", Sql::list(row)))))
             }
+        }
+    }
+
+    /// As a branch of UNION ALL, whose ORDER BY and limit would be the union's.
+    fn branch(&self) -> Sql {
+        match self {
+            Query::Select(select) if select.limit.is_some() || !select.order_by.is_empty() => sql!("({})", self.sql()),
+            _ => self.sql(),
         }
     }
 
@@ -63,6 +71,8 @@ pub struct Select {
     pub having: Vec<Sql>,
     /// ORDER BY
     pub order_by: Vec<Sql>,
+    /// OFFSET, FETCH FIRST
+    pub limit: Option<Sql>,
 }
 
 impl Select {
@@ -125,6 +135,7 @@ impl Select {
         if !self.order_by.is_empty() {
             clauses.push(sql!("ORDER BY {}", Sql::list(&self.order_by)));
         }
+        clauses.extend(self.limit.clone());
         Sql::join(" ", clauses)
     }
 }

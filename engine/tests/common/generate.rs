@@ -2,8 +2,12 @@
 
 use super::random::Random;
 use super::tables::{self, ATTNUMS, TABLES, bigint, integer, numeric, other, text};
-use pgtrickle_engine::ir::{Agg, AggKind, Col, Conjunct, Equality, JoinKind, Number, Rel, Scalar, SourceId, Ty};
+use pgtrickle_engine::ir::{
+    Agg, AggKind, Col, Conjunct, Equality, JoinKind, Limit, Number, Rel, Scalar, SortKey, SourceId, Ty,
+};
 use pgtrickle_engine::lower;
+use pgtrickle_engine::sql;
+use pgtrickle_engine::sql::Sql;
 
 /// What may appear.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +46,7 @@ pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
         return scan(g, r);
     }
     let below = depth - 1;
-    match r.below(if g.aggregates { 13 } else { 7 }) {
+    match r.below(if g.aggregates { 15 } else { 7 }) {
         0 | 1 => {
             let input = rel(below, g, r);
             map(input, r)
@@ -62,8 +66,72 @@ pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
             let (left, right, all) = (shape(rel(below, g, r)), shape(rel(below, g, r)), r.chance(50));
             if r.chance(50) { lower::intersect(left, right, all) } else { lower::except(left, right, all) }.unwrap()
         }
+        10 => window(rel(below, g, r), r),
+        11 => top_k(rel(below, g, r), r),
         _ => aggregate(rel(below, g, r), g, r),
     }
+}
+
+/// Some columns, then all others, so that ties are identical rows.
+fn total_order(cols: &[Col], r: &mut Random) -> Vec<SortKey> {
+    let mut columns = comparable(cols);
+    for i in 0..columns.len() {
+        let j = i + r.below(columns.len() - i);
+        columns.swap(i, j);
+    }
+    let mut order: Vec<SortKey> = columns.into_iter().map(|c| sort_key(c, &cols[c], r)).collect();
+    if !cols.iter().all(|col| col.ty.is_exact()) {
+        let row = sql!("ROW({})", Sql::list((0..cols.len()).map(Sql::column)));
+        let row = Scalar { sql: row, ..Scalar::deparsed("", (0..cols.len()).collect(), Ty::new("record"), true) };
+        order.push(SortKey { by: row, operator: sql!("OPERATOR(pg_catalog.*<)"), nulls_first: false });
+    }
+    order
+}
+
+fn sort_key(c: usize, col: &Col, r: &mut Random) -> SortKey {
+    let operator = if r.chance(50) { sql!("OPERATOR(pg_catalog.<)") } else { sql!("OPERATOR(pg_catalog.>)") };
+    SortKey { by: Scalar::column(c, col), operator, nulls_first: r.chance(50) }
+}
+
+fn by_one(cols: &[Col], r: &mut Random) -> Vec<SortKey> {
+    let found = comparable(cols);
+    found.first().map(|c| sort_key(*c, &cols[*c], r)).into_iter().collect()
+}
+
+fn window(input: Rel, r: &mut Random) -> Rel {
+    let cols = input.cols();
+    let partition: Vec<usize> = comparable(&cols).into_iter().filter(|_| r.chance(30)).collect();
+    let by = partition.iter().map(|c| sql!("c{}", (*c + 1) as i64)).collect::<Vec<_>>();
+    let by = if by.is_empty() { Sql::default() } else { sql!("PARTITION BY {} ", Sql::list(by)) };
+    let calls = (0..1 + r.below(2)).map(|_| {
+        let c = r.below(cols.len());
+        let (function, ty, total) = match r.below(4) {
+            0 => (sql!("row_number()"), bigint(), true),
+            1 => (sql!("lag({})", Sql::column(c)), cols[c].ty.clone(), true),
+            2 => (sql!("rank()"), bigint(), false),
+            _ => (sql!("count(*)"), bigint(), false),
+        };
+        let order = if total { total_order(&cols, r) } else { by_one(&cols, r) };
+        let order = Sql::list(order.iter().map(SortKey::sql));
+        let order = if order.as_str().is_empty() { order } else { sql!("ORDER BY {}", order) };
+        let text = sql!("{} OVER ({}{})", function, by, order);
+        Scalar { sql: text, ..Scalar::deparsed("", (0..cols.len()).collect(), ty, false) }
+    });
+    let calls = calls.collect();
+    input.window(partition, calls).unwrap()
+}
+
+fn top_k(input: Rel, r: &mut Random) -> Rel {
+    let cols = input.cols();
+    let ties = r.chance(30);
+    let order = if ties { by_one(&cols, r) } else { total_order(&cols, r) };
+    let ties = ties && !order.is_empty();
+    let offset = if ties { 0 } else { r.below(3) as u64 };
+    input.top_k(order, Limit { offset, rows: 1 + r.below(4) as u64, ties }).unwrap()
+}
+
+fn comparable(cols: &[Col]) -> Vec<usize> {
+    of_kind(cols, |ty| ty.equality != Equality::None)
 }
 
 fn scan(g: &Grammar, r: &mut Random) -> Rel {

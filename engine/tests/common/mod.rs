@@ -7,3 +7,4 @@ pub mod oracle;
 pub mod random;
 pub mod scalars;
 pub mod tables;
+pub mod windows;

@@ -2,6 +2,7 @@
 
 use super::scalars::evaluate;
 use super::tables::{ATTNUMS, Row, Value};
+use super::windows;
 use pgtrickle_engine::ir::{Agg, AggKind, Conjunct, JoinKind, Rel, Scalar, SourceId};
 use pgtrickle_engine::zset::Zset;
 use std::collections::BTreeMap;
@@ -122,6 +123,8 @@ impl State {
             Rel::Repeat { times, .. } => repeated(&inputs[0], times),
             Rel::UnionAll { .. } => inputs.iter().fold(Weighted::new(), |sum, input| plus(&sum, input, 1)),
             Rel::Aggregate { keys, aggs, .. } => grouped(&inputs[0], keys, aggs),
+            Rel::Window { partition, calls, .. } => windows::windows(&inputs[0], partition, calls),
+            Rel::TopK { order, limit, .. } => windows::first_rows(&inputs[0], order, limit),
         }
     }
 

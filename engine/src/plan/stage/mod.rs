@@ -12,18 +12,26 @@
 //! | operator | kind |
 //! |---|---|
 //! | GROUP BY, aggregates, DISTINCT | `aggregate/` |
+//! | window functions | `window.rs` |
+//! | ORDER BY with LIMIT | `top_k.rs` |
 
 mod aggregate;
+mod lookup;
+mod top_k;
+mod window;
 
 use super::Catalog;
 use crate::delta::Changed;
 use crate::ir::{Rel, Ty};
+use crate::keys::KnownKeys;
 use crate::program::{StageInfo, StateTable, Step};
 use crate::sql;
 use crate::sql::{Ident, QualifiedName, Query, Sql};
 use aggregate::AggregatePlan;
 use std::fmt::Debug;
 use std::sync::Arc;
+use top_k::TopKPlan;
+use window::WindowPlan;
 
 /// What can be done with a stage of any kind.
 pub(crate) trait StagePlan: Debug + Send + Sync {
@@ -54,10 +62,12 @@ pub(crate) trait StagePlan: Debug + Send + Sync {
     fn explain(&self) -> StageInfo;
 }
 
-/// The plan of a stage. `key` are columns that tell its rows apart, if there are any.
-pub(crate) fn plan(stage: &Rel, place: Place, _key: Option<Vec<usize>>) -> Arc<dyn StagePlan> {
+/// The plan of a stage. The keys of the stages before it are known.
+pub(crate) fn plan(stage: &Rel, place: Place, known: &KnownKeys) -> Arc<dyn StagePlan> {
     match stage {
         Rel::Aggregate { input, keys, aggs } => Arc::new(AggregatePlan::new(place, input, keys, aggs)),
+        Rel::Window { .. } => Arc::new(WindowPlan::new(place, stage, known)),
+        Rel::TopK { .. } => Arc::new(TopKPlan::new(place, stage, known)),
         _ => unreachable!("a {} keeps no state", stage.name()),
     }
 }
@@ -84,7 +94,7 @@ impl Place {
 }
 
 /// A column's type in CREATE TABLE.
-fn column_type(ty: &Ty) -> Sql {
+pub(super) fn column_type(ty: &Ty) -> Sql {
     match &ty.collation {
         Some(collation) => sql!("{} COLLATE {}", ty.sql, collation),
         None => ty.sql.clone(),

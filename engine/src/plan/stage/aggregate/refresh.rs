@@ -8,10 +8,11 @@
 //! state' = state − old(t) + new(t)
 //! ```
 
-use super::super::super::matching::{image_hash, images_differ, of, same_key_with_null, same_key_without_null};
+use super::super::super::matching::{image_hash, images_differ, of};
 use super::super::super::parts::Row;
 use super::super::super::render::named;
 use super::super::super::{Catalog, numbered};
+use super::super::lookup::Keys;
 use super::AggregatePlan;
 use crate::program::Step;
 use crate::sql;
@@ -119,25 +120,11 @@ impl AggregatePlan {
         Step::Stage { name: self.recomputed(), query: query.sql(), skip_if_empty: reads.clone(), reads }
     }
 
-    /// Groups whose key has a NULL are looked up apart, so that plain equality, and with it any index of a source,
-    /// serves for all others.
     fn recompute_keyed(&self, catalog: &Catalog) -> Query {
-        let (cols, dirty) = (self.key_cols(), of("x", &self.key_names()));
+        let (relation, names, cols) = (self.dirty(), self.key_names(), self.key_cols());
+        let dirty = Keys { relation: &relation, names: &names, cols: &cols };
         let keys: Vec<Sql> = self.keys.iter().map(|key| sql!("({})", key.sql)).collect();
-        let nullable = || cols.iter().zip(&dirty).filter(|(col, _)| !col.not_null).map(|(_, key)| key);
-        let mut usual = self.recompute_matching(catalog, same_key_without_null(&cols, &keys, &dirty));
-        usual.filter = nullable().map(|key| sql!("{} IS NOT NULL", key)).collect();
-        if usual.filter.is_empty() {
-            return usual.into();
-        }
-        let with_null = self.recompute_matching(catalog, same_key_with_null(&cols, &keys, &dirty));
-        let is_null = Sql::any(nullable().map(|key| sql!("{} IS NULL", key)));
-        Query::UnionAll(vec![usual.into(), with_null.filter(sql!("({})", is_null)).into()])
-    }
-
-    fn recompute_matching(&self, catalog: &Catalog, on: Vec<Sql>) -> Select {
-        let input = catalog.item_of_rel(&self.input);
-        self.grouped(input.join(JoinType::Inner, From::enr(&self.dirty(), "x"), Sql::all(on)))
+        dirty.of_input(catalog, &self.input, &keys, |from| self.grouped(from))
     }
 
     /// The one group if it is dirty: WHERE saves reading the input otherwise, HAVING the row that would come all the same.
