@@ -4,6 +4,9 @@ PGRX_VERSION=0.18.1
 PG_CACHE=${PGTRICKLE_CACHE:-/var/cache/pg_trickle}
 export PGRX_HOME=${PGRX_HOME:-$HOME/.pgrx}
 
+# The major versions that are built and tested.
+read -ra PG_VERSIONS <<<"${PGTEST_VERSIONS:-15 18}"
+
 pg_config_of() {
     case $1 in
         15) echo /usr/lib/postgresql/15/bin/pg_config ;;

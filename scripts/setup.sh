@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and testing pg_trickle needs on a Debian 12 machine. Every step is skipped when already done.
 #   Debian packages, cargo-pgrx, and PostgreSQL 18 built from Debian's source package.
+#   PGTEST_VERSIONS="15 17 18" scripts/setup.sh   PostgreSQL 17 as well
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -77,11 +78,29 @@ build_postgres() {
     rm -rf "$work"
 }
 
-install_packages
-build_postgres 18 forky
-install_cargo_pgrx
+# The Debian suite whose source package a major version is built from; 15 is this machine's own package.
+suite_of() {
+    case $1 in
+        17) echo trixie ;;
+        18) echo forky ;;
+        *) echo "no Debian suite is known for PostgreSQL $1" >&2; exit 1 ;;
+    esac
+}
 
-if ! grep -qs "pg18" "$PGRX_HOME/config.toml"; then
-    step "registering PostgreSQL 15 and 18 with cargo-pgrx"
-    cargo pgrx init --pg15 "$(pg_config_of 15)" --pg18 "$(pg_config_of 18)" >/dev/null
-fi
+register() {
+    local major missing=() all=()
+    for major in "${PG_VERSIONS[@]}"; do
+        all+=("--pg$major" "$(pg_config_of "$major")")
+        grep -qs "^pg$major" "$PGRX_HOME/config.toml" || missing+=("$major")
+    done
+    [ ${#missing[@]} = 0 ] && return
+    step "registering PostgreSQL ${PG_VERSIONS[*]} with cargo-pgrx"
+    cargo pgrx init "${all[@]}" >/dev/null
+}
+
+install_packages
+for major in "${PG_VERSIONS[@]}"; do
+    [ "$major" = 15 ] || build_postgres "$major" "$(suite_of "$major")"
+done
+install_cargo_pgrx
+register

@@ -39,7 +39,11 @@ run() {
 }
 
 prepare() {
-    "$here/scripts/setup.sh" && "$here/scripts/build.sh" 15 && "$here/scripts/build.sh" 18
+    local major
+    "$here/scripts/setup.sh" || return
+    for major in "${PG_VERSIONS[@]}"; do
+        "$here/scripts/build.sh" "$major" || return
+    done
 }
 
 finish() {
