@@ -47,6 +47,7 @@ copy_installation
 package=$state/package-$major
 cargo pgrx package --pg-config "$pg_config" --profile "$profile" --no-default-features --features "pg$major" \
     --out-dir "$package" >"$state/build-$major.log" 2>&1 || { tail -n 60 "$state/build-$major.log" >&2; exit 1; }
+"$here/scripts/update_script.sh" "$package$("$pg_config" --sharedir)/extension"
 # A running server must keep the library that it has mapped: replace files, never write into them.
 cp -a --remove-destination "$package/." "$tree/"
 echo "$tree$("$pg_config" --bindir)" >"$state/bin-$major"

@@ -1,0 +1,14 @@
+-- From 0.58.0 to 0.59.0: what changes in the tables. scripts/update_script.sh appends the functions and views of 0.59.0.
+
+ALTER TABLE pgtrickle.pgt_stream_tables ADD COLUMN IF NOT EXISTS defining_query_hash BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE pgtrickle.pgt_stream_tables ADD COLUMN settings text[] NOT NULL DEFAULT '{}';
+ALTER TABLE pgtrickle.pgt_stream_tables ADD COLUMN home_relid oid NOT NULL DEFAULT 0;
+-- The same function as in CREATE and ALTER STREAM TABLE, so that nothing looks changed.
+UPDATE pgtrickle.pgt_stream_tables
+   SET defining_query_hash = pg_catalog.hashtextextended(defining_query, 0)::bigint, home_relid = pgt_relid;
+
+ALTER TABLE pgtrickle.pgt_stream_tables ALTER COLUMN pgt_relid TYPE regclass;
+ALTER TABLE pgtrickle.pgt_dependencies ALTER COLUMN source_relid TYPE regclass;
+ALTER TABLE pgtrickle.pgt_change_tracking ALTER COLUMN source_relid TYPE regclass;
+SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_stream_tables_pgt_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_refresh_history_refresh_id_seq', '');
