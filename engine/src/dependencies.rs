@@ -26,9 +26,11 @@ pub fn dependencies(rel: &Rel, known: &KnownKeys) -> Vec<Dependency> {
             let key = known.stages.get(*stage).and_then(Option::as_ref);
             whole_row(key.map(|key| key.iter().copied().collect()), cols.len())
         }
-        Rel::Filter { input, .. } | Rel::Repeat { input, .. } | Rel::Window { input, .. } | Rel::TopK { input, .. } => {
-            dependencies(input, known)
-        }
+        Rel::Filter { input, .. }
+        | Rel::Repeat { input, .. }
+        | Rel::FlatMap { input, .. }
+        | Rel::Window { input, .. }
+        | Rel::TopK { input, .. } => dependencies(input, known),
         Rel::Map { input, exprs } => among(input, exprs, known),
         Rel::Join { kind: JoinKind::Semi | JoinKind::Anti, left, .. } => dependencies(left, known),
         Rel::Join { kind, left, right, on } => {

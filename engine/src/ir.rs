@@ -300,3 +300,26 @@ impl Limit {
         if offset == 0 { fetch } else { sql!("OFFSET {} {}", number(offset), fetch) }
     }
 }
+
+/// What each row of a relation is joined to: the rows of functions over it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// The item of FROM without its alias, over the input's columns: `ROWS FROM (unnest(c1)) WITH ORDINALITY`.
+    pub item: Sql,
+    /// The input columns that it reads, counted from 0.
+    pub reads: Vec<usize>,
+    /// Its columns.
+    pub cols: Vec<Col>,
+    /// Those of its columns that no two rows share which it has for one input row, if such are known.
+    pub key: Option<Vec<usize>>,
+    /// For an outer join its condition over input ++ function columns: where no row fulfils it, NULLs stand.
+    pub outer: Option<Vec<Scalar>>,
+}
+
+impl Rows {
+    /// The columns as the join has them.
+    pub fn joined_cols(&self) -> Vec<Col> {
+        let padded = |col: &Col| if self.outer.is_some() { col.clone().nullable() } else { col.clone() };
+        self.cols.iter().map(padded).collect()
+    }
+}

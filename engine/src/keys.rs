@@ -29,6 +29,10 @@ fn any_key(rel: &Rel, known: &KnownKeys) -> Option<Vec<usize>> {
         Rel::Map { input, exprs } => any_key(input, known)?.iter().map(|k| kept(exprs, *k)).collect(),
         Rel::Aggregate { keys, .. } => Some((0..keys.len()).collect()),
         Rel::Repeat { .. } => None,
+        Rel::FlatMap { input, rows } => {
+            let (l, own) = (input.arity(), rows.key.as_ref()?);
+            Some(any_key(input, known)?.into_iter().chain(own.iter().map(|k| l + k)).collect())
+        }
         Rel::UnionAll { inputs } => match inputs.as_slice() {
             [only] => any_key(only, known),
             _ => None,

@@ -23,6 +23,7 @@
 //! | inner and cross join, comma | inner join | `delta/inner_join.rs` |
 //! | LEFT JOIN; RIGHT, FULL lowered to it | left join | `delta/left_join.rs` |
 //! | EXISTS, IN, and their negations | semi and anti join | `delta/semi_join.rs`, `delta/presence.rs` |
+//! | functions in FROM, LATERAL ones, set-returning ones in the select list, JSON_TABLE, XMLTABLE | flat map | `delta/flat_map.rs` |
 //! | UNION ALL; UNION is DISTINCT over it | union | `delta/union_all.rs` |
 //! | GROUP BY, aggregates, DISTINCT | a stage | `plan/parts.rs`, `plan/stage/aggregate/` |
 //! | window functions | a stage per PARTITION BY | `plan/stage/window.rs` |

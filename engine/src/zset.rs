@@ -1,6 +1,6 @@
 //! Z-sets: relations whose rows carry a weight, negative for rows that go. What delta rules make.
 
-use crate::ir::{Col, Conjunct, Rel, Scalar, SourceId};
+use crate::ir::{Col, Conjunct, Rel, Rows, Scalar, SourceId};
 
 /// A relation with weights: columns `c1`..`cn` and `w`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Zset {
     Flips { input: Box<Zset>, right: Rel, change: Box<Zset>, on: Vec<Conjunct> },
     /// Weights are multiplied with a number of each row.
     Repeat { input: Box<Zset>, times: Scalar },
+    /// Each row beside each row that functions return for it; weights stay.
+    FlatMap { input: Box<Zset>, rows: Rows },
     /// Weights add up.
     UnionAll(Vec<Zset>),
     /// Weights change sign.
@@ -72,6 +74,7 @@ impl Zset {
             | Zset::Repeat { input, .. }
             | Zset::Negate(input) => input.arity(),
             Zset::Join { left, right, .. } => left.arity() + right.arity(),
+            Zset::FlatMap { input, rows } => input.arity() + rows.cols.len(),
             Zset::UnionAll(inputs) => inputs.first().map_or(0, Zset::arity),
         }
     }
@@ -89,6 +92,7 @@ impl Zset {
             | Zset::Repeat { input, .. }
             | Zset::Negate(input) => input.cols(),
             Zset::Join { left, right, .. } => [left.cols(), right.cols()].concat(),
+            Zset::FlatMap { input, rows } => [input.cols(), rows.joined_cols()].concat(),
             Zset::UnionAll(inputs) => crate::ir::union_cols(inputs.iter().map(Zset::cols)),
         }
     }
@@ -112,6 +116,7 @@ impl Zset {
             | Zset::Filter { input, .. }
             | Zset::Matching { input, .. }
             | Zset::Repeat { input, .. }
+            | Zset::FlatMap { input, .. }
             | Zset::Negate(input) => input.collect_staged(found),
             Zset::Flips { input, change, .. } => {
                 input.collect_staged(found);

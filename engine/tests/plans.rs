@@ -2,7 +2,7 @@
 //! `UPDATE_PLANS=1` writes what comes out now; read the difference before committing it.
 
 use pgtrickle_engine::ir::{
-    Agg, AggKind, Col, Conjunct, Equality, JoinKind, Limit, Number, Rel, Scalar, SortKey, SourceId, Ty,
+    Agg, AggKind, Col, Conjunct, Equality, JoinKind, Limit, Number, Rel, Rows, Scalar, SortKey, SourceId, Ty,
 };
 use pgtrickle_engine::lower;
 use pgtrickle_engine::program::{Definition, Identity, Program, SourceInfo, Step, Target};
@@ -218,6 +218,28 @@ fn a_semi_join_on_any_condition_counts_per_value_that_it_reads() {
     let on = vec![Conjunct { condition, equi: None }];
     let root = customers().join(JoinKind::Semi, orders(), on).unwrap();
     check("semi_join", root, &[ORDERS], &Identity::Key { columns: vec![0] });
+}
+
+/// customers beside the words of their names, numbered.
+fn words(outer: Option<Vec<Scalar>>) -> Rel {
+    let item = Sql::text("ROWS FROM (regexp_split_to_table(c3, ' '::text)) WITH ORDINALITY");
+    let cols = vec![Col::new(Ty::new("text")), Col::not_null(Ty::bigint())];
+    customers().flat_map(Rows { item, reads: vec![2], cols, key: Some(vec![1]), outer }).unwrap()
+}
+
+#[test]
+fn functions_run_for_changed_rows_only() {
+    let rel = words(None);
+    let exprs = vec![column(&rel, 0), column(&rel, 4), column(&rel, 3)];
+    check("flat_map", rel.map(exprs).unwrap(), &[CUSTOMERS], &Identity::Key { columns: vec![0, 1] });
+}
+
+#[test]
+fn an_outer_join_with_functions_pads_within_the_row() {
+    let short = Scalar::deparsed("(c5 < c1)", vec![4, 0], Ty::new("boolean"), true);
+    let rel = words(Some(vec![short]));
+    let exprs = vec![column(&rel, 0), column(&rel, 4), column(&rel, 3)];
+    check("flat_map_outer", rel.map(exprs).unwrap(), &[CUSTOMERS], &Identity::Key { columns: vec![0, 1] });
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub struct Call {
     pub function: pg_sys::Oid,
     /// The types of its arguments, where it is a plain call, an aggregate or a conversion by way of text.
     pub args: Vec<TypeRef>,
+    /// The type of its result where it is a plain call, or the types of its columns where FROM defines them.
+    pub result: Vec<TypeRef>,
 }
 
 /// What makes a query's result depend on more than its tables.
@@ -29,13 +31,21 @@ pub enum Moment {
 /// All calls in a query, subqueries included, each once.
 pub fn calls(query: Query<'_>) -> Vec<Call> {
     let mut found: Vec<Call> = Vec::new();
+    let mut defined: Option<(*mut pg_sys::Node, Vec<TypeRef>)> = None;
     // SAFETY: walks the tree; the callback gets back the pointer to a vector that outlives the call.
     unsafe {
         walk(query.as_node(), &mut |node| {
+            if (*node).type_ == pg_sys::NodeTag::T_RangeTblFunction {
+                let function = node.cast::<pg_sys::RangeTblFunction>();
+                let types = crate::functions::definition_types(function);
+                defined = (!types.is_empty()).then(|| ((*function).funcexpr, types));
+            }
             let mut functions: Vec<pg_sys::Oid> = Vec::new();
             pg_sys::check_functions_in_node(node, Some(note_function), (&raw mut functions).cast());
             for function in functions {
-                let call = Call { function, args: argument_types(node) };
+                let columns = defined.as_ref().filter(|(call, _)| *call == node).map(|(_, types)| types.clone());
+                let result = columns.unwrap_or_else(|| result_type(node));
+                let call = Call { function, args: argument_types(node), result };
                 if !found.contains(&call) {
                     found.push(call);
                 }
@@ -92,6 +102,18 @@ unsafe extern "C-unwind" fn note_function(function: pg_sys::Oid, cx: *mut c_void
     // SAFETY: as above.
     unsafe { (*cx.cast::<Vec<pg_sys::Oid>>()).push(function) };
     false
+}
+
+/// # Safety
+/// `node` is a live node.
+unsafe fn result_type(node: *mut pg_sys::Node) -> Vec<TypeRef> {
+    // SAFETY: the tag decides the struct.
+    unsafe {
+        match (*node).type_ {
+            pg_sys::NodeTag::T_FuncExpr => vec![Expr::new(node).ty()],
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// # Safety

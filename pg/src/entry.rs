@@ -1,6 +1,7 @@
 //! What a query reads: FROM, the range table, WITH, the branches of set operations.
 
 use crate::expr::Expr;
+use crate::functions::Functions;
 use crate::nodes::{attribute_numbers, length, pointers, text};
 use crate::query::Query;
 use crate::types::TypeRef;
@@ -33,10 +34,8 @@ pub enum Entry<'q> {
     Values { rows: Vec<Vec<Expr<'q>>>, types: Vec<TypeRef>, lateral: bool },
     /// A reference to WITH, so many query levels up.
     Cte { name: String, levels_up: u32, recursive: bool },
-    /// Functions in FROM.
-    Function,
-    /// XMLTABLE, JSON_TABLE.
-    TableFunction,
+    /// Functions, XMLTABLE, JSON_TABLE.
+    Functions(Functions<'q>),
     /// A FROM-less SELECT.
     Result,
     /// A join's own entry, PostgreSQL 18's group entry, and what cannot be in FROM.
@@ -136,6 +135,15 @@ impl<'q> Query<'q> {
             .collect()
     }
 
+    /// The columns of its own level that functions in its FROM clause read.
+    pub fn function_arguments(&self) -> Vec<(usize, i16)> {
+        let arguments = |number| match self.entry(number) {
+            Entry::Functions(functions) => functions.reads(),
+            _ => Vec::new(),
+        };
+        (1..=self.entries()).flat_map(arguments).collect()
+    }
+
     /// The tree of set operations, if the query is one.
     pub fn set_operations(&self) -> Option<SetTree> {
         let root = self.get().setOperations;
@@ -171,8 +179,7 @@ impl<'q> Query<'q> {
                     levels_up: (*rte).ctelevelsup,
                     recursive: (*rte).self_reference,
                 },
-                pg_sys::RTEKind::RTE_FUNCTION => Entry::Function,
-                pg_sys::RTEKind::RTE_TABLEFUNC => Entry::TableFunction,
+                pg_sys::RTEKind::RTE_FUNCTION | pg_sys::RTEKind::RTE_TABLEFUNC => Entry::Functions(self.functions(rte)),
                 pg_sys::RTEKind::RTE_RESULT => Entry::Result,
                 _ => Entry::Other,
             }

@@ -65,6 +65,8 @@ pub enum Shape<'q> {
         args: Vec<Expr<'q>>,
         returns_set: bool,
     },
+    /// A column of a row value.
+    Field(Expr<'q>),
     /// CURRENT_DATE, CURRENT_USER and their like.
     SessionValue,
     /// nextval behind an identity column.
@@ -235,11 +237,17 @@ impl<'q> Expr<'q> {
                 }
                 pg_sys::NodeTag::T_OpExpr => {
                     let op = self.cast::<pg_sys::OpExpr>();
-                    Shape::Operator { operator: op.opno, function: op.opfuncid, args: args(op.args) }
+                    match op.opretset {
+                        true => Shape::Function { function: op.opfuncid, args: args(op.args), returns_set: true },
+                        false => Shape::Operator { operator: op.opno, function: op.opfuncid, args: args(op.args) },
+                    }
                 }
                 pg_sys::NodeTag::T_FuncExpr => {
                     let call = self.cast::<pg_sys::FuncExpr>();
                     Shape::Function { function: call.funcid, args: args(call.args), returns_set: call.funcretset }
+                }
+                pg_sys::NodeTag::T_FieldSelect => {
+                    Shape::Field(Expr::new(self.cast::<pg_sys::FieldSelect>().arg.cast()))
                 }
                 pg_sys::NodeTag::T_SQLValueFunction => Shape::SessionValue,
                 pg_sys::NodeTag::T_NextValueExpr => Shape::NextValue,

@@ -13,6 +13,7 @@ pub mod deparse;
 pub mod depend;
 pub mod entry;
 pub mod expr;
+pub mod functions;
 pub mod heap;
 pub mod holes;
 pub mod inherit;

@@ -72,6 +72,7 @@ impl<'q> Analyzer<'q> {
         let from = self.from_where(frame, &needed)?;
         let from = self.with_values(frame, from, &groups.keys)?;
         let from = self.with_values(frame, from, &groups.calls)?;
+        let from = self.with_sets(frame, from, &groups.keys)?;
         let row = Row { cols: &from.cols, find: &|expr| from.find(expr) };
         let keys = self.scalars(&groups.keys, &row)?;
         if keys.iter().any(|key| key.ty.equality == Equality::None) {
@@ -113,6 +114,7 @@ impl<'q> Analyzer<'q> {
         node.values = groups.values(offset);
         node = self.filtered(frame, node, conditions(frame.query.having()))?;
         node = self.with_values(frame, node, exprs)?;
+        node = self.with_sets(frame, node, exprs)?;
         let exprs = self.scalars(exprs, &Row { cols: &node.cols, find: &|expr| node.find(expr) })?;
         self.output(frame, node, exprs)
     }

@@ -15,6 +15,7 @@ use super::{Analyzer, Frame, Mapped, opaque};
 use pgtrickle_engine::ir::{Col, JoinKind, Rel, Scalar};
 use pgtrickle_engine::lower::full_join;
 use pgtrickle_pg::expr::Expr;
+use pgtrickle_pg::functions::Functions;
 use pgtrickle_pg::query::{Entry, From, JoinKind as SqlJoin, Query};
 use pgtrickle_pg::types::TypeRef;
 use std::collections::BTreeSet;
@@ -81,7 +82,7 @@ impl<'q> Analyzer<'q> {
             if let From::Entry(number) = item
                 && let Some(lateral) = lateral(frame, number)
             {
-                laterals.push((number, lateral));
+                laterals.push(lateral);
                 continue;
             }
             let own = take(&mut conditions, &members, false);
@@ -95,30 +96,45 @@ impl<'q> Analyzer<'q> {
             None => rest.remove(0),
         };
         let domain = frame.domain.is_some();
-        while !rest.is_empty() {
-            let next = rest.iter().position(|(other, _)| connected(&members, other, &conditions)).unwrap_or(0);
-            let (other, right) = rest.remove(next);
+        while !(rest.is_empty() && laterals.is_empty()) {
+            let next = rest.iter().position(|(other, _)| connected(&members, other, &conditions));
+            // A lateral one may bring the columns that connect the next, so it goes before a product.
+            let ready = laterals.iter().position(|lateral| lateral.reads.is_subset(&members) || rest.is_empty());
+            if let (None, Some(ready)) = (next, ready) {
+                let lateral = laterals.remove(ready);
+                members.insert(lateral.number);
+                joined = self.lateral_join(frame, JoinKind::Inner, joined, &lateral, needed, &[])?;
+                let own = take(&mut conditions, &members, domain);
+                joined = self.filtered(frame, joined, own)?;
+                continue;
+            }
+            let (other, right) = rest.remove(next.unwrap_or(0));
             members.extend(other);
             let (nested, on): (Vec<_>, _) = take(&mut conditions, &members, domain).into_iter().partition(|c| c.nested);
             joined = self.join(JoinKind::Inner, joined, right, &on)?;
             joined = self.filtered(frame, joined, nested)?;
         }
-        for (number, query) in laterals {
-            joined = self.lateral_join(frame, JoinKind::Inner, joined, (number, query), needed, &[])?;
-        }
         self.filtered(frame, joined, conditions)
     }
 
-    /// Joins a subquery that depends on the tables before it.
+    /// Joins what depends on the tables before it.
     fn lateral_join(
         &self,
         frame: &Frame<'_, 'q>,
         kind: JoinKind,
         left: Node<'q>,
-        (number, query): (usize, Query<'q>),
+        lateral: &Lateral<'q>,
         needed: &Needed,
         on: &[Condition<'q>],
     ) -> Mapped<Node<'q>> {
+        let number = lateral.number;
+        let query = match &lateral.what {
+            Computation::Functions(functions) => {
+                let on = (kind == JoinKind::Left).then_some(on);
+                return self.beside_functions(frame, left, (number, functions), needed, on);
+            }
+            Computation::Subquery(query) => *query,
+        };
         let wanted: Vec<i16> = needed.iter().filter(|id| id.0 == number).map(|id| id.1).collect();
         if wanted.iter().any(|column| *column <= 0) {
             return opaque("it uses a whole row of a subquery as a value");
@@ -197,12 +213,15 @@ impl<'q> Analyzer<'q> {
         let left_own = take(&mut own, &entries(&left), false);
         let mut left = self.side(frame, left, needed, left_own)?;
         if let From::Entry(number) = right
-            && let Some(query) = lateral(frame, number)
+            && let Some(lateral) = lateral(frame, number)
         {
-            if query.outer_columns().iter().any(|id| id.levels_up > 1) || on.iter().any(|c| c.correlated) {
+            if lateral.reads_outer || on.iter().any(|c| c.correlated) {
                 left = self.with_domain(frame, left)?;
             }
-            let joined = self.lateral_join(frame, JoinKind::Left, left, (number, query), needed, &on)?;
+            for condition in on.iter().filter(|c| c.nested) {
+                left = self.with_values(frame, left, &[condition.expr])?;
+            }
+            let joined = self.lateral_join(frame, JoinKind::Left, left, &lateral, needed, &on)?;
             return self.filtered(frame, joined, own);
         }
         let right_own = take(&mut on, &entries(&right), false);
@@ -256,7 +275,7 @@ impl<'q> Analyzer<'q> {
         if wanted.iter().any(|column| *column < 0) {
             return opaque("it uses a system column");
         }
-        if wanted.contains(&0) && !matches!(frame.query.entry(number), Entry::Relation(_)) {
+        if wanted.contains(&0) && !matches!(frame.query.entry(number), Entry::Relation(_) | Entry::Functions(_)) {
             return opaque("it uses a whole row of a subquery as a value");
         }
         let positions: Vec<usize> = wanted.iter().map(|&column| column as usize).collect();
@@ -281,8 +300,12 @@ impl<'q> Analyzer<'q> {
                     None => self.cte(frame, &name, levels_up, recursive, &positions)?,
                 }
             }
-            Entry::Function => return opaque("it has a function in FROM"),
-            Entry::TableFunction => return opaque("it has XMLTABLE or JSON_TABLE in FROM"),
+            Entry::Functions(functions) => {
+                if functions.is_lateral() {
+                    return opaque("a function in FROM depends on a table that is joined later");
+                }
+                return self.functions(frame, number, &functions, needed).map(Some);
+            }
             Entry::Result => return Ok(None),
             Entry::Other => return opaque("it reads something in FROM that is not a table"),
         };
@@ -328,11 +351,36 @@ impl<'q> Analyzer<'q> {
     }
 }
 
-/// The subquery of an entry, if it depends on other entries of the same FROM.
-fn lateral<'q>(frame: &Frame<'_, 'q>, number: usize) -> Option<Query<'q>> {
+/// An entry that depends on others of the same FROM.
+struct Lateral<'q> {
+    number: usize,
+    what: Computation<'q>,
+    /// On which.
+    reads: BTreeSet<usize>,
+    /// Whether it depends on a query around, too.
+    reads_outer: bool,
+}
+
+/// What is computed for each row.
+enum Computation<'q> {
+    Subquery(Query<'q>),
+    Functions(Functions<'q>),
+}
+
+/// An entry that is computed for each row of others; functions also if they depend only on a query around.
+fn lateral<'q>(frame: &Frame<'_, 'q>, number: usize) -> Option<Lateral<'q>> {
+    let entries = |ids: Vec<(usize, i16)>| ids.into_iter().map(|(entry, _)| entry).collect();
     match frame.query.entry(number) {
         Entry::Subquery { query, lateral: true } => {
-            query.outer_columns().iter().any(|id| id.levels_up == 1).then_some(query)
+            let (own, outer): (Vec<_>, Vec<_>) = query.outer_columns().into_iter().partition(|id| id.levels_up == 1);
+            let reads: BTreeSet<usize> = entries(own.into_iter().map(|id| (id.entry, id.column)).collect());
+            let (what, reads_outer) = (Computation::Subquery(query), !outer.is_empty());
+            (!reads.is_empty()).then_some(Lateral { number, what, reads, reads_outer })
+        }
+        Entry::Functions(functions) if functions.is_lateral() => {
+            let reads_outer = functions.exprs().iter().any(|expr| expr.reads_outer());
+            let reads = entries(functions.reads());
+            Some(Lateral { number, what: Computation::Functions(functions), reads, reads_outer })
         }
         _ => None,
     }

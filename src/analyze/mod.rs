@@ -6,6 +6,7 @@
 //! | file | construct |
 //! |---|---|
 //! | `from` | FROM, joins of all kinds, WHERE |
+//! | `functions` | functions in FROM, set-returning functions in the select list |
 //! | `node` | rows on the way, join conditions |
 //! | `subquery` | EXISTS, IN, ANY, ALL as conditions |
 //! | `group_value` | values of groups, joined to rows |
@@ -23,6 +24,7 @@
 mod aggregate;
 mod dependent;
 mod from;
+mod functions;
 mod group_value;
 mod node;
 mod refuse;
@@ -165,7 +167,7 @@ impl<'q> Analyzer<'q> {
 
     fn run(&self, query: Query<'q>) -> Result<Analysis, Error> {
         let columns = refuse::check(query, &self.types).map_err(Error::Refused)?;
-        let unreliable = refuse::opaque_reason(query);
+        let unreliable = refuse::opaque_reason(query, &self.types);
         let restless = unreliable.is_some();
         let mapped = match unreliable {
             Some(reason) => Err(Stop::Opaque(reason)),

@@ -7,7 +7,8 @@ use pgrx::pg_sys;
 use pgtrickle_engine::ir::Ty;
 use pgtrickle_engine::sql::Ident;
 use pgtrickle_pg::calls::{Call, Moment, Volatility, calls, function_signature, moments, volatility};
-use pgtrickle_pg::query::{NotAQuery, Query};
+use pgtrickle_pg::functions::{Computed, reads_immutably};
+use pgtrickle_pg::query::{Entry, NotAQuery, Query};
 use pgtrickle_pg::table::{Relation, quoted};
 use std::fmt;
 
@@ -179,7 +180,7 @@ fn columns(query: Query<'_>, types: &Types<'_>) -> Result<Vec<(Ident, Ty)>, Refu
 }
 
 /// Why a query as a whole cannot be maintained by its changes, if it cannot.
-pub(super) fn opaque_reason(query: Query<'_>) -> Option<String> {
+pub(super) fn opaque_reason(query: Query<'_>, types: &Types<'_>) -> Option<String> {
     if query.features().row_security {
         return Some("row security policies apply to what it reads".into());
     }
@@ -188,8 +189,21 @@ pub(super) fn opaque_reason(query: Query<'_>) -> Option<String> {
         let function = function_signature(call.function);
         return Some(format!("it calls {function}, whose result may change with time or other tables"));
     }
+    if let Some(ty) = query.descendants().iter().find_map(|part| settings_type(*part, types)) {
+        return Some(format!("it makes values of type {ty} from JSON or XML, which depends on settings"));
+    }
     moments(query).map(|moment| match moment {
         Moment::Json => "it makes JSON from values whose text depends on settings".into(),
         _ => "it uses CURRENT_DATE, CURRENT_USER or another value of the moment".into(),
+    })
+}
+
+/// The type of a column of XMLTABLE or JSON_TABLE whose values are read from text as settings or the clock say.
+fn settings_type(query: Query<'_>, types: &Types<'_>) -> Option<String> {
+    (1..=query.entries()).find_map(|number| match query.entry(number) {
+        Entry::Functions(functions) if matches!(functions.rows, Computed::Table(_)) => {
+            functions.columns.iter().find(|column| !reads_immutably(column.ty)).map(|column| types.name(column.ty))
+        }
+        _ => None,
     })
 }

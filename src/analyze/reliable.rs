@@ -5,6 +5,7 @@
 //! nor are conversions from text to dates and times, as the text may be 'now'.
 
 use pgtrickle_pg::calls::{Call, prints_reliably};
+use pgtrickle_pg::functions::reads_immutably;
 use pgtrickle_pg::types::builtin_name;
 
 /// They print their arguments: reliable if these are.
@@ -108,10 +109,25 @@ const BY_SETTINGS: [&str; 62] = [
     "json_to_tsvector",
 ];
 
+/// They read values of any type from text: reliable if those are always read in the same way.
+const READERS: [&str; 8] = [
+    "json_populate_record",
+    "json_populate_recordset",
+    "json_to_record",
+    "json_to_recordset",
+    "jsonb_populate_record",
+    "jsonb_populate_recordset",
+    "jsonb_to_record",
+    "jsonb_to_recordset",
+];
+
 /// Whether a STABLE function returns the same for the same arguments and settings.
 pub(super) fn is_reliable(call: &Call) -> bool {
     let Some(name) = builtin_name(call.function) else { return false };
     BY_SETTINGS.contains(&name.as_str())
+        || READERS.contains(&name.as_str())
+            && !call.result.is_empty()
+            && call.result.iter().all(|ty| reads_immutably(*ty))
         || PRINTERS.contains(&name.as_str()) && call.args.iter().all(|arg| prints_reliably(*arg))
 }
 
@@ -119,7 +135,7 @@ pub(super) fn is_reliable(call: &Call) -> bool {
 mod tests {
     #[test]
     fn lists_have_no_repetition() {
-        for list in [&super::PRINTERS[..], &super::BY_SETTINGS] {
+        for list in [&super::PRINTERS[..], &super::BY_SETTINGS, &super::READERS] {
             let distinct: std::collections::BTreeSet<_> = list.iter().collect();
             assert_eq!(distinct.len(), list.len());
         }

@@ -70,29 +70,16 @@ pub(super) struct Row<'a, 'q> {
 impl<'q> super::Analyzer<'q> {
     /// An expression over a row.
     pub(super) fn scalar(&self, expr: Expr<'q>, row: &Row<'_, 'q>) -> Mapped<Scalar> {
-        self.convert(expr, row, None)
+        self.convert(expr, row, &|_| false)
     }
 
     /// A whole aggregate call, over the rows that it aggregates.
     pub(super) fn scalar_call(&self, call: Expr<'q>, row: &Row<'_, 'q>) -> Mapped<Scalar> {
-        self.convert(call, row, Some(call))
+        self.convert(call, row, &|part| part.is(call))
     }
 
-    fn convert(&self, expr: Expr<'q>, row: &Row<'_, 'q>, call: Option<Expr<'q>>) -> Mapped<Scalar> {
-        let mut problem = None;
-        let mut cols = Vec::new();
-        let holed = expr.with_holes(&mut |part| {
-            let found = (row.find)(part);
-            match found {
-                Some(position) => cols.push(position),
-                None if call.is_some_and(|call| call.is(part)) => {}
-                None => problem = problem.take().or_else(|| unsupported(part)),
-            }
-            found
-        });
-        if let Some(reason) = problem {
-            return opaque(reason);
-        }
+    fn convert(&self, expr: Expr<'q>, row: &Row<'_, 'q>, allowed: &dyn Fn(Expr<'q>) -> bool) -> Mapped<Scalar> {
+        let (holed, cols) = self.holed(expr, row, allowed)?;
         if let Some(position) = hole(holed)
             && cols == [position]
         {
@@ -104,6 +91,38 @@ impl<'q> super::Analyzer<'q> {
         }
         let text = self.types.print(holed, row.cols.len());
         Ok(Scalar::deparsed(text, cols, ty, never_null(holed, row.cols)))
+    }
+
+    /// The text over a row of what is no scalar: a set-returning call, XMLTABLE or JSON_TABLE; and the columns that it
+    /// reads.
+    pub(super) fn text(&self, expr: Expr<'q>, row: &Row<'_, 'q>) -> Mapped<(String, Vec<usize>)> {
+        let sets = |part: Expr<'q>| matches!(part.shape(), Shape::Function { returns_set: true, .. });
+        let (holed, cols) = self.holed(expr, row, &|part| part.is(expr) || sets(part))?;
+        Ok((self.types.print(holed, row.cols.len()), cols))
+    }
+
+    /// An expression with the row's columns as holes, and which they are. What is allowed need not be a scalar itself.
+    fn holed(
+        &self,
+        expr: Expr<'q>,
+        row: &Row<'_, 'q>,
+        allowed: &dyn Fn(Expr<'q>) -> bool,
+    ) -> Mapped<(Expr<'q>, Vec<usize>)> {
+        let mut problem = None;
+        let mut cols = Vec::new();
+        let holed = expr.with_holes(&mut |part| {
+            let found = (row.find)(part);
+            match found {
+                Some(position) => cols.push(position),
+                None if allowed(part) => {}
+                None => problem = problem.take().or_else(|| unsupported(part)),
+            }
+            found
+        });
+        if let Some(reason) = problem {
+            return opaque(reason);
+        }
+        Ok((holed, cols))
     }
 
     /// Each of the expressions over a row.

@@ -1,5 +1,6 @@
 //! One SELECT: FROM and WHERE, GROUP BY and HAVING, the select list, DISTINCT.
 
+use super::functions::has_sets;
 use super::node::{Needed, Node};
 use super::scalar::Row;
 use super::{Analyzer, Frame, Mapped, map, opaque};
@@ -21,11 +22,9 @@ impl<'q> Analyzer<'q> {
         if let Some(tree) = frame.query.set_operations() {
             return self.set_operations(frame, &tree, wanted);
         }
-        for (present, what) in [
-            (features.windows, "it has a window function"),
-            (features.target_srfs, "it has a set-returning function in the select list"),
-            (features.distinct_on, "it has DISTINCT ON"),
-        ] {
+        for (present, what) in
+            [(features.windows, "it has a window function"), (features.distinct_on, "it has DISTINCT ON")]
+        {
             if present {
                 return opaque(what);
             }
@@ -45,16 +44,28 @@ impl<'q> Analyzer<'q> {
 
     fn select(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
         let targets = frame.query.targets();
-        let exprs: Vec<Expr<'q>> = wanted.iter().map(|&number| expr_of(&targets, number)).collect();
-        if frame.query.features().grouped {
-            return self.grouped(frame, &targets, &exprs);
+        let mut exprs: Vec<Expr<'q>> = wanted.iter().map(|&number| expr_of(&targets, number)).collect();
+        if frame.query.features().target_srfs {
+            // Even if nobody wants their values, they decide how many rows there are.
+            exprs.extend(targets.iter().map(|target| target.expr).filter(|expr| has_sets(*expr)));
+            let all = self.selected(frame, &targets, &exprs)?;
+            return pick(all, frame.offset(), &(1..=wanted.len()).collect::<Vec<_>>());
         }
-        let mut needed = needed_by(&exprs);
+        self.selected(frame, &targets, &exprs)
+    }
+
+    /// The values of expressions.
+    fn selected(&self, frame: &Frame<'_, 'q>, targets: &[Target<'q>], exprs: &[Expr<'q>]) -> Mapped<Rel> {
+        if frame.query.features().grouped {
+            return self.grouped(frame, targets, exprs);
+        }
+        let mut needed = needed_by(exprs);
         needed.extend(needed_below(frame));
         let from = self.from_where(frame, &needed)?;
-        let from = self.with_values(frame, from, &exprs)?;
+        let from = self.with_values(frame, from, exprs)?;
+        let from = self.with_sets(frame, from, exprs)?;
         let row = Row { cols: &from.cols, find: &|expr| from.find(expr) };
-        let exprs = self.scalars(&exprs, &row)?;
+        let exprs = self.scalars(exprs, &row)?;
         self.output(frame, from, exprs)
     }
 }
@@ -78,11 +89,12 @@ pub(super) fn needed_by(exprs: &[Expr<'_>]) -> Needed {
     exprs.iter().flat_map(|expr| expr.columns()).collect()
 }
 
-/// The columns that WHERE, the conditions of joins and LATERAL subqueries read.
+/// The columns that WHERE, the conditions of joins, functions in FROM and LATERAL subqueries read.
 pub(super) fn needed_below(frame: &Frame<'_, '_>) -> Needed {
     let mut exprs: Vec<Expr<'_>> = frame.query.filter().into_iter().collect();
     exprs.extend(frame.query.join_conditions());
     let mut needed = needed_by(&exprs);
+    needed.extend(frame.query.function_arguments());
     for query in frame.query.subqueries() {
         let own = query.outer_columns().into_iter().filter(|id| id.levels_up == 1);
         needed.extend(own.map(|id| (id.entry, id.column)));

@@ -41,6 +41,10 @@ impl Tree<'_> {
             Rel::Filter { predicates, .. } => format!("Filter {}", scalars(predicates)),
             Rel::Join { kind, on, .. } => format!("{} {}", join(*kind), conjuncts(on)).trim_end().to_owned(),
             Rel::Repeat { times, .. } => format!("Repeat {}", times.sql),
+            Rel::FlatMap { rows, .. } => {
+                let join = if rows.outer.is_some() { "Functions per row, or NULLs" } else { "Functions per row" };
+                format!("{join} {}", rows.item)
+            }
             Rel::UnionAll { .. } => "Union all".into(),
             Rel::Aggregate { keys, aggs, .. } if aggs.is_empty() => format!("Distinct by ({})", scalars(keys)),
             Rel::Aggregate { keys, aggs, .. } => {

@@ -5,6 +5,7 @@
 //! Stateful operators have no rule here: [cutting](crate::cut) has made stages of them.
 
 mod filter;
+mod flat_map;
 mod inner_join;
 mod leaf;
 mod left_join;
@@ -40,6 +41,7 @@ pub fn delta(rel: &Rel, changed: &Changed) -> Option<Zset> {
             JoinKind::Anti => semi_join::delta(left, right, on, false, changed),
         },
         Rel::Repeat { input, times } => repeat::delta(input, times, changed),
+        Rel::FlatMap { input, rows } => flat_map::delta(input, rows, changed),
         Rel::UnionAll { inputs } => union_all::delta(inputs, changed),
         Rel::Aggregate { .. } | Rel::Window { .. } | Rel::TopK { .. } => unreachable!("a stateful operator is a stage"),
     }

@@ -1,6 +1,6 @@
 //! The operators, their constructors, and what can be asked of each.
 
-use super::{Agg, Col, Conjunct, JoinKind, Limit, Number, Scalar, SortKey, SourceId};
+use super::{Agg, Col, Conjunct, JoinKind, Limit, Number, Rows, Scalar, SortKey, SourceId};
 use std::fmt;
 
 /// A relation: a bag of rows at some state of the sources.
@@ -20,6 +20,8 @@ pub enum Rel {
     Join { kind: JoinKind, left: Box<Rel>, right: Box<Rel>, on: Vec<Conjunct> },
     /// Each row as often as an integer over it says, which is never negative or NULL.
     Repeat { input: Box<Rel>, times: Scalar },
+    /// Each row beside each row that functions return for it; outputs input ++ function columns.
+    FlatMap { input: Box<Rel>, rows: Rows },
     /// Bag union; the columns' types agree.
     UnionAll { inputs: Vec<Rel> },
     /// Groups: keys ++ aggregates. Without keys exactly one row, also over no input.
@@ -111,6 +113,19 @@ impl Rel {
         Ok(Rel::Repeat { input: Box::new(self), times })
     }
 
+    /// Each row beside the rows of functions over it.
+    pub fn flat_map(self, rows: Rows) -> Result<Rel, Malformed> {
+        let (l, r) = (self.arity(), rows.cols.len());
+        if let Some(col) = rows.reads.iter().find(|col| **col >= l) {
+            return malformed(format!("a function reads column {} of {l}: {}", col + 1, rows.item));
+        }
+        if let Some(col) = rows.key.iter().flatten().find(|col| **col >= r) {
+            return malformed(format!("key column {} of a function with {r}", col + 1));
+        }
+        check_reads("join with a function", rows.outer.iter().flatten(), l + r)?;
+        Ok(Rel::FlatMap { input: Box::new(self), rows })
+    }
+
     /// Bag union of at least one input of equal arity.
     pub fn union_all(inputs: Vec<Rel>) -> Result<Rel, Malformed> {
         match inputs.first() {
@@ -171,6 +186,7 @@ impl Rel {
             Rel::Window { input, calls, .. } => input.arity() + calls.len(),
             Rel::Join { kind: JoinKind::Inner | JoinKind::Left, left, right, .. } => left.arity() + right.arity(),
             Rel::Join { left, .. } => left.arity(),
+            Rel::FlatMap { input, rows } => input.arity() + rows.cols.len(),
             Rel::UnionAll { inputs } => inputs.first().map_or(0, Rel::arity),
             Rel::Aggregate { keys, aggs, .. } => keys.len() + aggs.len(),
         }
@@ -188,6 +204,7 @@ impl Rel {
                 JoinKind::Left => left.cols().into_iter().chain(right.cols().into_iter().map(Col::nullable)).collect(),
                 JoinKind::Semi | JoinKind::Anti => left.cols(),
             },
+            Rel::FlatMap { input, rows } => [input.cols(), rows.joined_cols()].concat(),
             Rel::UnionAll { inputs } => union_cols(inputs.iter().map(Rel::cols)),
             Rel::Aggregate { keys, aggs, .. } => {
                 keys.iter().map(Scalar::col).chain(aggs.iter().map(|a| a.call.col())).collect()
@@ -224,6 +241,7 @@ impl Rel {
             Rel::Filter { .. } => "filter",
             Rel::Join { kind, .. } => return format!("{} join", kind.name()),
             Rel::Repeat { .. } => "repeat",
+            Rel::FlatMap { .. } => "functions per row",
             Rel::UnionAll { .. } => "union all",
             Rel::Aggregate { .. } => "aggregate",
             Rel::Window { .. } => "window",
@@ -248,6 +266,7 @@ impl Rel {
                 Rel::Join { kind: *kind, left: boxed(left)?, right: boxed(right)?, on: on.clone() }
             }
             Rel::Repeat { input, times } => Rel::Repeat { input: boxed(input)?, times: times.clone() },
+            Rel::FlatMap { input, rows } => Rel::FlatMap { input: boxed(input)?, rows: rows.clone() },
             Rel::UnionAll { inputs } => Rel::UnionAll { inputs: inputs.iter().map(f).collect::<Result<_, _>>()? },
             Rel::Aggregate { input, keys, aggs } => {
                 Rel::Aggregate { input: boxed(input)?, keys: keys.clone(), aggs: aggs.clone() }
@@ -268,6 +287,7 @@ impl Rel {
             Rel::Map { input, .. }
             | Rel::Filter { input, .. }
             | Rel::Repeat { input, .. }
+            | Rel::FlatMap { input, .. }
             | Rel::Aggregate { input, .. }
             | Rel::Window { input, .. }
             | Rel::TopK { input, .. } => vec![input],

@@ -4,7 +4,7 @@
 //! flattens them. A join's right side continues the numbering of the left, so its condition needs no rewriting.
 
 use super::{Catalog, columns, weighted_columns};
-use crate::ir::{Col, Conjunct, JoinKind, Rel, Scalar, SortKey, SourceId};
+use crate::ir::{Col, Conjunct, JoinKind, Rel, Rows, Scalar, SortKey, SourceId};
 use crate::program::Program;
 use crate::sql;
 use crate::sql::{From, Ident, JoinType, Query, Select, Sql};
@@ -26,6 +26,10 @@ impl Catalog {
                 let copies = From::Rows { rows: sql!("generate_series(1, {})", times.sql), alias: sql!("i1") };
                 let from = self.item_of_rel(input).join(JoinType::Cross, copies, Sql::default());
                 named(columns(input.arity()), from).into()
+            }
+            Rel::FlatMap { input, rows } => {
+                let (l, names) = (input.arity(), columns(rel.arity()));
+                named(names, flat_mapped(self.item_of_rel(input), l, rows)).into()
             }
             Rel::UnionAll { inputs } => Query::UnionAll(inputs.iter().map(|input| self.rel(input)).collect()),
             Rel::Aggregate { input, keys, aggs } => {
@@ -63,6 +67,10 @@ impl Catalog {
             Zset::Repeat { input, times } => {
                 let weight = sql!("w * ({})", times.sql);
                 named(columns(input.arity()), self.item_of_zset(input)).column(weight, Ident::new("w")).into()
+            }
+            Zset::FlatMap { input, rows } => {
+                let (l, names) = (input.arity(), weighted_columns(zset.arity()));
+                named(names, flat_mapped(self.item_of_zset(input), l, rows)).into()
             }
             Zset::UnionAll(inputs) => Query::UnionAll(inputs.iter().map(|input| self.zset(input)).collect()),
             Zset::Negate(input) => {
@@ -160,6 +168,17 @@ pub(super) fn first_rows(mut select: Select, order: &[SortKey], limit: Sql) -> S
     select.order_by = order.iter().map(SortKey::sql).collect();
     select.limit = Some(limit);
     select
+}
+
+/// An item of FROM, of whose columns the first `l` are the functions' input, beside the functions' rows.
+fn flat_mapped(input: From, l: usize, rows: &Rows) -> From {
+    let names = columns(l + rows.cols.len()).split_off(l);
+    let alias = if names.is_empty() { sql!("f") } else { sql!("f({})", Sql::list(names)) };
+    let functions = From::Rows { rows: sql!("LATERAL {}", rows.item), alias };
+    match &rows.outer {
+        None => input.join(JoinType::Cross, functions, Sql::default()),
+        Some(on) => input.join(JoinType::Left, functions, Sql::all(on.iter().map(|on| sql!("({})", on.sql)))),
+    }
 }
 
 fn filtered(names: Vec<Ident>, predicates: &[Scalar], from: From) -> Select {

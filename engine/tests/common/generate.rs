@@ -3,7 +3,7 @@
 use super::random::Random;
 use super::tables::{self, ATTNUMS, TABLES, bigint, integer, numeric, other, text};
 use pgtrickle_engine::ir::{
-    Agg, AggKind, Col, Conjunct, Equality, JoinKind, Limit, Number, Rel, Scalar, SortKey, SourceId, Ty,
+    Agg, AggKind, Col, Conjunct, Equality, JoinKind, Limit, Number, Rel, Rows, Scalar, SortKey, SourceId, Ty,
 };
 use pgtrickle_engine::lower;
 use pgtrickle_engine::sql;
@@ -57,6 +57,7 @@ pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
             input.filter(predicates).unwrap()
         }
         3..=5 => join(below, g, r),
+        6 if r.chance(50) => series(rel(below, g, r), r),
         6 => {
             let inputs = (0..1 + r.below(2) + 1).map(|_| shape(rel(below, g, r))).collect();
             Rel::union_all(inputs).unwrap()
@@ -132,6 +133,16 @@ fn top_k(input: Rel, r: &mut Random) -> Rel {
 
 fn comparable(cols: &[Col]) -> Vec<usize> {
     of_kind(cols, |ty| ty.equality != Equality::None)
+}
+
+/// Rows beside a short series of numbers, whose length depends on the row.
+fn series(input: Rel, r: &mut Random) -> Rel {
+    let last = int(&input.cols(), r);
+    let item = sql!("ROWS FROM (generate_series(1, ({} % 3)))", last.sql);
+    let col = Col::new(last.ty);
+    let both = [input.cols(), vec![col.clone()]].concat();
+    let outer = r.chance(50).then(|| (0..r.below(2)).map(|_| predicate(&both, r)).collect());
+    input.flat_map(Rows { item, reads: last.cols, cols: vec![col], key: Some(vec![0]), outer }).unwrap()
 }
 
 fn scan(g: &Grammar, r: &mut Random) -> Rel {

@@ -3,7 +3,7 @@
 use super::scalars::evaluate;
 use super::tables::{ATTNUMS, Row, Value};
 use super::windows;
-use pgtrickle_engine::ir::{Agg, AggKind, Conjunct, JoinKind, Rel, Scalar, SourceId};
+use pgtrickle_engine::ir::{Agg, AggKind, Conjunct, JoinKind, Rel, Rows, Scalar, SourceId};
 use pgtrickle_engine::zset::Zset;
 use std::collections::BTreeMap;
 
@@ -86,6 +86,31 @@ fn repeated(rows: &Weighted, times: &Scalar) -> Weighted {
     collect(rows.iter().map(|(row, w)| (row.clone(), w * number(row))))
 }
 
+/// Each row beside `1..n` for the only function that the evaluator knows, `generate_series(1, n)`.
+fn flat_mapped(rows: &Weighted, functions: &Rows) -> Weighted {
+    let text = functions.item.as_str();
+    let last = text.strip_prefix("ROWS FROM (generate_series(1, ").and_then(|text| text.strip_suffix("))"));
+    let last = last.expect("a function that the evaluator knows");
+    let mut found = Weighted::new();
+    for (row, w) in rows {
+        let last = match evaluate(last, row) {
+            Value::Int(last) => last,
+            Value::Null => 0,
+            other => panic!("a series up to {other:?}"),
+        };
+        let beside = |i| [row.clone(), vec![i]].concat();
+        let mut made: Vec<Row> = (1..=last).map(|i| beside(Value::Int(i))).collect();
+        if let Some(on) = &functions.outer {
+            made.retain(|row| on.iter().all(|on| is_true(on, row)));
+            if made.is_empty() {
+                made.push(beside(Value::Null));
+            }
+        }
+        made.into_iter().for_each(|row| add(&mut found, row, *w));
+    }
+    found
+}
+
 fn joined(kind: JoinKind, l: &Weighted, r: &Weighted, on: &[Conjunct], right_arity: usize) -> Weighted {
     let partners = |row: &Row| pairs(&Weighted::from([(row.clone(), 1)]), r, on);
     match kind {
@@ -121,6 +146,7 @@ impl State {
             Rel::Filter { predicates, .. } => filtered(&inputs[0], predicates),
             Rel::Join { kind, right, on, .. } => joined(*kind, &inputs[0], &inputs[1], on, right.arity()),
             Rel::Repeat { times, .. } => repeated(&inputs[0], times),
+            Rel::FlatMap { rows, .. } => flat_mapped(&inputs[0], rows),
             Rel::UnionAll { .. } => inputs.iter().fold(Weighted::new(), |sum, input| plus(&sum, input, 1)),
             Rel::Aggregate { keys, aggs, .. } => grouped(&inputs[0], keys, aggs),
             Rel::Window { partition, calls, .. } => windows::windows(&inputs[0], partition, calls),
@@ -138,6 +164,7 @@ impl State {
             Zset::Filter { input, predicates } => filtered(&self.zset(input), predicates),
             Zset::Join { left, right, on } => pairs(&self.zset(left), &self.zset(right), on),
             Zset::Repeat { input, times } => repeated(&self.zset(input), times),
+            Zset::FlatMap { input, rows } => flat_mapped(&self.zset(input), rows),
             Zset::Matching { input, right, on, matched } => {
                 let right = self.rel(right);
                 let rows = self.zset(input);
