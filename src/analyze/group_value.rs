@@ -52,8 +52,11 @@ impl<'q> Analyzer<'q> {
             return self.with_only_row(outer, rel, &keyed, rows);
         }
         let (at, cols) = (keyed.keys.len(), rel.cols());
-        let value = GroupValue { value: Scalar::column(at, &cols[at]), several: None, absent };
-        self.with_groups(outer, rel, &keyed, value, rows)
+        let mut value = Scalar::column(at, &cols[at]);
+        if let (Some(absent), true) = (&absent, keyed.keys.is_empty()) {
+            value = Scalar { sql: sql!("COALESCE({}, {})", value.sql, absent), column: None, ..value };
+        }
+        self.with_groups(outer, rel, &keyed, GroupValue { value, several: None, absent }, rows)
     }
 
     /// Joins groups whose aggregates are the first value and the number of rows, which must not be several.
@@ -74,8 +77,9 @@ impl<'q> Analyzer<'q> {
         value: GroupValue,
         rows: Rows,
     ) -> Mapped<Rel> {
-        let one_group = keyed.keys.is_empty();
-        let inner = one_group || rows == Rows::WithValue && value.absent.is_none();
+        // Without keys there is one group, also over no rows; only a condition on the row outside may leave it out.
+        let always = keyed.on.is_empty();
+        let inner = always || rows == Rows::WithValue && value.absent.is_none();
         let mut ty = value.value.ty.clone();
         ty.number = weakest(ty.number);
         let cols = groups.cols();
@@ -94,14 +98,10 @@ impl<'q> Analyzer<'q> {
             text = sql!("CASE WHEN {} THEN {} ELSE {} END", Sql::column(at + 2), error, text);
             read.push(at + 2);
         }
-        match value.absent {
-            Some(absent) if one_group => text = sql!("COALESCE({}, {})", text, absent),
-            _ if inner => {}
-            absent => {
-                let absent = absent.unwrap_or_else(|| Sql::text("NULL"));
-                text = sql!("CASE WHEN {} THEN {} ELSE {} END", Sql::column(at + 1), text, absent);
-                read.push(at + 1);
-            }
+        if !inner {
+            let absent = value.absent.unwrap_or_else(|| Sql::text("NULL"));
+            text = sql!("CASE WHEN {} THEN {} ELSE {} END", Sql::column(at + 1), text, absent);
+            read.push(at + 1);
         }
         let mut columns: Vec<Scalar> = outer.cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
         columns.push(Scalar { sql: text, ..Scalar::deparsed("", read, ty, false) });

@@ -175,9 +175,14 @@ impl<'q> Analyzer<'q> {
             return Ok(outer.rel.clone().join(JoinKind::Inner, rel, vec![])?);
         }
         let keyed = self.correlation(outer, &inner)?;
-        let rel = inner.node.rel.aggregate(keyed.keys.clone(), vec![])?;
-        let yes = Scalar::deparsed("true", vec![], Ty::new("boolean"), true);
-        let value = GroupValue { value: yes, several: None, absent: Some(Sql::text("false")) };
+        let boolean = |text: &str, read| Scalar::deparsed(text, read, Ty::new("boolean"), true);
+        // Without keys there is a group even over no rows.
+        let (aggs, found) = match keyed.keys.is_empty() {
+            true => (vec![count()], boolean("(c1 > 0)", vec![0])),
+            false => (vec![], boolean("true", vec![])),
+        };
+        let rel = inner.node.rel.aggregate(keyed.keys.clone(), aggs)?;
+        let value = GroupValue { value: found, several: None, absent: Some(Sql::text("false")) };
         self.with_groups(outer, rel, &keyed, value, Rows::All)
     }
 
