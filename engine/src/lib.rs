@@ -27,6 +27,7 @@
 //! | UNION ALL; UNION is DISTINCT over it | union | `delta/union_all.rs` |
 //! | GROUP BY, aggregates, DISTINCT | a stage | `plan/parts.rs`, `plan/stage/aggregate/` |
 //! | window functions | a stage per PARTITION BY | `plan/stage/window.rs` |
+//! | foreign tables, materialised views, unlogged tables | a stage: a copy | `plan/stage/compared.rs` |
 //! | ORDER BY with LIMIT, FETCH FIRST | a stage | `plan/stage/top_k.rs` |
 //! | INTERSECT, EXCEPT, with ALL | counts per row on either side, then a filter or a repeat | `lower.rs`, `delta/repeat.rs` |
 //!

@@ -127,6 +127,7 @@ pub struct Program {
     catalog: Catalog,
     query: Origin,
     root: Kept,
+    compared: BTreeSet<SourceId>,
 }
 
 /// Where the root's rows come from.
@@ -165,6 +166,7 @@ impl Program {
             catalog: Catalog::new(&definition.sources, &stages, &known, target.pgt_id),
             root: Kept::root(target, &definition.columns, cols, identity),
             query: Origin::Rules(stages.root),
+            compared: definition.root.compared_sources(),
         })
     }
 
@@ -183,12 +185,18 @@ impl Program {
             catalog: Catalog::default(),
             query: Origin::View(view.clone()),
             root: Kept::root(target, columns, cols, Identity::Bag),
+            compared: BTreeSet::new(),
         }
     }
 
     /// Whether [`Program::refresh`] may be used.
     pub fn is_differential(&self) -> bool {
         matches!(self.query, Origin::Rules(_))
+    }
+
+    /// Sources whose changes [`Program::refresh`] finds out by itself, if they are named among the changed ones.
+    pub fn compared(&self) -> &BTreeSet<SourceId> {
+        &self.compared
     }
 
     /// The hidden tables to create.

@@ -164,6 +164,15 @@ pub fn with_children(relid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
+/// Whether changes of a table are not in the WAL: a foreign or an unlogged one.
+pub fn leaves_no_wal(relid: pg_sys::Oid) -> bool {
+    // SAFETY: reads the catalog.
+    unsafe {
+        pg_sys::get_rel_relkind(relid) as u8 == pg_sys::RELKIND_FOREIGN_TABLE
+            || pg_sys::get_rel_persistence(relid) as u8 == pg_sys::RELPERSISTENCE_UNLOGGED
+    }
+}
+
 /// The expression of a virtual generated column; the table's columns are those of range table entry 1.
 #[cfg(feature = "pg18")]
 pub fn generation_expression<'q>(_: &'q Scratch, relid: pg_sys::Oid, number: i16) -> Option<Expr<'q>> {

@@ -185,6 +185,7 @@ impl<'q> Analyzer<'q> {
     fn definition(&self, query: Query<'q>, columns: &[(Ident, Ty)]) -> Mapped<Definition> {
         let wanted: Vec<usize> = (1..=columns.len()).collect();
         let root = self.query(&Frame { query, around: None, domain: None }, &wanted)?;
+        let root = sources::unified(&root)?;
         Ok(Definition { sources: self.sources.infos(&root), root, columns: columns.to_vec() })
     }
 }

@@ -37,6 +37,31 @@ pub enum Capture {
     Never(&'static str),
 }
 
+/// One copy serves all scans of a compared source: each has all columns that any of them reads.
+pub(super) fn unified(rel: &Rel) -> Mapped<Rel> {
+    let mut columns: BTreeMap<SourceId, BTreeMap<i16, Col>> = BTreeMap::new();
+    rel.visit(&mut |rel| {
+        if let Rel::Compared { input } = rel
+            && let Rel::Scan { source, columns: numbers, cols } = &**input
+        {
+            columns.entry(*source).or_default().extend(numbers.iter().copied().zip(cols.iter().cloned()));
+        }
+    });
+    if columns.is_empty() { Ok(rel.clone()) } else { widened(rel, &columns) }
+}
+
+fn widened(rel: &Rel, columns: &BTreeMap<SourceId, BTreeMap<i16, Col>>) -> Mapped<Rel> {
+    if let Rel::Compared { input } = rel
+        && let Rel::Scan { source, columns: wanted, .. } = &**input
+    {
+        let (numbers, cols): (Vec<i16>, Vec<Col>) = columns[source].iter().map(|(n, col)| (*n, col.clone())).unzip();
+        let all = Rel::scan(*source, numbers.clone(), cols.clone())?.compared()?;
+        let at = wanted.iter().filter_map(|number| numbers.iter().position(|known| known == number));
+        return map(all, at.map(|at| Scalar::column(at, &cols[at])).collect());
+    }
+    rel.try_map_inputs(&mut |input| widened(input, columns))
+}
+
 /// What has been scanned: the tables, and which of their columns.
 #[derive(Default)]
 pub(super) struct Sources {
@@ -94,6 +119,9 @@ fn capture(relation: &Relation) -> Capture {
         ('m', _) => Capture::Never("a materialized view"),
         ('S', _) => Capture::Never("a sequence"),
         (_, 'u') => Capture::Never("an unlogged table"),
+        ('p', _) if table::with_children(relation.relid).into_iter().any(table::leaves_no_wal) => {
+            Capture::Never("a partitioned table with partitions that are foreign or unlogged")
+        }
         _ => Capture::Wal,
     }
 }
@@ -115,9 +143,11 @@ impl<'q> Analyzer<'q> {
         let cols: Vec<Col> = stored
             .iter()
             .filter_map(|&number| relation.column(number))
-            .map(|column| Col { ty: self.types.ty(column.ty), not_null: column.not_null })
+            // Nobody enforces the constraints of foreign tables.
+            .map(|column| Col { ty: self.types.ty(column.ty), not_null: column.not_null && relation.relkind != 'f' })
             .collect();
         let scan = Rel::scan(SourceId(entry.relid.to_u32()), stored.clone(), cols.clone())?;
+        let scan = if capture(&relation) == Capture::Wal { scan } else { scan.compared()? };
         let position = |number: i16| stored.iter().position(|&known| known == number);
         let find = |expr: Expr<'q>| match expr.shape() {
             Shape::Column { levels_up: 0, entry: 1, column } => position(column),
@@ -158,23 +188,22 @@ fn stored(relation: &Relation, wanted: &[i16], computed: &[(i16, Expr<'_>)]) -> 
 /// Why changes of a table cannot be followed one by one, if they cannot.
 fn no_delta(entry: &RelationEntry, relation: &Relation, stored: &[i16], user: pg_sys::Oid) -> Option<String> {
     let name = table::quoted(&relation.schema, &relation.name);
-    if let Capture::Never(what) = capture(relation) {
-        return Some(format!("{name} is {what}, whose changes are not in the WAL"));
-    }
     if entry.guarded {
         return Some(format!("row security policies apply to {name}"));
     }
     if entry.tablesample {
         return Some(format!("it reads a sample of {name} (TABLESAMPLE)"));
     }
-    if relation.is_partition {
-        return Some(format!("{name} is a partition, whose changes are captured as those of the whole table"));
-    }
-    match relation.relkind {
-        'r' if relation.has_children => return Some(format!("{name} has inheritance children")),
-        'p' if !entry.inherits => return Some(format!("it reads ONLY {name}, which has no rows of its own")),
-        'r' | 'p' => {}
-        kind => return Some(format!("{name} is a relation of kind \"{kind}\"")),
+    match capture(relation) {
+        Capture::Wal => {
+            if let Some(reason) = uncaptured(entry, relation, &name) {
+                return Some(reason);
+            }
+        }
+        Capture::Never(what) if relation.has_children && !entry.inherits => {
+            return Some(format!("it reads ONLY {name}, {what}"));
+        }
+        Capture::Never(_) => {}
     }
     if let Some(column) = stored.iter().filter_map(|&n| relation.column(n)).find(|c| c.generated_virtual) {
         return Some(format!(
@@ -186,6 +215,19 @@ fn no_delta(entry: &RelationEntry, relation: &Relation, stored: &[i16], user: pg
         return Some(format!("{name} is read through a view with the rights of the view's owner"));
     }
     None
+}
+
+/// Why changes of a captured table are not those of the rows that are read, if so.
+fn uncaptured(entry: &RelationEntry, relation: &Relation, name: &str) -> Option<String> {
+    if relation.is_partition {
+        return Some(format!("{name} is a partition, whose changes are captured as those of the whole table"));
+    }
+    match relation.relkind {
+        'r' if relation.has_children => Some(format!("{name} has inheritance children")),
+        'p' if !entry.inherits => Some(format!("it reads ONLY {name}, which has no rows of its own")),
+        'r' | 'p' => None,
+        kind => Some(format!("{name} is a relation of kind \"{kind}\"")),
+    }
 }
 
 /// The tables of a query that is not mapped, with all columns that its text names.

@@ -35,8 +35,9 @@ fn explain_st(name: &str) -> SetOfIterator<'static, String> {
         let state = stage.state.as_ref().map(|s| format!(", state in {s}")).unwrap_or_default();
         lines.push(format!("  {}. {}: {}{state}", number + 1, stage.operator, stage.rule));
     }
-    let changed: BTreeSet<SourceId> =
+    let mut changed: BTreeSet<SourceId> =
         st.sources.iter().filter(|s| s.kind != SourceType::Other).map(|s| SourceId(s.relid)).collect();
+    changed.extend(loaded.program.compared());
     let (title, steps) = match loaded.program.is_differential() {
         true => ("Statements when every source has changed:", loaded.program.refresh(&changed)),
         false => ("Statements:", loaded.program.recompute()),

@@ -15,6 +15,7 @@ mod store;
 use crate::catalog::{self, Frontier, SourceType, StreamTable};
 use crate::error::{Error, Result};
 use crate::{settings, shmem};
+use pgtrickle_engine::ir::SourceId;
 use pgtrickle_pg::snapshot::{Snapshot, XidSet};
 use pgtrickle_pg::spi::{Connection, LocalSettings, RunAs};
 use pgtrickle_pg::{class, lock, snapshot, spi, worker};
@@ -205,10 +206,10 @@ fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
     // Under a newer snapshot than S: it sees what earlier stream tables of this round wrote, too.
     let newest = Snapshot::latest();
     let changes = sources::stage(&st, frontier, &round.visible, &newest, &mut relations);
-    let (task, action) = choose(&st, &loaded, round, &changes);
+    let (task, mut action) = choose(&st, &loaded, round, &changes);
     let mut delta_rows = 0;
+    let begun_at = worker::now_us();
     if action != Action::NoData {
-        let begun_at = worker::now_us();
         {
             let _settings = local_settings(&st);
             let _owner = RunAs::restricted(st.owner);
@@ -219,18 +220,26 @@ fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
             run::run(&st, &statements, &mut relations, &round.snapshot)?;
         }
         delta_rows = relations.rows(&pgtrickle_engine::program::Program::root_delta());
+        if action == Action::Differential && changes.changed.is_empty() && delta_rows == 0 {
+            // Sources were looked at, and nothing came of it.
+            action = Action::NoData;
+        }
+    }
+    if action != Action::NoData {
         store::feed_children(&st, &loaded, &relations);
         store::store_frontier(&st, round, &loaded, action, delta_rows, begun_at);
     }
     drop(relations);
     let duration = started.elapsed() + round.barrier;
-    let blind = is_blind(&st, round);
+    let blind = !loaded.program.compared().is_empty() || is_blind(&st, &loaded, round);
     Ok(Outcome { st, action, blind, delta_rows, changes, started, duration, snapshot_at: round.snapshot_at })
 }
 
-/// Whether there are changes that no buffer tells of.
-fn is_blind(st: &StreamTable, round: &Round) -> bool {
-    let unseen = |s: &catalog::Dependency| s.kind == SourceType::Other || round.degraded.contains(&s.relid);
+/// Whether there are changes that neither a buffer nor a comparison tells of.
+fn is_blind(st: &StreamTable, loaded: &Loaded, round: &Round) -> bool {
+    let compared = |relid| loaded.program.compared().contains(&SourceId(relid));
+    let untold = |s: &catalog::Dependency| s.kind == SourceType::Other || round.degraded.contains(&s.relid);
+    let unseen = |s: &catalog::Dependency| untold(s) && !compared(s.relid);
     st.time_dependent || st.sources.iter().any(unseen)
 }
 
@@ -242,14 +251,14 @@ fn choose(st: &StreamTable, loaded: &Loaded, round: &Round, changes: &Changes) -
         || st.generation != round.generation;
     if rebuilt {
         (Task::Recompute, Action::Reinitialize)
-    } else if is_blind(st, round) {
+    } else if is_blind(st, loaded, round) {
         (Task::Recompute, Action::Full)
-    } else if changes.changed.is_empty() {
+    } else if changes.changed.is_empty() && loaded.program.compared().is_empty() {
         (Task::Recompute, Action::NoData)
     } else if !loaded.program.is_differential() || too_many(st, changes) {
         (Task::Recompute, Action::Full)
     } else {
-        (Task::Apply(changes.changed.clone()), Action::Differential)
+        (Task::Apply(changes.changed.union(loaded.program.compared()).copied().collect()), Action::Differential)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The operators, their constructors, and what can be asked of each.
 
 use super::{Agg, Col, Conjunct, JoinKind, Limit, Number, Rows, Scalar, SortKey, SourceId};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A relation: a bag of rows at some state of the sources.
@@ -22,6 +23,8 @@ pub enum Rel {
     Repeat { input: Box<Rel>, times: Scalar },
     /// Each row beside each row that functions return for it; outputs input ++ function columns.
     FlatMap { input: Box<Rel>, rows: Rows },
+    /// A source that nobody tells the changes of, to be compared with a copy of it.
+    Compared { input: Box<Rel> },
     /// Bag union; the columns' types agree.
     UnionAll { inputs: Vec<Rel> },
     /// Groups: keys ++ aggregates. Without keys exactly one row, also over no input.
@@ -72,6 +75,14 @@ impl Rel {
             return malformed(format!("scan of {} columns described by {}", columns.len(), cols.len()));
         }
         Ok(Rel::Scan { source, columns, cols })
+    }
+
+    /// The same rows, for a scan whose changes are found by comparison.
+    pub fn compared(self) -> Result<Rel, Malformed> {
+        match self {
+            Rel::Scan { .. } => Ok(Rel::Compared { input: Box::new(self) }),
+            other => malformed(format!("comparison of a {}", other.name())),
+        }
     }
 
     /// Constant rows of the given columns.
@@ -182,7 +193,10 @@ impl Rel {
         match self {
             Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } => cols.len(),
             Rel::Map { exprs, .. } => exprs.len(),
-            Rel::Filter { input, .. } | Rel::Repeat { input, .. } | Rel::TopK { input, .. } => input.arity(),
+            Rel::Filter { input, .. }
+            | Rel::Repeat { input, .. }
+            | Rel::TopK { input, .. }
+            | Rel::Compared { input } => input.arity(),
             Rel::Window { input, calls, .. } => input.arity() + calls.len(),
             Rel::Join { kind: JoinKind::Inner | JoinKind::Left, left, right, .. } => left.arity() + right.arity(),
             Rel::Join { left, .. } => left.arity(),
@@ -197,7 +211,10 @@ impl Rel {
         match self {
             Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } => cols.clone(),
             Rel::Map { exprs, .. } => exprs.iter().map(Scalar::col).collect(),
-            Rel::Filter { input, .. } | Rel::Repeat { input, .. } | Rel::TopK { input, .. } => input.cols(),
+            Rel::Filter { input, .. }
+            | Rel::Repeat { input, .. }
+            | Rel::TopK { input, .. }
+            | Rel::Compared { input } => input.cols(),
             Rel::Window { input, calls, .. } => input.cols().into_iter().chain(calls.iter().map(Scalar::col)).collect(),
             Rel::Join { kind, left, right, on } => match kind {
                 JoinKind::Inner => matched([left.cols(), right.cols()].concat(), on, left.arity()),
@@ -225,6 +242,17 @@ impl Rel {
         found
     }
 
+    /// Those of its sources whose changes are found by comparison.
+    pub fn compared_sources(&self) -> BTreeSet<SourceId> {
+        let mut found = BTreeSet::new();
+        self.visit(&mut |rel| {
+            if let Rel::Compared { input } = rel {
+                found.extend(input.sources());
+            }
+        });
+        found
+    }
+
     /// Calls `f` for this node and everything beneath it, parents first.
     pub fn visit(&self, f: &mut impl FnMut(&Rel)) {
         f(self);
@@ -246,13 +274,14 @@ impl Rel {
             Rel::Aggregate { .. } => "aggregate",
             Rel::Window { .. } => "window",
             Rel::TopK { .. } => "top k",
+            Rel::Compared { .. } => "comparison",
         }
         .to_owned()
     }
 
     /// Whether its result has to be kept for its changes to be found: then it becomes a [stage](crate::cut).
     pub fn is_stateful(&self) -> bool {
-        matches!(self, Rel::Aggregate { .. } | Rel::Window { .. } | Rel::TopK { .. })
+        matches!(self, Rel::Aggregate { .. } | Rel::Window { .. } | Rel::TopK { .. } | Rel::Compared { .. })
     }
 
     /// The same operator over other inputs, made from its own.
@@ -266,6 +295,7 @@ impl Rel {
                 Rel::Join { kind: *kind, left: boxed(left)?, right: boxed(right)?, on: on.clone() }
             }
             Rel::Repeat { input, times } => Rel::Repeat { input: boxed(input)?, times: times.clone() },
+            Rel::Compared { input } => Rel::Compared { input: boxed(input)? },
             Rel::FlatMap { input, rows } => Rel::FlatMap { input: boxed(input)?, rows: rows.clone() },
             Rel::UnionAll { inputs } => Rel::UnionAll { inputs: inputs.iter().map(f).collect::<Result<_, _>>()? },
             Rel::Aggregate { input, keys, aggs } => {
@@ -288,6 +318,7 @@ impl Rel {
             | Rel::Filter { input, .. }
             | Rel::Repeat { input, .. }
             | Rel::FlatMap { input, .. }
+            | Rel::Compared { input }
             | Rel::Aggregate { input, .. }
             | Rel::Window { input, .. }
             | Rel::TopK { input, .. } => vec![input],

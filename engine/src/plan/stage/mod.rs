@@ -14,8 +14,10 @@
 //! | GROUP BY, aggregates, DISTINCT | `aggregate/` |
 //! | window functions | `window.rs` |
 //! | ORDER BY with LIMIT | `top_k.rs` |
+//! | sources that are compared with a copy | `compared.rs` |
 
 mod aggregate;
+mod compared;
 mod lookup;
 mod top_k;
 mod window;
@@ -28,6 +30,7 @@ use crate::program::{StageInfo, StateTable, Step};
 use crate::sql;
 use crate::sql::{Ident, QualifiedName, Query, Sql};
 use aggregate::AggregatePlan;
+use compared::ComparedPlan;
 use std::fmt::Debug;
 use std::sync::Arc;
 use top_k::TopKPlan;
@@ -68,6 +71,7 @@ pub(crate) fn plan(stage: &Rel, place: Place, known: &KnownKeys) -> Arc<dyn Stag
         Rel::Aggregate { input, keys, aggs } => Arc::new(AggregatePlan::new(place, input, keys, aggs)),
         Rel::Window { .. } => Arc::new(WindowPlan::new(place, stage, known)),
         Rel::TopK { .. } => Arc::new(TopKPlan::new(place, stage, known)),
+        Rel::Compared { input } => Arc::new(ComparedPlan::new(place, input, known)),
         _ => unreachable!("a {} keeps no state", stage.name()),
     }
 }
