@@ -70,6 +70,8 @@ pub struct StreamTable {
     pub settings: Vec<pinned::Setting>,
     /// The row came with a dump of another database and nothing of it is known here until it is repaired.
     pub restored: bool,
+    /// It has been filled.
+    pub is_populated: bool,
     pub owner: u32,
     pub sources: Vec<Dependency>,
 }
@@ -92,7 +94,7 @@ macro_rules! select_stream_tables {
                         array(SELECT d.source_type FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid),
                         CASE WHEN s.schedule <> 'calculated' THEN extract(epoch FROM s.schedule::interval)::float8 END,
                         extract(epoch FROM clock_timestamp() - s.data_timestamp)::float8, s.time_dependent, s.settings,
-                        s.home_relid <> s.pgt_relid
+                        s.home_relid <> s.pgt_relid, s.is_populated
                    FROM pgtrickle.pgt_stream_tables s
                    JOIN pg_catalog.pg_class c ON c.oid = s.pgt_relid
                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ",
@@ -146,6 +148,7 @@ fn read_row(row: &spi::SpiHeapTupleData<'_>) -> std::result::Result<StreamTable,
         time_dependent: flag(20)?,
         settings: pinned::parse(&row.get::<Vec<String>>(21)?.unwrap_or_default()),
         restored: flag(22)?,
+        is_populated: flag(23)?,
         owner: oid(15)?,
         sources,
     })
@@ -210,10 +213,14 @@ pub fn by_name(name: &str) -> Result<StreamTable> {
 /// The stream table that a user names, which the user must own.
 pub fn by_name_owned(name: &str) -> Result<StreamTable> {
     let st = by_name(name)?;
-    if pgtrickle_pg::spi::owns_relation(st.relid, pgtrickle_pg::spi::current_role()) {
-        Ok(st)
-    } else {
-        Err(Error::not_owner(&st.label()))
+    must_own(&st).map(|()| st)
+}
+
+/// An error unless the caller owns the stream table.
+pub fn must_own(st: &StreamTable) -> Result<()> {
+    match pgtrickle_pg::spi::owns_relation(st.relid, pgtrickle_pg::spi::current_role()) {
+        true => Ok(()),
+        false => Err(Error::not_owner(&st.label())),
     }
 }
 
@@ -251,7 +258,7 @@ pub fn generation() -> i64 {
 
 /// Names mean PostgreSQL's own things, whatever the caller's search path says; statements of ours that run under it could
 /// otherwise be made to call the caller's functions.
-fn pinned_path() -> LocalSettings {
+pub fn pinned_path() -> LocalSettings {
     LocalSettings::new(&[(c"search_path", c"pg_catalog, pg_temp")])
 }
 

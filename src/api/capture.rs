@@ -29,7 +29,9 @@ pub fn is_stream_table(source: &Source) -> bool {
 /// Sees to it that the changes of all sources are captured, if possible from before now.
 pub fn start_capture(analysis: &Analysis) -> Result<Ready> {
     let mut ready = Ready::Yes;
-    for source in &analysis.sources {
+    // Base tables first: what is made for stream tables gives this transaction an id.
+    let (parents, bases): (Vec<_>, Vec<_>) = analysis.sources.iter().partition(|s| is_stream_table(s));
+    for source in bases.into_iter().chain(parents) {
         let relid = source.relid.to_u32();
         if is_stream_table(source) {
             track::create_parent_buffer(relid)?;

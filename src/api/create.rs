@@ -6,6 +6,7 @@ use super::names;
 use crate::analyze::{self, Analysis, Analyzed, Input};
 use crate::catalog;
 use crate::error::{Error, Result, notice, or_raise};
+use crate::refresh::fill;
 use crate::{shmem, workers};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
@@ -48,7 +49,7 @@ fn create_stream_table_if_not_exists(
     }
 }
 
-/// As [`create_stream_table`]; a stream table of that name is replaced unless it already is as asked for.
+/// As [`create_stream_table`]; a stream table of that name is altered unless it already is as asked for.
 #[pg_extern]
 fn create_or_replace_stream_table(
     name: &str,
@@ -59,13 +60,16 @@ fn create_or_replace_stream_table(
 ) -> i64 {
     let target = or_raise(names::resolve(name));
     if let Some(existing) = target.existing().and_then(catalog::by_relid) {
+        let mode = refresh_mode.to_uppercase();
+        let schedule = schedule.unwrap_or("calculated");
         let same = existing.query_hash == catalog::query_hash(query)
-            && existing.schedule == schedule.unwrap_or("calculated")
-            && existing.refresh_mode == refresh_mode.to_uppercase();
-        if same {
-            return existing.pgt_id;
+            && existing.schedule == schedule
+            && existing.refresh_mode == mode;
+        if !same {
+            or_raise(catalog::must_own(&existing));
+            or_raise(super::alter::alter(&existing, Some(query), Some(schedule), Some(&mode), None));
         }
-        or_raise(super::drop::drop_one(&existing, false));
+        return existing.pgt_id;
     }
     or_raise(create(name, query, schedule, refresh_mode, initialize))
 }
@@ -90,18 +94,19 @@ fn create(name: &str, query: &str, schedule: Option<&str>, mode: &str, initializ
     let made = define(&target, query, &schedule, &mode)?;
     if initialize {
         populate(&made, ready)?;
+        made.loaded.program.identity_index().iter().for_each(fill::ddl);
     }
     catalog::changed();
     Ok(made.st.pgt_id)
 }
 
 /// Raises an error unless the caller may run the query: nothing is captured on behalf of who may not read it.
-fn check_rights(query: &str) {
+pub fn check_rights(query: &str) {
     let probe = sql!("SELECT FROM (\n{}\n) AS query LIMIT 0", Sql::deparsed(without_semicolon(query)));
     xact::undone(|| Spi::connect(|client| client.select(probe.as_str(), None, &[]).map(drop))).unwrap_or_report();
 }
 
-fn check_mode(mode: &str, analysis: &Analysis) -> Result<()> {
+pub fn check_mode(mode: &str, analysis: &Analysis) -> Result<()> {
     match &analysis.plan {
         Analyzed::Opaque { reason } if mode == "DIFFERENTIAL" => Err(Error::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,

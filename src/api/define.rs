@@ -26,9 +26,14 @@ pub struct Made {
 pub fn define(target: &Target, query: &str, schedule: &str, mode: &str) -> Result<Made> {
     let owner = current_role();
     let pgt_id = catalog::next_id();
-    let view = program::definition_view(pgt_id);
     create_view(pgt_id, query, owner);
+    let view = program::definition_view(pgt_id);
     fill::ddl(&sql!("CREATE TABLE {} AS SELECT * FROM {} WITH NO DATA", target.name, view));
+    complete(pgt_id, target, query, schedule, mode, owner)
+}
+
+/// Makes a stream table of an empty table and a definition view: state tables and catalog rows.
+pub fn complete(pgt_id: i64, target: &Target, query: &str, schedule: &str, mode: &str, owner: u32) -> Result<Made> {
     let relid = target.existing().unwrap_or_default();
     let view_oid = program::view_oid(pgt_id)?;
     let analysis = analyze::analyze(Input::View(view_oid.into()))?;
@@ -56,7 +61,7 @@ pub fn without_semicolon(query: &str) -> &str {
 }
 
 /// The definition view: PostgreSQL itself then follows renames and keeps columns that are used from being dropped.
-fn create_view(pgt_id: i64, query: &str, owner: u32) {
+pub fn create_view(pgt_id: i64, query: &str, owner: u32) {
     let path = super::resolved_search_path();
     let path = CString::new(path).unwrap_or_default();
     // Names mean what they mean to the caller, but only the extension's owner may create in its schema.
@@ -125,9 +130,6 @@ pub fn populate(made: &Made, ready: Ready) -> Result<()> {
     let lsn = snapshot::insert_lsn();
     let at = worker::now_us();
     fill::fill(st, loaded, &snapshot)?;
-    if let Some(index) = loaded.program.identity_index() {
-        fill::ddl(&index);
-    }
     let frontier = (ready == Ready::Yes && !own_changes).then(|| visible.to_string());
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables

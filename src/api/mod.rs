@@ -1,8 +1,10 @@
 //! The SQL functions, one file per verb.
 
+mod alter;
 mod capture;
 mod control;
 mod create;
+mod cycle;
 mod define;
 pub mod definitions;
 mod drop;
@@ -14,6 +16,7 @@ mod names;
 mod preview;
 mod refresh;
 mod repair;
+mod replace;
 mod rows;
 pub mod track;
 mod verify;

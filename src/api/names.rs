@@ -74,6 +74,16 @@ pub fn schedule(text: Option<&str>) -> Result<String> {
     }
 }
 
+/// Checks a status that a user may set.
+pub fn status(text: &str) -> Result<String> {
+    let status = text.to_uppercase();
+    match status.as_str() {
+        "ACTIVE" | "PAUSED" => Ok(status),
+        _ => Err(Error::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("invalid status: \"{text}\""))
+            .hint("Use ACTIVE or PAUSED.")),
+    }
+}
+
 /// Checks a refresh mode.
 pub fn refresh_mode(text: &str) -> Result<String> {
     let mode = text.to_uppercase();

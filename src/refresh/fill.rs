@@ -37,7 +37,8 @@ pub fn drop_state(pgt_id: i64) {
     }
 }
 
-fn state_tables(pgt_id: i64) -> Vec<String> {
+/// Names of the state tables of a stream table.
+pub fn state_tables(pgt_id: i64) -> Vec<String> {
     Spi::connect(|client| {
         client
             .select(

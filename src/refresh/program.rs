@@ -4,7 +4,7 @@
 //! statements for each set of changed sources, with a plan per size class of what they read.
 
 use crate::analyze::{self, Analysis, Analyzed, Input};
-use crate::catalog::StreamTable;
+use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};
 use crate::{settings, shmem};
 use lru::LruCache;
@@ -29,10 +29,20 @@ pub struct Loaded {
     pub fingerprint: i64,
     /// Why the query is recomputed instead of maintained.
     pub full_reason: Option<String>,
+    /// Numbers of the stream table's columns.
+    pub attnums: Vec<i16>,
     /// Names and types of the stream table's columns.
     pub columns: Vec<(Ident, Ty)>,
     query_hash: i64,
+    refresh_mode: String,
     reads: Vec<u32>,
+}
+
+impl Loaded {
+    /// Whether it is the program of the stream table's present query and mode.
+    fn is_of(&self, st: &StreamTable) -> bool {
+        self.query_hash == st.query_hash && self.refresh_mode == st.refresh_mode
+    }
 }
 
 /// What a refresh has to do.
@@ -92,14 +102,14 @@ fn forget_changed() {
 pub fn load(st: &StreamTable) -> Result<Rc<Loaded>> {
     forget_changed();
     let known = CACHES.with_borrow(|c| c.loaded.get(&st.pgt_id).cloned());
-    if let Some(loaded) = known.filter(|l| l.query_hash == st.query_hash) {
+    if let Some(loaded) = known.filter(|l| l.is_of(st)) {
         return Ok(loaded);
     }
     let loaded = Rc::new(build(st, analyze::analyze(Input::View(view_oid(st.pgt_id)?.into()))?));
     CACHES.with_borrow_mut(|c| {
         let before = c.loaded.insert(st.pgt_id, loaded.clone());
         // The same text may mean other relations now (after a rename, say), so plans of another program must not serve.
-        if before.is_none() {
+        if before.is_none_or(|before| !before.is_of(st)) {
             if let Some(statements) = &mut c.statements {
                 let gone: Vec<Key> =
                     statements.iter().map(|(k, _)| k.clone()).filter(|k| k.pgt_id == st.pgt_id).collect();
@@ -130,8 +140,10 @@ pub fn build(st: &StreamTable, analysis: Analysis) -> Loaded {
         program,
         full_reason,
         columns: analysis.columns.clone(),
+        attnums: catalog::live_attributes(st.relid),
         query_hash: st.query_hash,
-        reads: analysis.sources.iter().map(|s| s.relid.to_u32()).collect(),
+        refresh_mode: st.refresh_mode.clone(),
+        reads: analysis.sources.iter().map(|s| s.relid.to_u32()).chain([st.relid]).collect(),
     }
 }
 

@@ -54,7 +54,7 @@ pub fn feed_children(st: &StreamTable, loaded: &Loaded, relations: &Relations) {
     let statement = sql!(
         "INSERT INTO {} (xid, lsn, seq, w, {}) SELECT $1::text::xid8, '0/0', 0, w, {} FROM {}",
         buffer,
-        Sql::list((1..=width).map(|i| Ident::new(format!("c{i}")))),
+        Sql::list(loaded.attnums.iter().map(|number| Ident::new(format!("c{number}")))),
         Sql::list((0..width).map(Sql::column)),
         root
     );

@@ -1,5 +1,6 @@
 //! The SQL functions, the settings and what a user is told when something is not as it must be.
 
+mod alter;
 mod capture;
 mod lifecycle;
 mod look;
@@ -16,7 +17,7 @@ fn main() {
     suite::main(2, |version| {
         let shared = Shared::new(version, SETTINGS);
         let mut trials = Vec::new();
-        for (name, test) in lifecycle::TESTS.iter().chain(look::TESTS).chain(capture::TESTS) {
+        for (name, test) in lifecycle::TESTS.iter().chain(look::TESTS).chain(capture::TESTS).chain(alter::TESTS) {
             trials.push(shared.trial(name, test));
         }
         trials.extend(server::trials(version));

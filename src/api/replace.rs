@@ -1,0 +1,304 @@
+//! Another query for a stream table that exists.
+//!
+//! If the columns stay the same, old and new rows are compared as in any recomputation: readers and writers are never
+//! in each other's way, and stream tables that read this one get the difference. If not, the new contents are
+//! computed beside the old ones, and only then is the table locked, its columns changed and its rows exchanged.
+
+use super::capture::Ready;
+use super::define::{self, Made, create_view, insert_dependencies};
+use super::names::Target;
+use super::track;
+use crate::analyze::{self, Analysis, Input};
+use crate::catalog::{self, StreamTable};
+use crate::error::{Error, Result};
+use crate::refresh::{fill, local_settings, pinned, program};
+use pgrx::pg_sys::panic::ErrorReportable;
+use pgrx::prelude::*;
+use pgtrickle_engine::program::Identity;
+use pgtrickle_engine::sql;
+use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
+use pgtrickle_pg::depend;
+use pgtrickle_pg::spi::RunAs;
+
+/// A new definition, not in force yet.
+pub struct Draft {
+    /// The id that it has until then.
+    id: i64,
+    relid: u32,
+    view: u32,
+    query: String,
+    mode: String,
+    analysis: Analysis,
+    /// The index by which rows were found so far, and the one that is needed from now on.
+    old_index: Option<(Sql, Identity, Vec<String>)>,
+}
+
+/// A column of a relation: name, definition, number.
+struct Column {
+    name: String,
+    definition: String,
+    number: i16,
+}
+
+fn columns(relid: u32) -> Vec<Column> {
+    Spi::connect(|client| {
+        client
+            .select(
+                "SELECT a.attname::text,
+                        pg_catalog.format_type(a.atttypid, a.atttypmod)
+                        || CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
+                                THEN pg_catalog.format(' COLLATE %I.%I', n.nspname, c.collname) ELSE '' END,
+                        a.attnum
+                   FROM pg_catalog.pg_attribute a
+                   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+                   LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
+                   LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace
+                  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+                None,
+                &[pg_sys::Oid::from(relid).into()],
+            )
+            .unwrap_or_report()
+            .map(|row| {
+                let text = |i| row.get::<String>(i).unwrap_or_report().unwrap_or_default();
+                Column { name: text(1), definition: text(2), number: row.get(3).unwrap_or_report().unwrap_or_default() }
+            })
+            .collect()
+    })
+}
+
+/// Makes the new definition view, under an id of its own.
+pub fn draft(st: &StreamTable, query: &str, mode: &str) -> Result<Draft> {
+    let old = program::load(st)?;
+    let names = old.columns.iter().map(|(name, _)| name.as_str().to_owned()).collect();
+    let old_index = old.program.identity_index().map(|index| (index, old.program.identity().clone(), names));
+    let id = catalog::next_id();
+    create_view(id, query, st.owner);
+    let view = program::view_oid(id)?;
+    let analysis = analyze::analyze(Input::View(view.into()))?;
+    Ok(Draft { id, relid: st.relid, view, query: query.to_owned(), mode: mode.to_owned(), analysis, old_index })
+}
+
+impl Draft {
+    /// Whether the stream table's columns can stay.
+    pub fn same_columns(&self) -> Result<bool> {
+        let _path = catalog::pinned_path();
+        let (old, new) = (columns(self.relid), columns(self.view));
+        Ok(old.len() == new.len() && common(&old, &new) == new.len())
+    }
+}
+
+fn common(old: &[Column], new: &[Column]) -> usize {
+    old.iter().zip(new).take_while(|(o, n)| o.name == n.name && o.definition == n.definition).count()
+}
+
+/// The definition takes the place of the old one; the next refresh compares the rows.
+pub fn in_place(st: &StreamTable, draft: &Draft) -> Result<()> {
+    take_view(st, draft)?;
+    catalog::execute(
+        "UPDATE pgtrickle.pgt_stream_tables
+            SET defining_query = $2, defining_query_hash = pg_catalog.hashtextextended($2, 0), refresh_mode = $3, settings = $4,
+                time_dependent = $5, program_fingerprint = 0, frontier = NULL, needs_reinit = true, consecutive_errors = 0,
+                status = CASE WHEN status IN ('SUSPENDED', 'ERROR') THEN 'ACTIVE' ELSE status END
+          WHERE pgt_id = $1",
+        &[
+            st.pgt_id.into(),
+            draft.query.as_str().into(),
+            draft.mode.as_str().into(),
+            pinned::current().into(),
+            draft.analysis.restless.into(),
+        ],
+    );
+    catalog::execute("DELETE FROM pgtrickle.pgt_dependencies WHERE pgt_id = $1", &[st.pgt_id.into()]);
+    insert_dependencies(st.pgt_id, &draft.analysis);
+    // A unique index on what was the key would be in the way of the new rows.
+    if changed_index(st, draft)?.is_some() {
+        drop_old_index(st, draft);
+    }
+    Ok(())
+}
+
+/// Once the rows are those of the new query, they get its index.
+pub fn finish_in_place(st: &StreamTable, draft: &Draft) -> Result<()> {
+    if let Some(index) = changed_index(st, draft)? {
+        index.iter().for_each(fill::ddl);
+    }
+    Ok(())
+}
+
+/// The index of the new definition, if it is another one than that of the old: Some(None) if there is to be none.
+fn changed_index(st: &StreamTable, draft: &Draft) -> Result<Option<Option<Sql>>> {
+    let now = catalog::by_id(st.pgt_id).ok_or_else(|| Error::no_such_stream_table(&st.label()))?;
+    let new = program::load(&now)?.program.identity_index();
+    let old = draft.old_index.as_ref().map(|(index, _, _)| index.as_str());
+    Ok((new.as_ref().map(Sql::as_str) != old).then_some(new))
+}
+
+/// Drops the index that was made for finding rows: on hashes of ours, or a unique one on the key.
+fn drop_old_index(st: &StreamTable, draft: &Draft) {
+    let Some((_, identity, names)) = &draft.old_index else { return };
+    let mut key: Vec<String> = match identity {
+        Identity::Key { columns } => columns.iter().map(|&c| names[c].clone()).collect(),
+        Identity::Bag => Vec::new(),
+    };
+    key.sort_unstable();
+    let index: Option<String> = catalog::scalar(
+        "SELECT c.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+          WHERE i.indrelid = $1 AND i.indpred IS NULL
+            AND (pg_catalog.pg_get_indexdef(i.indexrelid) ~ 'pgtrickle\\.(row|image)_hash\\('
+                 OR i.indisunique AND i.indexprs IS NULL
+                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid)
+                    AND $2 = array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+                                    WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) ORDER BY a.attname::text COLLATE \"C\"))
+          ORDER BY i.indexrelid LIMIT 1",
+        &[pg_sys::Oid::from(st.relid).into(), key.into()],
+    );
+    if let Some(index) = index {
+        fill::ddl(&sql!("DROP INDEX {}", QualifiedName::new(&st.schema, &index)));
+    }
+}
+
+/// The new view under the name of the old one.
+fn take_view(st: &StreamTable, draft: &Draft) -> Result<()> {
+    let old = program::view_oid(st.pgt_id)?;
+    let _owner = catalog::as_owner();
+    depend::release(st.relid, old);
+    fill::ddl(&sql!("DROP VIEW {}", program::definition_view(st.pgt_id)));
+    let name = program::definition_view(st.pgt_id).name;
+    fill::ddl(&sql!("ALTER VIEW {} RENAME TO {}", program::definition_view(draft.id), name));
+    depend::needs(st.relid, draft.view);
+    Ok(())
+}
+
+/// Computes the new contents in a table of their own, then exchanges columns and rows.
+pub fn beside(st: &StreamTable, draft: &Draft, ready: Ready) -> Result<()> {
+    let target = Target {
+        name: QualifiedName { schema: Ident::new("pgtrickle_changes"), name: Ident::new(format!("next_{}", draft.id)) },
+    };
+    let populated = st.is_populated;
+    {
+        let _owner = catalog::as_owner();
+        let view = program::definition_view(draft.id);
+        fill::ddl(&sql!("CREATE TABLE {} AS SELECT * FROM {} WITH NO DATA", target.name, view));
+        fill::ddl(&sql!("ALTER TABLE {} OWNER TO {}", target.name, fill::role_name(st.owner)));
+    }
+    let made = define::complete(draft.id, &target, &draft.query, &st.schedule, &draft.mode, st.owner)?;
+    if populated {
+        define::populate(&made, ready)?;
+    }
+    drop_old_index(st, draft);
+    exchange_columns(st, draft)?;
+    {
+        // In the owner's name, as in every refresh: there may be triggers.
+        let _settings = local_settings(st);
+        let _owner = RunAs::restricted(st.owner);
+        let table = QualifiedName::new(&st.schema, &st.name);
+        // Not TRUNCATE: those who read with an older snapshot shall see the old rows.
+        fill::ddl(&sql!("DELETE FROM {}", table));
+        fill::ddl(&sql!("INSERT INTO {} SELECT * FROM {}", table, target.name));
+    }
+    depend::release(made.st.relid, draft.view);
+    take_view(st, draft)?;
+    take_state(st, draft);
+    take_row(st, &made)?;
+    {
+        let _owner = catalog::as_owner();
+        fill::ddl(&sql!("DROP TABLE {}", target.name));
+    }
+    tell_children(st)?;
+    let now = catalog::by_id(st.pgt_id).ok_or_else(|| Error::no_such_stream_table(&st.label()))?;
+    let loaded = program::load(&now)?;
+    loaded.program.identity_index().iter().for_each(fill::ddl);
+    catalog::execute(
+        "UPDATE pgtrickle.pgt_stream_tables SET program_fingerprint = $2 WHERE pgt_id = $1",
+        &[st.pgt_id.into(), loaded.fingerprint.into()],
+    );
+    Ok(())
+}
+
+/// Columns are dropped and added from the first one on that differs, so that they are in the query's order.
+fn exchange_columns(st: &StreamTable, draft: &Draft) -> Result<()> {
+    let (old, new) = {
+        let _path = catalog::pinned_path();
+        (columns(st.relid), columns(draft.view))
+    };
+    let kept = common(&old, &new);
+    refuse_needed(st, &old[kept..])?;
+    let table = QualifiedName::new(&st.schema, &st.name);
+    let drops = old[kept..].iter().map(|c| sql!("DROP COLUMN {}", Ident::new(&c.name)));
+    let adds = new[kept..].iter().map(|c| sql!("ADD COLUMN {} {}", Ident::new(&c.name), Sql::deparsed(&c.definition)));
+    let changes: Vec<Sql> = drops.chain(adds).collect();
+    if !changes.is_empty() {
+        let _path = catalog::pinned_path();
+        fill::ddl(&sql!("ALTER TABLE {} {}", table, Sql::list(changes)));
+    }
+    Ok(())
+}
+
+/// Other stream tables keep the columns that they read where they are. (Views are PostgreSQL's own matter.)
+fn refuse_needed(st: &StreamTable, dropped: &[Column]) -> Result<()> {
+    for column in dropped {
+        let reader: Option<String> = catalog::scalar(
+            "SELECT s.pgt_relid::text FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
+              WHERE d.source_relid = $1 AND $2 = ANY (d.columns_used) ORDER BY s.pgt_id LIMIT 1",
+            &[pg_sys::Oid::from(st.relid).into(), column.number.into()],
+        );
+        if let Some(reader) = reader {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+                format!(
+                    "cannot give stream table {} this query: {reader} reads its column \"{}\"",
+                    st.label(),
+                    column.name
+                ),
+            )
+            .detail("The new query has no column of that name and type in that place.")
+            .hint(format!("Keep the column, or change {reader} first.")));
+        }
+    }
+    Ok(())
+}
+
+/// The state tables of the draft become those of the stream table.
+fn take_state(st: &StreamTable, draft: &Draft) {
+    let _owner = catalog::as_owner();
+    fill::drop_state(st.pgt_id);
+    for name in fill::state_tables(draft.id) {
+        let number = name.rsplit('_').next().unwrap_or_default();
+        let table = QualifiedName { schema: Ident::new("pgtrickle_changes"), name: Ident::new(&name) };
+        fill::ddl(&sql!("ALTER TABLE {} RENAME TO {}", table, Ident::new(format!("state_{}_{number}", st.pgt_id))));
+    }
+}
+
+fn take_row(st: &StreamTable, made: &Made) -> Result<()> {
+    let ids = [st.pgt_id.into(), made.st.pgt_id.into()];
+    catalog::execute("DELETE FROM pgtrickle.pgt_dependencies WHERE pgt_id = $1", &ids[..1]);
+    catalog::execute("UPDATE pgtrickle.pgt_dependencies SET pgt_id = $1 WHERE pgt_id = $2", &ids);
+    catalog::execute(
+        "UPDATE pgtrickle.pgt_stream_tables AS s
+            SET defining_query = n.defining_query, defining_query_hash = n.defining_query_hash, refresh_mode = n.refresh_mode,
+                effective_refresh_mode = n.effective_refresh_mode, full_reason = n.full_reason, settings = n.settings,
+                time_dependent = n.time_dependent, is_populated = n.is_populated, frontier = n.frontier,
+                frontier_lsn = n.frontier_lsn, frontier_xid = n.frontier_xid, generation = n.generation,
+                data_timestamp = n.data_timestamp, last_refresh_at = n.last_refresh_at, needs_reinit = false,
+                consecutive_errors = 0, status = CASE WHEN s.status IN ('SUSPENDED', 'ERROR') THEN 'ACTIVE' ELSE s.status END
+           FROM pgtrickle.pgt_stream_tables n
+          WHERE s.pgt_id = $1 AND n.pgt_id = $2",
+        &ids,
+    );
+    catalog::execute("DELETE FROM pgtrickle.pgt_stream_tables WHERE pgt_id = $1", &ids[1..]);
+    Ok(())
+}
+
+/// Stream tables that read this one compare at their next refresh; its buffer has the new columns.
+fn tell_children(st: &StreamTable) -> Result<()> {
+    let children = catalog::execute(
+        "UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true
+          WHERE pgt_id IN (SELECT pgt_id FROM pgtrickle.pgt_dependencies WHERE source_relid = $1)",
+        &[pg_sys::Oid::from(st.relid).into()],
+    );
+    track::drop_buffer(st.relid);
+    if children > 0 {
+        track::create_parent_buffer(st.relid)?;
+    }
+    Ok(())
+}
