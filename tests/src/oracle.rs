@@ -16,13 +16,19 @@ pub fn assert_exact(session: &mut Session, relation: &str, query: &str) -> Outco
 
 fn compare(session: &mut Session, relation: &str, query: &str) -> Outcome {
     let columns = Columns::of(session, relation)?;
-    let stream = columns.select(&format!("(TABLE {relation})"));
-    let truth = columns.select(&format!("({query}\n)"));
-    let missing = session.rows(&format!("{truth} EXCEPT ALL {stream}"))?;
-    let extra = session.rows(&format!("{stream} EXCEPT ALL {truth}"))?;
-    if missing.is_empty() && extra.is_empty() {
+    let mut rows = session.rows(&format!(
+        "WITH stream AS MATERIALIZED ({}), truth AS MATERIALIZED ({}) \
+         (SELECT '-', * FROM (TABLE truth EXCEPT ALL TABLE stream) AS missing) \
+         UNION ALL (SELECT '+', * FROM (TABLE stream EXCEPT ALL TABLE truth) AS extra)",
+        columns.select(&format!("(TABLE {relation})")),
+        columns.select(&format!("({query}\n)"))
+    ))?;
+    if rows.is_empty() {
         return Ok(());
     }
+    let is_missing = |row: &TextRow| row.first().is_some_and(|sign| sign.as_deref() == Some("-"));
+    let (mut missing, mut extra): (Vec<TextRow>, Vec<TextRow>) = rows.drain(..).partition(is_missing);
+    missing.iter_mut().chain(&mut extra).for_each(|row| drop(row.remove(0)));
     Err(Failure::new(format!(
         "not its query: {} missing, {} extra\n{}{}",
         missing.len(),

@@ -37,6 +37,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("shared_buffers", "128MB"),
     ("max_wal_size", "2GB"),
     ("fsync", "off"),
+    // Tables of a few rows, whose statistics nobody has gathered: compiling would take longer than running.
+    ("jit", "off"),
     ("logging_collector", "off"),
     ("log_line_prefix", "'%m [%p] %b %q%d '"),
     ("log_checkpoints", "off"),

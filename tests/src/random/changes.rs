@@ -9,7 +9,7 @@ use crate::case::{Statement, Step};
 
 pub fn generate(rng: &mut Rng, tables: &[Table]) -> Vec<Step> {
     let mut writer = Writer { tables, round: 0, moves: 0, second_is_open: false };
-    let steps = rng.usize(3..=5);
+    let steps = rng.usize(5..=8);
     (0..steps).map(|_| Step { statements: writer.step(rng), ..Step::default() }).collect()
 }
 
@@ -27,8 +27,8 @@ impl Writer<'_> {
     fn step(&mut self, rng: &mut Rng) -> Vec<Statement> {
         let mut statements = Vec::new();
         self.second_session(rng, &mut statements);
-        for _ in 0..rng.usize(1..=4) {
-            if one_in(rng, 3) {
+        for _ in 0..rng.usize(1..=3) {
+            if one_in(rng, 4) {
                 self.transaction(rng, &mut statements);
             } else {
                 let sql = self.change(rng);

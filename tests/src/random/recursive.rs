@@ -15,8 +15,10 @@ impl Writer<'_> {
         if wholes.len() < 2 || starts.is_empty() {
             return self.counting(&seeds);
         }
-        let (from, to) = (wholes[0].text.clone(), wholes[1].text.clone());
-        let start = self.pick(&starts).text;
+        // Both terms must have the very same types.
+        let int = |x: &Text| text!["(", x, ")::int"];
+        let (from, to) = (wholes[0].text.clone(), int(&wholes[1].text));
+        let start = int(&self.pick(&starts).text);
         let condition = self.filter(&seeds.columns, 0);
         let name = format!("r{}", self.alias());
         let (columns, first, next, rows) = match self.rng.u32(..3) {
