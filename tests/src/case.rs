@@ -106,12 +106,19 @@ impl Case {
         let mut paths = Vec::new();
         collect(&root, &mut paths)?;
         paths.sort();
-        let load = |path: &PathBuf| {
-            let name = path.strip_prefix(&root).unwrap_or(path).with_extension("").display().to_string();
-            let text = std::fs::read_to_string(path)?;
-            Case::parse(&name, &text).map_err(|error: Failure| error.during(&name))
-        };
-        paths.iter().map(load).collect()
+        paths.iter().map(|path| Case::load(&root, path)).collect()
+    }
+
+    /// The case `operator/what`.
+    pub fn named(name: &str) -> Outcome<Case> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
+        Case::load(&root, &root.join(name).with_extension("case"))
+    }
+
+    fn load(root: &Path, path: &Path) -> Outcome<Case> {
+        let name = path.strip_prefix(root).unwrap_or(path).with_extension("").display().to_string();
+        let text = std::fs::read_to_string(path)?;
+        Case::parse(&name, &text).map_err(|error: Failure| error.during(&name))
     }
 }
 

@@ -14,6 +14,7 @@ pub mod server;
 pub mod session;
 pub mod stream;
 pub mod suite;
+pub mod tpch;
 pub mod wait;
 
 /// What a test fails with: a message for the person who reads the log.

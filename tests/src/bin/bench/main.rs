@@ -6,6 +6,7 @@ mod latency;
 mod plugin;
 mod refresh;
 mod report;
+mod tpch;
 mod writers;
 
 use std::process::ExitCode;
@@ -35,6 +36,10 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("autovacuum", "off"),
 ];
 
+/// The beginning of RESULTS.md.
+const HEAD: &str = "# Measurements\n\nMade by `make bench`; `scripts/bench.sh PART` replaces one part's sections. The contenders take \
+                    turns in one run; medians\nof 5 turns unless said otherwise. fsync is on.\n";
+
 type Part = (&'static str, fn(&Effort, &mut Report) -> Outcome);
 
 const PARTS: &[Part] = &[
@@ -43,6 +48,7 @@ const PARTS: &[Part] = &[
     ("latency", latency::measure),
     ("writers", writers::measure),
     ("refresh", refresh::measure),
+    ("tpch", tpch::measure),
 ];
 
 fn main() -> ExitCode {
@@ -50,20 +56,22 @@ fn main() -> ExitCode {
     let version = std::env::var("PG").ok().and_then(|text| text.parse().ok()).map_or(PgVersion::V15, PgVersion);
     let effort = Effort { version, rounds: 5, fraction: if quick { 5 } else { 1 } };
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let mut report = Report::new(&effort, quick);
+    let path = install::root().join("tests/bench/RESULTS.md");
+    let mut results =
+        if wanted.is_empty() { HEAD.to_owned() } else { std::fs::read_to_string(&path).unwrap_or_default() };
     let mut failed = false;
     for (name, part) in PARTS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name)) {
         println!("== {name}");
+        let mut report = Report::new(name, &effort, quick);
         if let Err(failure) = part(&effort, &mut report).during(name) {
             eprintln!("{failure}");
+            report.note(format!("**failed**: {}", failure.to_string().lines().next().unwrap_or_default()));
             failed = true;
         }
+        results = report.put_into(&results);
     }
     server::clean_up();
-    let path = install::root().join("tests/bench/RESULTS.md");
-    if !wanted.is_empty() {
-        println!("\n{}", report.markdown());
-    } else if let Err(error) = std::fs::write(&path, report.markdown()) {
+    if let Err(error) = std::fs::write(&path, results) {
         eprintln!("{}: {error}", path.display());
         failed = true;
     }

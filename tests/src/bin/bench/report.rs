@@ -21,11 +21,22 @@ pub enum Goal {
     AtMost(f64),
 }
 
-/// All figures of a run.
+/// What one part of a run has found.
 pub struct Report {
+    part: &'static str,
     head: String,
-    sections: Vec<(String, Vec<Figure>)>,
+    sections: Vec<Section>,
+}
+
+struct Section {
+    title: String,
+    body: Body,
     notes: Vec<String>,
+}
+
+enum Body {
+    Figures(Vec<Figure>),
+    Table { header: Vec<&'static str>, rows: Vec<Vec<String>> },
 }
 
 impl Goal {
@@ -45,56 +56,95 @@ impl Goal {
 }
 
 impl Report {
-    pub fn new(effort: &Effort, quick: bool) -> Report {
+    pub fn new(part: &'static str, effort: &Effort, quick: bool) -> Report {
         let version = effort.version.full().unwrap_or_default();
-        let command = if quick { "BENCH_QUICK=1 make bench" } else { "make bench" };
-        let head = format!(
-            "# Measurements\n\n`PG={} {command}`, PostgreSQL {version}, {}.\nMedians of {} turns; the contenders take turns in one \
-             run. fsync is on.\n",
-            effort.version,
-            machine(),
-            effort.rounds
-        );
-        Report { head, sections: Vec::new(), notes: Vec::new() }
+        let quick = if quick { " BENCH_QUICK=1" } else { "" };
+        let head =
+            format!("`PG={}{quick} scripts/bench.sh {part}`, PostgreSQL {version}, {}.", effort.version, machine());
+        Report { part, head, sections: Vec::new() }
     }
 
+    /// Begins a section of figures.
     pub fn section(&mut self, title: &str) {
-        self.sections.push((title.to_owned(), Vec::new()));
+        self.sections.push(Section { title: title.to_owned(), body: Body::Figures(Vec::new()), notes: Vec::new() });
     }
 
+    /// Begins a section that is a table of its own form.
+    pub fn table(&mut self, title: &str, header: &[&'static str]) {
+        let body = Body::Table { header: header.to_vec(), rows: Vec::new() };
+        self.sections.push(Section { title: title.to_owned(), body, notes: Vec::new() });
+    }
+
+    /// A figure of the section begun last.
     pub fn add(&mut self, figure: Figure) {
         println!("  {}: {} against {} ({:.2})", figure.what, figure.ours, figure.rival, figure.value);
-        if let Some((_, figures)) = self.sections.last_mut() {
+        if let Some(Section { body: Body::Figures(figures), .. }) = self.sections.last_mut() {
             figures.push(figure);
         }
     }
 
+    /// A row of the table begun last.
+    pub fn row(&mut self, row: Vec<String>) {
+        println!("  {}", row.join("  "));
+        if let Some(Section { body: Body::Table { rows, .. }, .. }) = self.sections.last_mut() {
+            rows.push(row);
+        }
+    }
+
+    /// Something to know about the section begun last.
     pub fn note(&mut self, text: String) {
         println!("  {text}");
-        self.notes.push(text);
+        if let Some(section) = self.sections.last_mut() {
+            section.notes.push(text);
+        }
     }
 
     pub fn markdown(&self) -> String {
-        let mut text = self.head.clone();
-        for (title, figures) in &self.sections {
-            let _ = write!(
-                text,
-                "\n## {title}\n\n| what | ours | against | ratio or value | goal | |\n|---|---|---|---|---|---|\n"
-            );
-            for figure in figures {
-                let (goal, verdict) = match figure.goal {
-                    Some(goal) => (goal.text(), if goal.met(figure.value) { "met" } else { "**missed**" }),
-                    None => (String::new(), ""),
-                };
-                let Figure { what, ours, rival, value, .. } = figure;
-                let _ = writeln!(text, "| {what} | {ours} | {rival} | {value:.2} | {goal} | {verdict} |");
+        let mut text = String::new();
+        for Section { title, body, notes } in &self.sections {
+            let _ = write!(text, "\n## {title}\n\n{}\n\n", self.head);
+            match body {
+                Body::Figures(figures) => write_figures(&mut text, figures),
+                Body::Table { header, rows } => write_table(&mut text, header, rows),
+            }
+            if !notes.is_empty() {
+                text.push('\n');
+                notes.iter().for_each(|note| text.push_str(&format!("- {note}\n")));
             }
         }
-        if !self.notes.is_empty() {
-            text.push_str("\n## Notes\n\n");
-            self.notes.iter().for_each(|note| text.push_str(&format!("- {note}\n")));
-        }
         text
+    }
+
+    /// `results` with this part's sections in the place of what it had of them, or at its end.
+    pub fn put_into(&self, results: &str) -> String {
+        let (begin, end) = (format!("<!-- {} -->\n", self.part), format!("<!-- end of {} -->\n", self.part));
+        let own = format!("{begin}{}\n{end}", self.markdown());
+        match (results.find(&begin), results.find(&end)) {
+            (Some(from), Some(to)) if from < to => {
+                format!("{}{own}{}", &results[..from], &results[to + end.len()..])
+            }
+            _ => format!("{results}\n{own}"),
+        }
+    }
+}
+
+fn write_figures(text: &mut String, figures: &[Figure]) {
+    let row = |figure: &Figure| {
+        let (goal, verdict) = match figure.goal {
+            Some(goal) => (goal.text(), if goal.met(figure.value) { "met" } else { "**missed**" }),
+            None => (String::new(), ""),
+        };
+        let Figure { what, ours, rival, value, .. } = figure;
+        vec![what.clone(), ours.clone(), rival.clone(), format!("{value:.2}"), goal, verdict.to_owned()]
+    };
+    let rows: Vec<_> = figures.iter().map(row).collect();
+    write_table(text, &["what", "ours", "against", "ratio or value", "goal", ""], &rows);
+}
+
+fn write_table(text: &mut String, header: &[&str], rows: &[Vec<String>]) {
+    let _ = writeln!(text, "| {} |\n|{}", header.join(" | "), "---|".repeat(header.len()));
+    for row in rows {
+        let _ = writeln!(text, "| {} |", row.join(" | "));
     }
 }
 
