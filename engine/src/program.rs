@@ -225,16 +225,28 @@ impl Program {
         let Origin::Rules(root) = &self.query else {
             return self.recompute();
         };
-        let mut changed = Changed { sources: changed.clone(), stages: BTreeSet::new() };
+        let mut changed = Changed::of(changed.clone());
         let mut steps = Vec::new();
+        let mut shared = 0;
         for (i, stage) in self.catalog.stages.iter().enumerate() {
             if let Some(change) = stage.refresh(&self.catalog, &changed) {
+                steps.extend(self.share_from(&mut shared, &changed));
                 steps.extend(change);
                 changed.stages.insert(i);
             }
         }
-        let change = delta(root, &changed);
-        steps.extend(change.into_iter().flat_map(|change| self.root.refresh(&self.catalog, &change)));
+        if let Some(change) = delta(root, &changed) {
+            steps.extend(self.share_from(&mut shared, &changed));
+            steps.extend(self.root.refresh(&self.catalog, &change));
+        }
+        steps
+    }
+
+    /// The steps for what has been shared since the last call.
+    fn share_from(&self, first: &mut usize, changed: &Changed) -> Vec<Step> {
+        let new = changed.shared_from(*first);
+        let steps = new.iter().enumerate().map(|(i, value)| self.catalog.share(*first + i, value)).collect();
+        *first += new.len();
         steps
     }
 

@@ -1,6 +1,7 @@
 //! Z-sets: relations whose rows carry a weight, negative for rows that go. What delta rules make.
 
 use crate::ir::{Col, Conjunct, Rel, Rows, Scalar, SourceId};
+use std::sync::Arc;
 
 /// A relation with weights: columns `c1`..`cn` and `w`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,13 @@ pub enum Zset {
     Filter { input: Box<Zset>, predicates: Vec<Scalar> },
     /// Pairs that fulfil the condition; weights multiply.
     Join { left: Box<Zset>, right: Box<Zset>, on: Vec<Conjunct> },
+    /// Several joined at once, on conditions over one row in which each has its own places; weights multiply. The columns
+    /// come out in the order of their places.
+    Product { inputs: Vec<Placed>, on: Vec<Scalar> },
+    /// The rows that have a partner in a change, whatever its weight.
+    Touched { input: Box<Zset>, change: Box<Zset>, on: Vec<Conjunct> },
+    /// What several terms read: staged once, before them.
+    Shared { number: usize, value: Arc<Zset> },
     /// The rows that have a partner in a relation at its new state, or those that have none.
     Matching { input: Box<Zset>, right: Rel, on: Vec<Conjunct>, matched: bool },
     /// How the presence of keys in a relation has changed: weight 1 for a key that has come, -1 for one that has gone,
@@ -35,6 +43,15 @@ pub enum Zset {
     Negate(Box<Zset>),
 }
 
+/// A factor of a product: which places its columns have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// What is joined.
+    pub zset: Zset,
+    /// One place per column, ascending.
+    pub at: Vec<usize>,
+}
+
 /// A staged relation that a [`Zset`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Staged {
@@ -42,6 +59,8 @@ pub enum Staged {
     Source(SourceId),
     /// The change of a stage.
     Stage(usize),
+    /// What several terms read.
+    Shared(usize),
 }
 
 impl Zset {
@@ -73,8 +92,11 @@ impl Zset {
             | Zset::Flips { input, .. }
             | Zset::Repeat { input, .. }
             | Zset::Negate(input) => input.arity(),
+            Zset::Touched { input, .. } => input.arity(),
+            Zset::Shared { value, .. } => value.arity(),
             Zset::Join { left, right, .. } => left.arity() + right.arity(),
             Zset::FlatMap { input, rows } => input.arity() + rows.cols.len(),
+            Zset::Product { inputs, .. } => inputs.iter().map(|input| input.at.len()).sum(),
             Zset::UnionAll(inputs) => inputs.first().map_or(0, Zset::arity),
         }
     }
@@ -91,8 +113,16 @@ impl Zset {
             | Zset::Flips { input, .. }
             | Zset::Repeat { input, .. }
             | Zset::Negate(input) => input.cols(),
+            Zset::Touched { input, .. } => input.cols(),
+            Zset::Shared { value, .. } => value.cols(),
             Zset::Join { left, right, .. } => [left.cols(), right.cols()].concat(),
             Zset::FlatMap { input, rows } => [input.cols(), rows.joined_cols()].concat(),
+            Zset::Product { inputs, .. } => {
+                let placed = |input: &Placed| input.at.iter().copied().zip(input.zset.cols()).collect::<Vec<_>>();
+                let mut cols: Vec<(usize, Col)> = inputs.iter().flat_map(placed).collect();
+                cols.sort_by_key(|(place, _)| *place);
+                cols.into_iter().map(|(_, col)| col).collect()
+            }
             Zset::UnionAll(inputs) => crate::ir::union_cols(inputs.iter().map(Zset::cols)),
         }
     }
@@ -118,7 +148,9 @@ impl Zset {
             | Zset::Repeat { input, .. }
             | Zset::FlatMap { input, .. }
             | Zset::Negate(input) => input.collect_staged(found),
-            Zset::Flips { input, change, .. } => {
+            Zset::Shared { number, .. } => found.push(Staged::Shared(*number)),
+            Zset::Product { inputs, .. } => inputs.iter().for_each(|input| input.zset.collect_staged(found)),
+            Zset::Touched { input, change, .. } | Zset::Flips { input, change, .. } => {
                 input.collect_staged(found);
                 change.collect_staged(found);
             }

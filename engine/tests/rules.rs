@@ -44,7 +44,7 @@ impl Kept {
         self.state.stage_changes = vec![Weighted::new(); self.stages.stages.len()];
         let changes = self.state.source_changes.iter();
         let sources: BTreeSet<SourceId> = changes.filter(|(_, change)| !change.is_empty()).map(|(id, _)| *id).collect();
-        let mut changed = Changed { sources, stages: BTreeSet::new() };
+        let mut changed = Changed::of(sources);
         for (i, stage) in self.stages.stages.iter().enumerate() {
             let changes: Vec<Option<Zset>> = stage.inputs().into_iter().map(|input| delta(input, &changed)).collect();
             if changes.iter().all(Option::is_none) {

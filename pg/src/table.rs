@@ -100,7 +100,7 @@ unsafe fn columns(descriptor: pg_sys::TupleDesc) -> Vec<Column> {
 }
 
 #[cfg(feature = "pg18")]
-unsafe fn attribute(descriptor: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
+pub(crate) unsafe fn attribute(descriptor: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
     // SAFETY: the full attributes follow the compact ones, as TupleDescAttr computes it.
     unsafe {
         let compact = (*descriptor).compact_attrs.as_ptr();
@@ -109,7 +109,7 @@ unsafe fn attribute(descriptor: pg_sys::TupleDesc, i: usize) -> *const pg_sys::F
 }
 
 #[cfg(not(feature = "pg18"))]
-unsafe fn attribute(descriptor: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
+pub(crate) unsafe fn attribute(descriptor: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
     // SAFETY: attrs has natts entries.
     unsafe { (*descriptor).attrs.as_ptr().add(i) }
 }

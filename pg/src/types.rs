@@ -97,9 +97,10 @@ unsafe fn equality(base: TypeRef, eq_opr: pg_sys::Oid) -> TypeEquality {
     if base.oid == pg_sys::BPCHAROID && base.typmod < 0 {
         return TypeEquality::Semantic;
     }
+    let compared_as = if base.oid == pg_sys::BPCHAROID { pg_sys::TEXTOID } else { base.oid };
     // SAFETY: catalog look-ups; the support function takes the operator class's input type and uses the collation.
     unsafe {
-        let class = pg_sys::GetDefaultOpClass(base.oid, pg_sys::BTREE_AM_OID);
+        let class = pg_sys::GetDefaultOpClass(compared_as, pg_sys::BTREE_AM_OID);
         if class == pg_sys::InvalidOid {
             return TypeEquality::Semantic;
         }

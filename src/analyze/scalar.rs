@@ -184,8 +184,13 @@ fn has_fixed_scale(expr: Expr<'_>, cols: &[Col]) -> bool {
             keeps && args.iter().all(|&arg| has_fixed_scale(arg, cols))
         }
         Shape::Function { function, args, .. } => {
-            let cast = types::builtin_name(function).is_some_and(|name| name == "numeric");
-            cast && args.first().is_some_and(|arg| matches!(number(arg.ty()), Number::Small | Number::Big))
+            let name = types::builtin_name(function).unwrap_or_default();
+            match (name.as_str(), args.as_slice()) {
+                ("numeric", [arg, ..]) => matches!(number(arg.ty()), Number::Small | Number::Big),
+                // Every field of a date is a whole number.
+                ("extract", [_, arg]) => arg.ty().oid == pgrx::pg_sys::DATEOID,
+                _ => false,
+            }
         }
         _ => false,
     }

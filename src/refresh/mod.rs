@@ -199,16 +199,16 @@ fn degraded(bases: &[u32]) -> Vec<u32> {
 
 fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
     let started = Instant::now();
+    let begun_at = worker::now_us();
     let loaded = program::load(&st)?;
     let _connection = Connection::open();
     let mut relations = Relations::default();
     let frontier = st.frontier.as_ref().unwrap_or(Frontier::EMPTY);
     // Under a newer snapshot than S: it sees what earlier stream tables of this round wrote, too.
     let newest = Snapshot::latest();
-    let changes = sources::stage(&st, frontier, &round.visible, &newest, &mut relations);
+    let changes = sources::stage(&st, &loaded, frontier, &round.visible, &newest, &mut relations);
     let (task, mut action) = choose(&st, &loaded, round, &changes);
     let mut delta_rows = 0;
-    let begun_at = worker::now_us();
     if action != Action::NoData {
         {
             let _settings = local_settings(&st);
@@ -228,6 +228,8 @@ fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
     if action != Action::NoData {
         store::feed_children(&st, &loaded, &relations);
         store::store_frontier(&st, round, &loaded, action, delta_rows, begun_at);
+    } else if changes.cancelled > 0 {
+        store::store_frontier(&st, round, &loaded, action, 0, begun_at);
     }
     drop(relations);
     let duration = started.elapsed() + round.barrier;

@@ -35,7 +35,15 @@ pub struct Loaded {
     pub columns: Vec<(Ident, Ty)>,
     query_hash: i64,
     refresh_mode: String,
-    reads: Vec<u32>,
+    /// What it reads, and which columns of it.
+    reads: HashMap<u32, Vec<i16>>,
+}
+
+impl Loaded {
+    /// The columns of a source that the query reads, if it is known to be one.
+    pub fn columns_of(&self, source: u32) -> Option<&[i16]> {
+        self.reads.get(&source).map(Vec::as_slice)
+    }
 }
 
 impl Loaded {
@@ -92,7 +100,7 @@ fn forget_changed() {
         }
         Invalidated::Relations(relids) if relids.is_empty() => {}
         Invalidated::Relations(relids) => {
-            let stale = |l: &Loaded| l.reads.iter().any(|r| relids.contains(r));
+            let stale = |l: &Loaded| l.reads.keys().any(|r| relids.contains(r));
             caches.loaded.retain(|_, loaded| !stale(loaded));
         }
     });
@@ -143,7 +151,7 @@ pub fn build(st: &StreamTable, analysis: Analysis) -> Loaded {
         attnums: catalog::live_attributes(st.relid),
         query_hash: st.query_hash,
         refresh_mode: st.refresh_mode.clone(),
-        reads: analysis.sources.iter().map(|s| s.relid.to_u32()).chain([st.relid]).collect(),
+        reads: analysis.sources.iter().map(|s| (s.relid.to_u32(), s.columns.clone())).collect(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Staging the changes of sources: which rows of the change buffers a refresh makes visible.
 
-use super::program::size_class;
+use super::program::{Loaded, size_class};
 use super::run::Relations;
 use crate::catalog::{Frontier, SourceType, StreamTable};
 use pgtrickle_engine::ir::SourceId;
@@ -35,6 +35,8 @@ pub struct Changes {
     pub changed: BTreeSet<SourceId>,
     /// Change rows staged.
     pub rows: u64,
+    /// Change rows that make no difference to what the query reads: the frontier moves over them.
+    pub cancelled: u64,
     /// Deltas cannot express what happened to a source; recompute.
     pub reinitialise: bool,
     /// Changes are in the buffers that are not visible yet.
@@ -60,6 +62,7 @@ impl Changes {
 /// read under `newest`, as rows written after `visible` was taken describe transactions visible in it.
 pub fn stage(
     st: &StreamTable,
+    loaded: &Loaded,
     frontier: &Frontier,
     visible: &XidSet,
     newest: &Snapshot,
@@ -82,7 +85,7 @@ pub fn stage(
                 Reach::Later
             }
         };
-        let mut filling = Filling::like(buffer.relid);
+        let mut filling = Filling::like(buffer.relid, loaded.columns_of(source.relid));
         let mut rows = 0;
         for segment in buffer.segments {
             let key = (st.pgt_id, segment);
@@ -90,6 +93,7 @@ pub fn stage(
             let from = POSITIONS.with_borrow(|known| known.get(&key).copied()).filter(|_| !from_parent);
             let scan = filling.add(segment, newest, from, reach);
             rows += scan.new_rows;
+            found.cancelled += scan.cancelled_rows;
             found.reinitialise |= scan.reinitialise;
             found.leftover |= scan.later_rows > 0;
             found.newest_lsn = found.newest_lsn.max(scan.newest_lsn);

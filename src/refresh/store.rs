@@ -149,6 +149,9 @@ pub(super) fn store_frontier(
 }
 
 fn due_for_history(pgt_id: i64, initiator: Initiator, action: Action, delta_rows: u64) -> Option<Untold> {
+    if action == Action::NoData {
+        return None;
+    }
     if action != Action::Differential {
         return Some(Untold { refreshes: 1, rows: delta_rows as i64, last_row: None });
     }

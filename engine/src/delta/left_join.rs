@@ -1,14 +1,17 @@
 //! L ⟕ R = (L ⋈ R) ⊎ (L ▷ R) × NULL, so
 //! Δ(L ⟕ R) = Δ(L ⋈ R) + Δ(L ▷ R) × NULL
 
-use super::{Changed, inner_join, semi_join};
+use super::{Changed, delta as change, inner_join, semi_join};
 use crate::ir::{Col, Conjunct, Rel, Scalar};
 use crate::zset::Zset;
 
 pub(super) fn delta(left: &Rel, right: &Rel, on: &[Conjunct], changed: &Changed) -> Option<Zset> {
-    let lonely = semi_join::delta(left, right, on, false, changed);
+    let shared = |rel: &Rel| change(rel, changed).map(|zset| changed.share(zset));
+    let (dl, dr) = (shared(left), shared(right));
+    let pairs = inner_join::of_two((left, dl.clone()), (right, dr.clone()), on, changed);
+    let lonely = semi_join::of_two((left, dl), (right, dr), on, false, changed);
     Zset::sum([
-        inner_join::delta(left, right, on, changed),
+        pairs,
         lonely.map(|rows| Zset::Map { input: Box::new(rows), exprs: padded(&left.cols(), &right.cols()) }),
     ])
 }

@@ -17,7 +17,9 @@ mod union_all;
 
 use crate::ir::{JoinKind, Rel, SourceId};
 use crate::zset::Zset;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What has changed.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +28,31 @@ pub struct Changed {
     pub sources: BTreeSet<SourceId>,
     /// Stages that read them, directly or not.
     pub stages: BTreeSet<usize>,
+    shared: RefCell<Vec<Arc<Zset>>>,
+}
+
+impl Changed {
+    /// These sources, and no stages yet.
+    pub fn of(sources: BTreeSet<SourceId>) -> Changed {
+        Changed { sources, ..Changed::default() }
+    }
+
+    /// What several terms will read: to be staged once, before whatever they are part of. How many rows it has is then
+    /// known, too, when those are planned.
+    fn share(&self, value: Zset) -> Zset {
+        if matches!(value, Zset::SourceChange { .. } | Zset::StageChange { .. } | Zset::Shared { .. }) {
+            return value;
+        }
+        let value = Arc::new(value);
+        let mut shared = self.shared.borrow_mut();
+        shared.push(value.clone());
+        Zset::Shared { number: shared.len() - 1, value }
+    }
+
+    /// What is shared, by its numbers from `first` on; each reads only those before it.
+    pub fn shared_from(&self, first: usize) -> Vec<Arc<Zset>> {
+        self.shared.borrow()[first..].to_vec()
+    }
 }
 
 /// The change of a relation without stateful operators.

@@ -1,35 +1,62 @@
-//! X · Δ∃R, the rows of X to which a change of R has given their first partner or taken their last.
+//! L_old · Δ∃R, the rows of L before its change to which a change of R has given their first partner or taken their last.
 //!
 //! Where the condition is equality of columns (and conditions on one side alone), partners are counted per key of R:
-//! X · Δ∃R = π(X ⋈ Δδ(keys of R))        with Δδ(k) = [n > 0] − [n − Δn > 0]
-//! Otherwise they are counted per row of X that the change touches.
+//! L_old · Δ∃R = π(L ⋈ P) − π(ΔL ⋈ P)        with P = Δδ(keys of R), δ(k) = [n > 0]
+//! Otherwise they are counted per row that the change touches, by the equalities that the condition has:
+//! L_old · Δ∃R = X · Δ∃R                      with X = touched L − touched ΔL
 
+use super::Changed;
 use crate::ir::{Conjunct, Rel, Scalar};
 use crate::zset::Zset;
 
-pub(super) fn presence(rows: Zset, left: &Rel, right: &Rel, change: &Zset, on: &[Conjunct]) -> Zset {
+pub(super) fn presence(
+    (left, dl): (&Rel, Option<&Zset>),
+    (right, dr): (&Rel, Zset),
+    on: &[Conjunct],
+    changed: &Changed,
+) -> Zset {
     let arity = left.arity();
     let is_right = |c: &&Conjunct| !c.condition.cols.is_empty() && c.condition.cols.iter().all(|col| *col >= arity);
-    let (only, between): (Vec<&Conjunct>, Vec<&Conjunct>) = on.iter().partition(is_right);
-    if !between.iter().all(|c| c.equi.is_some() || c.condition.cols.iter().all(|col| *col < arity)) {
-        return Zset::Flips {
-            input: Box::new(rows),
-            right: right.clone(),
-            change: Box::new(change.clone()),
-            on: on.to_vec(),
-        };
+    let (only, between): (Vec<Conjunct>, Vec<Conjunct>) = on.iter().cloned().partition(|c| is_right(&c));
+    if between.iter().all(|c| c.equi.is_some() || c.condition.cols.iter().all(|col| *col < arity)) {
+        per_key((left, dl), (right, dr), (only, between), changed)
+    } else {
+        per_row((left, dl), (right, dr), on, changed)
     }
+}
+
+fn per_key(
+    (left, dl): (&Rel, Option<&Zset>),
+    (right, dr): (&Rel, Zset),
+    (only, between): (Vec<Conjunct>, Vec<Conjunct>),
+    changed: &Changed,
+) -> Zset {
     let mut keys: Vec<usize> = between.iter().filter_map(|c| c.equi).map(|(_, r)| r).collect();
     keys.sort_unstable();
     keys.dedup();
-    let present = Zset::Presence {
-        right: right.clone(),
-        change: Box::new(change.clone()),
-        keys,
-        only: only.into_iter().cloned().collect(),
-        left_arity: arity,
+    let present = Zset::Presence { right: right.clone(), change: Box::new(dr), keys, only, left_arity: left.arity() };
+    let present = changed.share(present);
+    let exprs: Vec<Scalar> = left.cols().iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
+    let flipped =
+        |rows: Zset| Zset::Map { input: Box::new(Zset::join(rows, present.clone(), &between)), exprs: exprs.clone() };
+    let now = flipped(Zset::Bag(left.clone()));
+    match dl {
+        Some(dl) => Zset::UnionAll(vec![now, flipped(dl.clone()).negate()]),
+        None => now,
+    }
+}
+
+fn per_row((left, dl): (&Rel, Option<&Zset>), (right, dr): (&Rel, Zset), on: &[Conjunct], changed: &Changed) -> Zset {
+    let dr = changed.share(dr);
+    let equalities: Vec<Conjunct> = on.iter().filter(|c| c.equi.is_some()).cloned().collect();
+    let touched = |rows: Zset| match equalities.is_empty() {
+        true => rows,
+        false => Zset::Touched { input: Box::new(rows), change: Box::new(dr.clone()), on: equalities.clone() },
     };
-    let between: Vec<Conjunct> = between.into_iter().cloned().collect();
-    let exprs = left.cols().iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
-    Zset::Map { input: Box::new(Zset::join(rows, present, &between)), exprs }
+    let now = touched(Zset::Bag(left.clone()));
+    let rows = match dl {
+        Some(dl) => Zset::UnionAll(vec![now, touched(dl.clone()).negate()]),
+        None => now,
+    };
+    Zset::Flips { input: Box::new(changed.share(rows)), right: right.clone(), change: Box::new(dr), on: on.to_vec() }
 }

@@ -10,9 +10,9 @@ pub(crate) mod stage;
 use crate::cut::Stages;
 use crate::ir::SourceId;
 use crate::keys::KnownKeys;
-use crate::program::{Program, SourceInfo};
+use crate::program::{Program, SourceInfo, Step};
 use crate::sql::Ident;
-use crate::zset::Staged;
+use crate::zset::{Staged, Zset};
 use stage::{Place, StagePlan};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,9 +41,21 @@ impl Catalog {
         let name = |staged: &Staged| match staged {
             Staged::Source(source) => Program::source_delta(*source),
             Staged::Stage(stage) => self.stages[*stage].staged(),
+            Staged::Shared(number) => shared(*number),
         };
         staged.iter().map(name).collect()
     }
+
+    /// The step that stages what several terms read.
+    pub fn share(&self, number: usize, value: &Zset) -> Step {
+        let reads = self.enrs(&value.staged());
+        Step::Stage { name: shared(number), query: self.zset(value).sql(), skip_if_empty: reads.clone(), reads }
+    }
+}
+
+/// The relation with what several terms read.
+pub(crate) fn shared(number: usize) -> Ident {
+    Ident::numbered("pgt_s", number + 1)
 }
 
 /// `c1`..`cn`

@@ -52,7 +52,9 @@ impl Catalog {
         let read: Vec<Col> = read.iter().map(|c| cols[*c].clone()).collect();
         let inexact = inexact(&names, &read);
 
-        let rows = self.distinct_touched(input, change, on, &names, &inexact).aliased("k", Vec::new());
+        let mut rows = named(names.clone(), self.item_of_zset(input));
+        rows.group_by = by_image(&names, &inexact);
+        let rows = Query::from(rows).aliased("k", Vec::new());
         let mut touched =
             named(names.clone(), rows.join(JoinType::Inner, self.numbered_change(change, "r", l), condition(on)));
         touched = touched.column("sum(w::integer)", Ident::new("i1"));
@@ -72,27 +74,6 @@ impl Catalog {
         let mut select = Select::from(rows.join(JoinType::Inner, flips, Sql::all(same)));
         select.columns = of("x", &columns(l)).into_iter().map(|column| (column, None)).collect();
         select.column("x.w * f.w", Ident::new("w")).into()
-    }
-
-    /// Each combination once of what the condition reads of the rows; where it contains equalities, only of those that
-    /// the change may touch, so that an index can find them.
-    fn distinct_touched(
-        &self,
-        input: &Zset,
-        change: &Zset,
-        on: &[Conjunct],
-        names: &[Ident],
-        inexact: &[Ident],
-    ) -> Query {
-        let l = input.arity();
-        let equalities: Vec<Conjunct> = on.iter().filter(|c| c.equi.is_some()).cloned().collect();
-        let mut rows = named(names.to_vec(), self.item_of_zset(input));
-        if !equalities.is_empty() {
-            let partners = Select::from(self.numbered_change(change, "r", l)).filter(condition(&equalities));
-            rows = rows.filter(sql!("EXISTS ({})", partners.sql()));
-        }
-        rows.group_by = by_image(names, inexact);
-        rows.into()
     }
 
     /// A relation on the right of `l` columns.

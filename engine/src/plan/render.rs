@@ -3,12 +3,12 @@
 //! Every operator is a subquery of its own whose alias renames the columns to what its scalars call them; PostgreSQL
 //! flattens them. A join's right side continues the numbering of the left, so its condition needs no rewriting.
 
-use super::{Catalog, columns, weighted_columns};
+use super::{Catalog, columns, shared, weighted_columns};
 use crate::ir::{Col, Conjunct, JoinKind, Rel, Rows, Scalar, SortKey, SourceId};
 use crate::program::Program;
 use crate::sql;
 use crate::sql::{From, Ident, JoinType, Query, Select, Sql};
-use crate::zset::Zset;
+use crate::zset::{Placed, Zset};
 
 impl Catalog {
     /// A relation at its new state.
@@ -60,6 +60,11 @@ impl Catalog {
                 filtered(weighted_columns(input.arity()), predicates, self.item_of_zset(input)).into()
             }
             Zset::Join { left, right, on } => self.joined_zset(left, right, on),
+            Zset::Product { inputs, on } => self.product(inputs, on),
+            Zset::Touched { input, change, on } => self.touched(input, change, on),
+            Zset::Shared { number, value } => {
+                named(weighted_columns(value.arity()), From::Enr { name: shared(*number), alias: None }).into()
+            }
             Zset::Matching { input, right, on, matched } => self.matching(input, right, on, *matched),
             Zset::Presence { right, change, keys, only, left_arity } => {
                 self.presence(right, change, keys, only, *left_arity)
@@ -120,6 +125,51 @@ impl Catalog {
             (None, None) => sql!("1::bigint"),
         };
         named(columns(l + r), left.join(JoinType::Inner, right, condition(on))).column(weight, Ident::new("w")).into()
+    }
+
+    /// All factors in one FROM, each under the names of its places.
+    fn product(&self, inputs: &[Placed], on: &[Scalar]) -> Query {
+        let (mut places, mut weights) = (Vec::new(), Vec::new());
+        let mut waiting: Vec<&Scalar> = on.iter().collect();
+        let mut select = Select::default();
+        for (i, input) in inputs.iter().enumerate() {
+            let alias = Ident::numbered("t", i + 1);
+            let mut names: Vec<Ident> = input.at.iter().map(|place| Ident::column(*place)).collect();
+            let query = match &input.zset {
+                Zset::Bag(rel) => self.rel(rel),
+                change => {
+                    names.push(Ident::new("w"));
+                    weights.push(sql!("{}.w", alias));
+                    self.zset(change)
+                }
+            };
+            places.extend(&input.at);
+            let ready = |c: &&Scalar| c.cols.iter().all(|col| places.contains(col));
+            let (due, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(ready);
+            let due: Vec<Sql> = due.into_iter().map(|c| sql!("({})", c.sql)).collect();
+            waiting = rest;
+            let item = query.aliased(alias, names);
+            select.from = Some(match select.from.take() {
+                None => {
+                    select.filter = due;
+                    item
+                }
+                Some(from) => from.join(JoinType::Inner, item, Sql::all(due)),
+            });
+        }
+        places.sort_unstable();
+        let columns: Vec<(Sql, Ident)> =
+            places.iter().enumerate().map(|(i, place)| (Sql::column(*place), Ident::column(i))).collect();
+        select.columns(columns).column(Sql::join(" * ", weights), Ident::new("w")).into()
+    }
+
+    /// Rows that have a partner in a change.
+    fn touched(&self, input: &Zset, change: &Zset, on: &[Conjunct]) -> Query {
+        let l = input.arity();
+        let names = weighted_columns(l + change.arity()).split_off(l);
+        let partners = Select::from(self.zset(change).aliased("r", names)).filter(condition(on));
+        let rows = self.zset(input).aliased("l", weighted_columns(l));
+        named(weighted_columns(l), rows).filter(sql!("EXISTS ({})", partners.sql())).into()
     }
 
     /// One side of a join and its weight, if that is not 1 anyway.

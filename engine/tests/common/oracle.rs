@@ -4,7 +4,7 @@ use super::scalars::evaluate;
 use super::tables::{ATTNUMS, Row, Value};
 use super::windows;
 use pgtrickle_engine::ir::{Agg, AggKind, Conjunct, JoinKind, Rel, Rows, Scalar, SourceId};
-use pgtrickle_engine::zset::Zset;
+use pgtrickle_engine::zset::{Placed, Zset};
 use std::collections::BTreeMap;
 
 /// Rows with their weights, none of which is 0.
@@ -72,6 +72,10 @@ fn pairs(l: &Weighted, r: &Weighted, on: &[Conjunct]) -> Weighted {
         }
     }
     found
+}
+
+fn holds(on: &[Conjunct], row: &Row) -> bool {
+    on.iter().all(|c| is_true(&c.condition, row))
 }
 
 fn partners(row: &Row, right: &Weighted, on: &[Conjunct]) -> i64 {
@@ -155,6 +159,28 @@ impl State {
         }
     }
 
+    /// Pairs of all factors, in one row as wide as their places reach.
+    fn product(&self, inputs: &[Placed], on: &[Scalar]) -> Weighted {
+        let mut places: Vec<usize> = inputs.iter().flat_map(|input| input.at.iter().copied()).collect();
+        places.sort_unstable();
+        let width = places.last().map_or(0, |last| last + 1);
+        let mut rows = vec![(vec![Value::Null; width], 1)];
+        for input in inputs {
+            let factor = self.zset(&input.zset);
+            let put = |row: &Row, part: &Row| {
+                let mut row = row.clone();
+                input.at.iter().zip(part).for_each(|(place, value)| row[*place] = value.clone());
+                row
+            };
+            let pairs = |(row, w): &(Row, i64)| -> Vec<(Row, i64)> {
+                factor.iter().map(|(part, v)| (put(row, part), w * v)).collect()
+            };
+            rows = rows.iter().flat_map(pairs).collect();
+        }
+        rows.retain(|(row, _)| on.iter().all(|c| is_true(c, row)));
+        collect(rows.into_iter().map(|(row, w)| (places.iter().map(|place| row[*place].clone()).collect(), w)))
+    }
+
     /// The rows of a Z-set.
     pub fn zset(&self, zset: &Zset) -> Weighted {
         match zset {
@@ -164,6 +190,13 @@ impl State {
             Zset::Map { input, exprs } => mapped(&self.zset(input), exprs),
             Zset::Filter { input, predicates } => filtered(&self.zset(input), predicates),
             Zset::Join { left, right, on } => pairs(&self.zset(left), &self.zset(right), on),
+            Zset::Product { inputs, on } => self.product(inputs, on),
+            Zset::Touched { input, change, on } => {
+                let change = self.zset(change);
+                let has = |row: &Row| change.keys().any(|other| holds(on, &[row.clone(), other.clone()].concat()));
+                self.zset(input).into_iter().filter(|(row, _)| has(row)).collect()
+            }
+            Zset::Shared { value, .. } => self.zset(value),
             Zset::Repeat { input, times } => repeated(&self.zset(input), times),
             Zset::FlatMap { input, rows } => flat_mapped(&self.zset(input), rows),
             Zset::Matching { input, right, on, matched } => {

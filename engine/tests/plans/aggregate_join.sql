@@ -10,7 +10,7 @@ INSERT INTO "public"."st" ("Region", "total", n) SELECT c1, c2, c3 FROM (SELECT 
 
 -- refresh
 -- stage pgt_g1 unless empty: pgt_delta_100
-SELECT c5 AS k1, coalesce(sum(w::integer), 0) AS n, coalesce(sum(w::integer) FILTER (WHERE (c3) IS NOT NULL), 0) AS d1, coalesce(sum(CASE w WHEN 1 THEN (c3)::numeric WHEN -1 THEN -(c3)::numeric ELSE (c3)::numeric * w END), 0)::numeric AS d2 FROM (SELECT c1, c2, c3, c4, c5, c6, l.w AS w FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_100 WHERE w <> 0) AS l(c1, c2, c3, w) JOIN (SELECT "id" AS c1, "region" AS c2, "name" AS c3 FROM "public"."customers") AS r(c4, c5, c6) ON (((c2 = c4)))) AS d(c1, c2, c3, c4, c5, c6, w) GROUP BY 1;
+SELECT c5 AS k1, coalesce(sum(w::integer), 0) AS n, coalesce(sum(w::integer) FILTER (WHERE (c3) IS NOT NULL), 0) AS d1, coalesce(sum(CASE w WHEN 1 THEN (c3)::numeric WHEN -1 THEN -(c3)::numeric ELSE (c3)::numeric * w END), 0)::numeric AS d2 FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, c4 AS c4, c5 AS c5, c6 AS c6, t1.w AS w FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_100 WHERE w <> 0) AS t1(c1, c2, c3, w) JOIN (SELECT "id" AS c1, "region" AS c2, "name" AS c3 FROM "public"."customers") AS t2(c4, c5, c6) ON (((c2 = c4)))) AS d(c1, c2, c3, c4, c5, c6, w) GROUP BY 1;
 -- stage pgt_d1 unless empty: pgt_g1
 SELECT g.k1 AS k1 FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1) WHERE ((coalesce(s.p2, 0) + g.d2) IN ('NaN'::numeric, 'Infinity'::numeric, '-Infinity'::numeric)) AND (coalesce(s.n, 0) + g.n) > 0;
 -- stage pgt_r1 unless empty: pgt_d1
