@@ -25,6 +25,11 @@ impl Term {
         Term { by: by.to_owned(), descending: how.contains('>'), nulls_first: how.ends_with("NULLS FIRST") }
     }
 
+    /// Terms end with FIRST or LAST; commas are in expressions, too.
+    fn list(text: &str) -> Vec<Term> {
+        text.split_inclusive("ST, ").map(|term| Term::parse(term.trim_end_matches(", "))).collect()
+    }
+
     fn compare(&self, a: &Row, b: &Row) -> Ordering {
         let (a, b) = (evaluate(&self.by, a), evaluate(&self.by, b));
         let null = |value: &Value| (*value == Value::Null) != self.nulls_first;
@@ -60,7 +65,7 @@ pub fn windows(rows: &Weighted, partition: &[usize], calls: &[Scalar]) -> Weight
     for call in calls {
         let (function, over) = call.sql.as_str().split_once(" OVER (").expect("a window");
         let order: Vec<Term> = match over.trim_end_matches(')').split_once("ORDER BY ") {
-            Some((_, terms)) => terms.split(", ").map(Term::parse).collect(),
+            Some((_, terms)) => Term::list(terms),
             None => Vec::new(),
         };
         let key = |row: &Row| partition.iter().map(|c| row[*c].clone()).collect::<Row>();
