@@ -12,6 +12,7 @@
 
 use crate::ir::{Conjunct, Equality, JoinKind, Rel};
 use crate::program::Unsupported;
+use crate::recursion::linear;
 
 /// A query in stages, each reading only sources and stages before it; the root reads any of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,7 @@ fn cut_below(rel: &Rel, stages: &mut Vec<Rel>) -> Result<Rel, Unsupported> {
     if !rel.is_stateful() {
         return rel.try_map_inputs(&mut |input| cut_below(input, stages));
     }
+    let rel = &linear(rel)?;
     storable(rel)?;
     let stage = rel.try_map_inputs(&mut |input| cut_below(input, stages))?;
     Ok(Rel::State { stage: once(stage, stages), cols: rel.cols() })

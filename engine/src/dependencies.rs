@@ -53,7 +53,7 @@ pub fn dependencies(rel: &Rel, known: &KnownKeys) -> Vec<Dependency> {
             found.extend(whole_row(Some((0..keys.len()).collect()), keys.len() + aggs.len()));
             found
         }
-        Rel::Values { .. } => Vec::new(),
+        Rel::Values { .. } | Rel::Fixpoint { .. } | Rel::Recursive { .. } => Vec::new(),
     }
 }
 

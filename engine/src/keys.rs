@@ -30,7 +30,8 @@ fn any_key(rel: &Rel, known: &KnownKeys) -> Option<Vec<usize>> {
         }
         Rel::Map { input, exprs } => any_key(input, known)?.iter().map(|k| kept(exprs, *k)).collect(),
         Rel::Aggregate { keys, .. } => Some((0..keys.len()).collect()),
-        Rel::Repeat { .. } => None,
+        Rel::Fixpoint { base, all: false, .. } => Some((0..base.arity()).collect()),
+        Rel::Repeat { .. } | Rel::Fixpoint { .. } | Rel::Recursive { .. } => None,
         Rel::FlatMap { input, rows } => {
             let (l, own) = (input.arity(), rows.key.as_ref()?);
             Some(any_key(input, known)?.into_iter().chain(own.iter().map(|k| l + k)).collect())

@@ -43,5 +43,6 @@ pub mod keys;
 pub mod lower;
 mod plan;
 pub mod program;
+pub mod recursion;
 pub mod sql;
 pub mod zset;

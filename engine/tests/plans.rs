@@ -252,6 +252,45 @@ fn except_all_repeats_rows_by_their_counts() {
     check("except_all", root, &[CUSTOMERS], &Identity::Bag);
 }
 
+/// Customers as edges from id to region: which follow from which.
+fn reach(all: bool) -> Rel {
+    let edges = |rel: Rel| {
+        let (from, to) = (column(&rel, 0), column(&rel, 1));
+        rel.map(vec![from, to]).unwrap()
+    };
+    let cols = vec![Col::not_null(integer()), Col::new(integer())];
+    let condition = Scalar::deparsed("(c2 = c3)", vec![1, 2], Ty::new("boolean"), false);
+    let on = vec![Conjunct { condition, equi: Some((1, 0)) }];
+    let step = Rel::Recursive { cols }.join(JoinKind::Inner, edges(customers()), on).unwrap();
+    let exprs = vec![column(&step, 0), column(&step, 3)];
+    Rel::fixpoint(edges(orders()), step.map(exprs).unwrap(), all).unwrap()
+}
+
+#[test]
+fn a_recursion_over_sets_deletes_and_derives_again() {
+    check("recursion", reach(false), &[ORDERS, CUSTOMERS], &Identity::Key { columns: vec![0, 1] });
+}
+
+#[test]
+fn a_recursion_over_bags_keeps_copies_apart() {
+    check("recursion_all", reach(true), &[CUSTOMERS], &Identity::Bag);
+}
+
+#[test]
+fn a_recursion_that_counts_its_own_rows_has_no_rule() {
+    let cols = vec![Col::new(integer())];
+    let count = agg("count(*)", integer(), AggKind::CountStar);
+    let step = Rel::Recursive { cols }.aggregate(vec![], vec![count]).unwrap();
+    let base = customers();
+    let base = base.clone().map(vec![column(&base, 0)]).unwrap();
+    let root = Rel::fixpoint(base, step, true).unwrap();
+    let columns = vec![(Ident::new("n"), integer())];
+    let sources = vec![source(CUSTOMERS, "customers", ["id", "region", "name"])];
+    let target = Target { table: QualifiedName::new("public", "st"), pgt_id: 1 };
+    let unsupported = Program::new(&Definition { root, columns, sources }, &target).unwrap_err();
+    assert_eq!(unsupported.reason, "recursion that has its own rows under aggregate");
+}
+
 #[test]
 fn a_recomputed_query_keeps_its_key_but_no_state() {
     let root = {

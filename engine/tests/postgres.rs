@@ -10,6 +10,7 @@ mod common;
 use common::generate::{ALL_JOINS, Grammar, rel};
 use common::oracle::closing;
 use common::random::Random;
+use common::recursion::recursive;
 use common::tables::{self, Contents, TABLES};
 use pgtrickle_engine::ir::{Agg, AggKind, Col, Rel, Scalar, SourceId};
 use pgtrickle_engine::program::{Definition, Program, Step, Target};
@@ -36,7 +37,10 @@ fn differential_random_queries_on_a_server() {
 fn passes(psql: &str, seed: u64) -> bool {
     let mut r = Random::new(seed);
     let depth = 1 + r.below(4);
-    let root = rel(depth, &GRAMMAR, &mut r);
+    let root = match seed % 4 {
+        0 => recursive(depth % 3, &GRAMMAR, &mut r),
+        _ => rel(depth, &GRAMMAR, &mut r),
+    };
     let script = Script::whole(&root, &mut r);
     let output = run(psql, &script);
     let good = output.lines().all(|line| line == "ok");

@@ -1,4 +1,5 @@
-//! Δ(source) = what was staged of it; Δ(stage) = what its own step found out; Δ(constants) = ∅
+//! Δ(source) = what was staged of it; Δ(stage) = what its own step found out; Δ(constants) = ∅;
+//! a recursive reference is held as it is (its stage asks what changes around it): Δ = ∅
 
 use super::Changed;
 use crate::ir::Rel;

@@ -58,7 +58,7 @@ impl Changed {
 /// The change of a relation without stateful operators.
 pub fn delta(rel: &Rel, changed: &Changed) -> Option<Zset> {
     match rel {
-        Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } => leaf::delta(rel, changed),
+        Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } | Rel::Recursive { .. } => leaf::delta(rel, changed),
         Rel::Map { input, exprs } => map::delta(input, exprs, changed),
         Rel::Filter { input, predicates } => filter::delta(input, predicates, changed),
         Rel::Join { kind, left, right, on } => match kind {
@@ -70,7 +70,11 @@ pub fn delta(rel: &Rel, changed: &Changed) -> Option<Zset> {
         Rel::Repeat { input, times } => repeat::delta(input, times, changed),
         Rel::FlatMap { input, rows } => flat_map::delta(input, rows, changed),
         Rel::UnionAll { inputs } => union_all::delta(inputs, changed),
-        Rel::Aggregate { .. } | Rel::Window { .. } | Rel::TopK { .. } | Rel::Compared { .. } => {
+        Rel::Aggregate { .. }
+        | Rel::Window { .. }
+        | Rel::TopK { .. }
+        | Rel::Compared { .. }
+        | Rel::Fixpoint { .. } => {
             unreachable!("a stateful operator is a stage")
         }
     }

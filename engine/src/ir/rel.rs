@@ -34,6 +34,10 @@ pub enum Rel {
     Window { input: Box<Rel>, partition: Vec<usize>, calls: Vec<Scalar> },
     /// The first rows by an order that leaves no choice but between identical rows.
     TopK { input: Box<Rel>, order: Vec<SortKey>, limit: Limit },
+    /// The least R = base + step(R), `all` as bags, otherwise as sets. In `step` R is [`Rel::Recursive`].
+    Fixpoint { base: Box<Rel>, step: Box<Rel>, all: bool },
+    /// The rows of the innermost [`Rel::Fixpoint`] around, in its step.
+    Recursive { cols: Vec<Col> },
 }
 
 /// A node that its constructor refused: a mistake of the caller's, not of the user's.
@@ -188,10 +192,18 @@ impl Rel {
         self.aggregate(keys, Vec::new())
     }
 
+    /// The rows of `base`, and over and over what `step` makes of them; without `all` each row once.
+    pub fn fixpoint(base: Rel, step: Rel, all: bool) -> Result<Rel, Malformed> {
+        if base.arity() != step.arity() {
+            return malformed(format!("recursion from {} columns to {}", base.arity(), step.arity()));
+        }
+        Ok(Rel::Fixpoint { base: Box::new(base), step: Box::new(step), all })
+    }
+
     /// The number of output columns.
     pub fn arity(&self) -> usize {
         match self {
-            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } => cols.len(),
+            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } | Rel::Recursive { cols } => cols.len(),
             Rel::Map { exprs, .. } => exprs.len(),
             Rel::Filter { input, .. }
             | Rel::Repeat { input, .. }
@@ -203,13 +215,14 @@ impl Rel {
             Rel::FlatMap { input, rows } => input.arity() + rows.cols.len(),
             Rel::UnionAll { inputs } => inputs.first().map_or(0, Rel::arity),
             Rel::Aggregate { keys, aggs, .. } => keys.len() + aggs.len(),
+            Rel::Fixpoint { base, .. } => base.arity(),
         }
     }
 
     /// The output columns.
     pub fn cols(&self) -> Vec<Col> {
         match self {
-            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } => cols.clone(),
+            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } | Rel::Recursive { cols } => cols.clone(),
             Rel::Map { exprs, .. } => exprs.iter().map(Scalar::col).collect(),
             Rel::Filter { input, .. }
             | Rel::Repeat { input, .. }
@@ -223,6 +236,7 @@ impl Rel {
             },
             Rel::FlatMap { input, rows } => [input.cols(), rows.joined_cols()].concat(),
             Rel::UnionAll { inputs } => union_cols(inputs.iter().map(Rel::cols)),
+            Rel::Fixpoint { base, step, .. } => union_cols([base.cols(), step.cols()].into_iter()),
             Rel::Aggregate { keys, aggs, .. } => {
                 keys.iter().map(Scalar::col).chain(aggs.iter().map(|a| a.call.col())).collect()
             }
@@ -275,20 +289,29 @@ impl Rel {
             Rel::Window { .. } => "window",
             Rel::TopK { .. } => "top k",
             Rel::Compared { .. } => "comparison",
+            Rel::Fixpoint { .. } => "recursion",
+            Rel::Recursive { .. } => "recursive reference",
         }
         .to_owned()
     }
 
     /// Whether its result has to be kept for its changes to be found: then it becomes a [stage](crate::cut).
     pub fn is_stateful(&self) -> bool {
-        matches!(self, Rel::Aggregate { .. } | Rel::Window { .. } | Rel::TopK { .. } | Rel::Compared { .. })
+        matches!(
+            self,
+            Rel::Aggregate { .. }
+                | Rel::Window { .. }
+                | Rel::TopK { .. }
+                | Rel::Compared { .. }
+                | Rel::Fixpoint { .. }
+        )
     }
 
     /// The same operator over other inputs, made from its own.
     pub fn try_map_inputs<E>(&self, f: &mut impl FnMut(&Rel) -> Result<Rel, E>) -> Result<Rel, E> {
         let mut boxed = |rel: &Rel| f(rel).map(Box::new);
         Ok(match self {
-            Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } => self.clone(),
+            Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } | Rel::Recursive { .. } => self.clone(),
             Rel::Map { input, exprs } => Rel::Map { input: boxed(input)?, exprs: exprs.clone() },
             Rel::Filter { input, predicates } => Rel::Filter { input: boxed(input)?, predicates: predicates.clone() },
             Rel::Join { kind, left, right, on } => {
@@ -307,13 +330,14 @@ impl Rel {
             Rel::TopK { input, order, limit } => {
                 Rel::TopK { input: boxed(input)?, order: order.clone(), limit: *limit }
             }
+            Rel::Fixpoint { base, step, all } => Rel::Fixpoint { base: boxed(base)?, step: boxed(step)?, all: *all },
         })
     }
 
     /// The nodes directly beneath.
     pub fn inputs(&self) -> Vec<&Rel> {
         match self {
-            Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } => Vec::new(),
+            Rel::Scan { .. } | Rel::State { .. } | Rel::Values { .. } | Rel::Recursive { .. } => Vec::new(),
             Rel::Map { input, .. }
             | Rel::Filter { input, .. }
             | Rel::Repeat { input, .. }
@@ -323,6 +347,7 @@ impl Rel {
             | Rel::Window { input, .. }
             | Rel::TopK { input, .. } => vec![input],
             Rel::Join { left, right, .. } => vec![left, right],
+            Rel::Fixpoint { base, step, .. } => vec![base, step],
             Rel::UnionAll { inputs } => inputs.iter().collect(),
         }
     }

@@ -11,7 +11,7 @@ use crate::cut::Stages;
 use crate::ir::SourceId;
 use crate::keys::KnownKeys;
 use crate::program::{Program, SourceInfo, Step};
-use crate::sql::Ident;
+use crate::sql::{From, Ident};
 use crate::zset::{Staged, Zset};
 use stage::{Place, StagePlan};
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ use std::sync::Arc;
 pub(crate) struct Catalog {
     pub sources: BTreeMap<SourceId, SourceInfo>,
     pub stages: Vec<Arc<dyn StagePlan>>,
+    /// What holds the rows that a recursive reference means.
+    pub recursive: Option<From>,
 }
 
 impl Catalog {
@@ -33,7 +35,12 @@ impl Catalog {
 
     /// Sources alone.
     pub fn of_sources(sources: &[SourceInfo]) -> Catalog {
-        Catalog { sources: sources.iter().map(|s| (s.id, s.clone())).collect(), stages: Vec::new() }
+        Catalog { sources: sources.iter().map(|s| (s.id, s.clone())).collect(), ..Catalog::default() }
+    }
+
+    /// The same where a recursive reference means these rows, `c1`..`cn`.
+    pub fn meaning(&self, rows: From) -> Catalog {
+        Catalog { recursive: Some(rows), ..self.clone() }
     }
 
     /// The names of staged relations.

@@ -3,6 +3,7 @@
 //! Every operator is a subquery of its own whose alias renames the columns to what its scalars call them; PostgreSQL
 //! flattens them. A join's right side continues the numbering of the left, so its condition needs no rewriting.
 
+use super::stage::fixpoint;
 use super::{Catalog, columns, shared, weighted_columns};
 use crate::ir::{Col, Conjunct, JoinKind, Rel, Rows, Scalar, SortKey, SourceId};
 use crate::program::Program;
@@ -32,6 +33,11 @@ impl Catalog {
                 named(names, flat_mapped(self.item_of_rel(input), l, rows)).into()
             }
             Rel::UnionAll { inputs } => Query::UnionAll(inputs.iter().map(|input| self.rel(input)).collect()),
+            Rel::Fixpoint { base, step, all } => fixpoint::query(self, base, step, *all),
+            Rel::Recursive { cols } => {
+                let rows = self.recursive.clone().expect("a recursive reference is within a recursion");
+                named(columns(cols.len()), rows).into()
+            }
             Rel::Aggregate { input, keys, aggs } => {
                 let values = keys.iter().chain(aggs.iter().map(|agg| &agg.call)).cloned().collect::<Vec<_>>();
                 mapped(&values, self.item_of_rel(input)).group_by_first(keys.len()).into()

@@ -6,8 +6,10 @@
 //! place, `print`.
 
 mod print;
+mod recursive;
 mod statement;
 
+pub use recursive::Recursive;
 pub use statement::{
     CreateIndex, CreateTable, Delete, From, Insert, JoinType, Matched, Merge, Query, Select, Update, With,
 };

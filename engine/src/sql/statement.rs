@@ -1,6 +1,6 @@
 //! Statements as structs. Each `sql()` prints itself; expressions in them are [`Sql`] fragments.
 
-use super::{Ident, QualifiedName, Sql};
+use super::{Ident, QualifiedName, Recursive, Sql};
 use crate::sql;
 
 /// A query: what can stand in FROM, in WITH, in INSERT.
@@ -12,6 +12,8 @@ pub enum Query {
     UnionAll(Vec<Query>),
     /// Constant rows, at least one.
     Values(Vec<Vec<Sql>>),
+    /// WITH RECURSIVE
+    Recursive(Box<Recursive>),
 }
 
 impl std::convert::From<Select> for Query {
@@ -26,6 +28,7 @@ impl Query {
         match self {
             Query::Select(select) => select.sql(),
             Query::UnionAll(queries) => Sql::join(" UNION ALL ", queries.iter().map(Query::branch)),
+            Query::Recursive(recursive) => recursive.sql(),
             Query::Values(rows) => {
                 sql!("VALUES {}", Sql::list(rows.iter().map(|row| sql!("({})", Sql::list(row)))))
             }
@@ -36,6 +39,7 @@ impl Query {
     fn branch(&self) -> Sql {
         match self {
             Query::Select(select) if select.limit.is_some() || !select.order_by.is_empty() => sql!("({})", self.sql()),
+            Query::Recursive(_) => sql!("({})", self.sql()),
             _ => self.sql(),
         }
     }

@@ -273,7 +273,7 @@ fn keys_only(input: Rel, r: &mut Random) -> Rel {
 }
 
 /// Two columns of fixed types, so that unions agree.
-fn shape(input: Rel) -> Rel {
+pub fn shape(input: Rel) -> Rel {
     let cols = input.cols();
     let int = of_kind(&cols, is_int).first().map(|i| (c(*i), *i));
     let first = match int {

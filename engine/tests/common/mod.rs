@@ -5,6 +5,7 @@
 pub mod generate;
 pub mod oracle;
 pub mod random;
+pub mod recursion;
 pub mod scalars;
 pub mod tables;
 pub mod windows;

@@ -1,5 +1,6 @@
 //! Relations and Z-sets evaluated in memory, by their definitions and without any cleverness.
 
+use super::recursion;
 use super::scalars::evaluate;
 use super::tables::{ATTNUMS, Row, Value};
 use super::windows;
@@ -17,6 +18,8 @@ pub struct State {
     pub source_changes: BTreeMap<SourceId, Weighted>,
     pub stages: Vec<Weighted>,
     pub stage_changes: Vec<Weighted>,
+    /// What a recursive reference means.
+    pub recursive: Weighted,
 }
 
 /// Adds weights.
@@ -134,6 +137,9 @@ fn joined(kind: JoinKind, l: &Weighted, r: &Weighted, on: &[Conjunct], right_ari
 impl State {
     /// The rows of a relation.
     pub fn rel(&self, rel: &Rel) -> Weighted {
+        if let Rel::Fixpoint { base, step, all } = rel {
+            return recursion::least(self, base, step, *all);
+        }
         self.operator(rel, rel.inputs().into_iter().map(|input| self.rel(input)).collect())
     }
 
@@ -142,6 +148,8 @@ impl State {
         match rel {
             Rel::Scan { source, columns, .. } => picked(&self.sources[source], columns),
             Rel::State { stage, .. } => self.stages[*stage].clone(),
+            Rel::Recursive { .. } => self.recursive.clone(),
+            Rel::Fixpoint { .. } => unreachable!("its step is evaluated more than once"),
             Rel::Values { rows, .. } => {
                 let row = |row: &Vec<Scalar>| row.iter().map(|v| evaluate(v.sql.as_str(), &vec![])).collect();
                 collect(rows.iter().map(|r| (row(r), 1)))

@@ -15,9 +15,11 @@
 //! | window functions | `window.rs` |
 //! | ORDER BY with LIMIT | `top_k.rs` |
 //! | sources that are compared with a copy | `compared.rs` |
+//! | WITH RECURSIVE | `fixpoint/` |
 
 mod aggregate;
 mod compared;
+pub(crate) mod fixpoint;
 mod lookup;
 mod top_k;
 mod window;
@@ -31,6 +33,7 @@ use crate::sql;
 use crate::sql::{Ident, QualifiedName, Query, Sql};
 use aggregate::AggregatePlan;
 use compared::ComparedPlan;
+use fixpoint::FixpointPlan;
 use std::fmt::Debug;
 use std::sync::Arc;
 use top_k::TopKPlan;
@@ -72,6 +75,7 @@ pub(crate) fn plan(stage: &Rel, place: Place, known: &KnownKeys) -> Arc<dyn Stag
         Rel::Window { .. } => Arc::new(WindowPlan::new(place, stage, known)),
         Rel::TopK { .. } => Arc::new(TopKPlan::new(place, stage, known)),
         Rel::Compared { input } => Arc::new(ComparedPlan::new(place, input, known)),
+        Rel::Fixpoint { base, step, all } => Arc::new(FixpointPlan::new(place, base, step, *all)),
         _ => unreachable!("a {} keeps no state", stage.name()),
     }
 }
