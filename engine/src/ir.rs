@@ -8,8 +8,7 @@
 
 mod rel;
 
-pub(crate) use rel::union_cols;
-pub use rel::{Malformed, Rel};
+pub use rel::{Malformed, Rel, union_cols};
 
 use crate::sql;
 use crate::sql::Sql;

@@ -331,8 +331,10 @@ impl<'q> Analyzer<'q> {
             Some((_, cte)) if !cte.recursive && cte.query.is_correlated() => {
                 opaque("a query of WITH depends on the row outside")
             }
-            Some((home, cte)) if !cte.recursive && !recursive => self.query(&home.inside(cte.query), wanted),
-            _ => opaque(format!("it is recursive (WITH RECURSIVE \"{name}\")")),
+            Some(_) if recursive => self.recursive_reference(name, wanted),
+            Some((home, cte)) if cte.recursive => self.recursive(home, name, cte, wanted),
+            Some((home, cte)) => self.query(&home.inside(cte.query), wanted),
+            None => opaque(format!("a query of WITH, \"{name}\", is not found")),
         }
     }
 

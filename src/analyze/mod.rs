@@ -14,6 +14,7 @@
 //! | `target` | one SELECT: its clauses in the order in which SQL evaluates them |
 //! | `aggregate` | GROUP BY, aggregates, HAVING |
 //! | `setop` | UNION, INTERSECT, EXCEPT |
+//! | `recursive` | WITH RECURSIVE |
 //! | `dependent` | subqueries that depend on the row outside in any way, LATERAL |
 //! | `scalar` | expressions and types |
 //! | `sources` | tables that are read |
@@ -27,6 +28,7 @@ mod from;
 mod functions;
 mod group_value;
 mod node;
+mod recursive;
 mod refuse;
 mod reliable;
 mod scalar;
@@ -48,6 +50,7 @@ use pgtrickle_engine::sql::{Ident, QualifiedName};
 use pgtrickle_pg::deparse::Printing;
 use pgtrickle_pg::query::{Query, Scratch, with_scratch};
 use pgtrickle_pg::table::{self, Relation};
+use recursive::Recursions;
 use scalar::Types;
 use sources::Sources;
 use std::fmt;
@@ -156,13 +159,15 @@ struct Analyzer<'q> {
     scratch: &'q Scratch,
     types: Types<'q>,
     sources: Sources,
+    recursions: Recursions,
     /// As whom the stream table will read its sources.
     user: pg_sys::Oid,
 }
 
 impl<'q> Analyzer<'q> {
     fn new(scratch: &'q Scratch, printing: &'q Printing, user: pg_sys::Oid) -> Self {
-        Analyzer { scratch, types: Types::new(printing), sources: Sources::default(), user }
+        let (sources, recursions) = (Sources::default(), Recursions::default());
+        Analyzer { scratch, types: Types::new(printing), sources, recursions, user }
     }
 
     fn run(&self, query: Query<'q>) -> Result<Analysis, Error> {
@@ -183,6 +188,9 @@ impl<'q> Analyzer<'q> {
     }
 
     fn definition(&self, query: Query<'q>, columns: &[(Ident, Ty)]) -> Mapped<Definition> {
+        if recursive::may_be_endless(query) {
+            return opaque("its LIMIT without ORDER BY may be what ends its recursion");
+        }
         let wanted: Vec<usize> = (1..=columns.len()).collect();
         let root = self.query(&Frame { query, around: None, domain: None }, &wanted)?;
         let root = sources::unified(&root)?;

@@ -54,7 +54,13 @@ impl<'q> Analyzer<'q> {
     }
 
     /// A branch with its columns converted to the types of the set operation.
-    fn branch(&self, frame: &Frame<'_, 'q>, tree: &SetTree, types: &[TypeRef], wanted: &[usize]) -> Mapped<Rel> {
+    pub(super) fn branch(
+        &self,
+        frame: &Frame<'_, 'q>,
+        tree: &SetTree,
+        types: &[TypeRef],
+        wanted: &[usize],
+    ) -> Mapped<Rel> {
         let rel = self.set_operations(frame, tree, wanted)?;
         let own = self.branch_types(frame, tree);
         let cols = rel.cols();

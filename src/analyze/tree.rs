@@ -51,6 +51,8 @@ impl Tree<'_> {
             Rel::Aggregate { keys, aggs, .. } => {
                 format!("Aggregate by ({}): {}", scalars(keys), list(aggs.iter().map(aggregate)))
             }
+            Rel::Fixpoint { all, .. } => format!("Recursion{}", if *all { " with all copies" } else { "" }),
+            Rel::Recursive { .. } => "Rows of the recursion".into(),
             #[allow(unreachable_patterns)]
             _ => format!("{rel:?}"),
         }

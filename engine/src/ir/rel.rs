@@ -203,7 +203,9 @@ impl Rel {
     /// The number of output columns.
     pub fn arity(&self) -> usize {
         match self {
-            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } | Rel::Recursive { cols } => cols.len(),
+            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } | Rel::Recursive { cols } => {
+                cols.len()
+            }
             Rel::Map { exprs, .. } => exprs.len(),
             Rel::Filter { input, .. }
             | Rel::Repeat { input, .. }
@@ -222,7 +224,9 @@ impl Rel {
     /// The output columns.
     pub fn cols(&self) -> Vec<Col> {
         match self {
-            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } | Rel::Recursive { cols } => cols.clone(),
+            Rel::Scan { cols, .. } | Rel::State { cols, .. } | Rel::Values { cols, .. } | Rel::Recursive { cols } => {
+                cols.clone()
+            }
             Rel::Map { exprs, .. } => exprs.iter().map(Scalar::col).collect(),
             Rel::Filter { input, .. }
             | Rel::Repeat { input, .. }
@@ -363,7 +367,7 @@ fn matched(mut cols: Vec<Col>, on: &[Conjunct], left_arity: usize) -> Vec<Col> {
 }
 
 /// A union's column is never NULL if it is so in every input; its equality is the weakest of them.
-pub(crate) fn union_cols(mut all: impl Iterator<Item = Vec<Col>>) -> Vec<Col> {
+pub fn union_cols(mut all: impl Iterator<Item = Vec<Col>>) -> Vec<Col> {
     let mut cols = all.next().unwrap_or_default();
     for other in all {
         for (col, other) in cols.iter_mut().zip(other) {

@@ -63,9 +63,8 @@ pub fn refreshed(state: &State, base: &Rel, step: &Rel, all: bool, old: &Weighte
         delta(base, changed).map_or(Weighted::new(), |change| negative(state.zset(&change)).collect());
     // For each row of R apart: what it no longer gives is lost, although another row may give it now.
     for row in delta(step, changed).iter().flat_map(|_| old.keys()) {
-        let change = delta(step, changed).map_or(Weighted::new(), |change| {
-            meaning(state, &Weighted::from([(row.clone(), 1)])).zset(&change)
-        });
+        let change = delta(step, changed)
+            .map_or(Weighted::new(), |change| meaning(state, &Weighted::from([(row.clone(), 1)])).zset(&change));
         lost.extend(negative(change));
     }
     let mut deleted = within(&lost, old);
@@ -124,7 +123,8 @@ pub fn recursive(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
         };
     }
     let own = step.cols();
-    let of = |wanted: &Ty| (0..own.len()).filter(|i| own[*i].ty == *wanted && !(counted && *i == 2)).collect::<Vec<_>>();
+    let of =
+        |wanted: &Ty| (0..own.len()).filter(|i| own[*i].ty == *wanted && !(counted && *i == 2)).collect::<Vec<_>>();
     let (numbers, texts) = (of(&bigint()), of(&text()));
     let (i, j) = (*r.pick(&numbers), *r.pick(&texts));
     let mut exprs = vec![Scalar::column(i, &own[i]), Scalar::column(j, &own[j])];

@@ -238,12 +238,7 @@ fn positions(rel: &Rel, lookups: &mut Vec<Vec<usize>>) -> Option<Vec<Option<usiz
     }
 }
 
-fn note(
-    on: &[Conjunct],
-    found: &[Option<usize>],
-    side: fn((usize, usize)) -> usize,
-    lookups: &mut Vec<Vec<usize>>,
-) {
+fn note(on: &[Conjunct], found: &[Option<usize>], side: fn((usize, usize)) -> usize, lookups: &mut Vec<Vec<usize>>) {
     let mut columns: Vec<usize> = on.iter().filter_map(|c| c.equi).filter_map(|equi| found[side(equi)]).collect();
     columns.sort_unstable();
     columns.dedup();

@@ -1,7 +1,7 @@
 //! The steps that carry changes through a recursion; the equations are in the module above.
 
-use super::super::super::matching::{row_image, same_key_with_null, same_key_without_null};
 use super::super::super::matching::{images_agree, of};
+use super::super::super::matching::{row_image, same_key_with_null, same_key_without_null};
 use super::super::super::render::named;
 use super::super::super::{Catalog, weighted_columns};
 use super::{FixpointPlan, cast, following, working};
