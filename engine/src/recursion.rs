@@ -5,9 +5,9 @@
 //! ```
 //!
 //! Then what a change of R makes of f(R) is f of the change, and a recursion over changes gives what the recursion
-//! over everything would. Maps, filters, inner joins with other relations, and semi, anti and left joins that keep R's rows are
-//! linear; whatever groups, numbers, limits or counts R's rows is not. DISTINCT in a step is left out where the recursion
-//! makes rows distinct anyway.
+//! over everything would. Maps, filters, functions that give rows, inner joins with other relations, and semi, anti and
+//! left joins that keep R's rows are linear; whatever groups, numbers, limits or counts R's rows is not. DISTINCT in a
+//! step is left out where the recursion makes rows distinct anyway.
 
 use crate::ir::{JoinKind, Rel};
 use crate::program::Unsupported;
@@ -43,7 +43,7 @@ fn path(rel: &Rel, all: bool) -> Result<Rel, Unsupported> {
         Rel::Join { kind, right, .. } if *kind != JoinKind::Inner && references(right) > 0 => {
             return Err(unsupported(&format!("reads itself on the right of a {} join", kind.name())));
         }
-        Rel::Recursive { .. } | Rel::Map { .. } | Rel::Filter { .. } | Rel::Join { .. } => {}
+        Rel::Recursive { .. } | Rel::Map { .. } | Rel::Filter { .. } | Rel::FlatMap { .. } | Rel::Join { .. } => {}
         Rel::UnionAll { inputs } if inputs.len() == 1 => {}
         other => return Err(unsupported(&format!("has its own rows under {}", other.name()))),
     }

@@ -233,6 +233,10 @@ fn positions(rel: &Rel, lookups: &mut Vec<Vec<usize>>) -> Option<Vec<Option<usiz
             })
         }
         Rel::Filter { input, .. } => positions(input, lookups),
+        Rel::FlatMap { input, .. } => {
+            let padding = std::iter::repeat_n(None, rel.arity() - input.arity());
+            Some(positions(input, lookups)?.into_iter().chain(padding).collect())
+        }
         Rel::UnionAll { inputs } if inputs.len() == 1 => positions(&inputs[0], lookups),
         _ => None,
     }
