@@ -303,11 +303,7 @@ impl Rel {
     pub fn is_stateful(&self) -> bool {
         matches!(
             self,
-            Rel::Aggregate { .. }
-                | Rel::Window { .. }
-                | Rel::TopK { .. }
-                | Rel::Compared { .. }
-                | Rel::Fixpoint { .. }
+            Rel::Aggregate { .. } | Rel::Window { .. } | Rel::TopK { .. } | Rel::Compared { .. } | Rel::Fixpoint { .. }
         )
     }
 
