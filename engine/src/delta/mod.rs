@@ -29,6 +29,8 @@ pub struct Changed {
     /// Stages that read them, directly or not.
     pub stages: BTreeSet<usize>,
     shared: RefCell<Vec<Arc<Zset>>>,
+    /// Nothing is shared.
+    apart: bool,
 }
 
 impl Changed {
@@ -37,10 +39,16 @@ impl Changed {
         Changed { sources, ..Changed::default() }
     }
 
+    /// The same for a change in which a recursive reference may mean one thing here and another there: its terms share
+    /// nothing that would be staged before.
+    pub fn apart(&self) -> Changed {
+        Changed { sources: self.sources.clone(), stages: self.stages.clone(), apart: true, ..Changed::default() }
+    }
+
     /// What several terms will read: to be staged once, before whatever they are part of. How many rows it has is then
     /// known, too, when those are planned.
     fn share(&self, value: Zset) -> Zset {
-        if matches!(value, Zset::SourceChange { .. } | Zset::StageChange { .. } | Zset::Shared { .. }) {
+        if self.apart || matches!(value, Zset::SourceChange { .. } | Zset::StageChange { .. } | Zset::Shared { .. }) {
             return value;
         }
         let value = Arc::new(value);

@@ -22,7 +22,7 @@
 //!
 //! Where rows cannot be told apart by hashing, or equal rows of a set may look different, it is recomputed and compared.
 //!
-//! The relations that a refresh stages for stage i: `pgt_z<i>`, `pgt_d<i>`, `pgt_u<i>`, `pgt_s<i>`, `pgt_a<i>` as above;
+//! The relations that a refresh stages for stage i: `pgt_z<i>`, `pgt_d<i>`, `pgt_u<i>`, `pgt_a<i>` as above, `pgt_b<i>` S;
 //! `pgt_o<i>` R within D (over bags); `pgt_t<i>` ΔR: `c1..cn, w`, and when recomputed `n`, the copies that are to be there.
 
 mod recompute;

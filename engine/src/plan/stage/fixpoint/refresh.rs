@@ -14,7 +14,7 @@ use crate::zset::Zset;
 
 impl FixpointPlan {
     pub(super) fn refresh_steps(&self, catalog: &Catalog, changed: &Changed) -> Option<Vec<Step>> {
-        let step = delta(&self.step, changed);
+        let step = delta(&self.step, &changed.apart());
         let change = Zset::sum([delta(&self.base, changed), step.clone()])?;
         let sources = catalog.enrs(&change.staged());
         if !self.by_rule() {
@@ -51,7 +51,7 @@ impl FixpointPlan {
     }
 
     fn begun(&self) -> Ident {
-        self.place.relation("pgt_s")
+        self.place.relation("pgt_b")
     }
 
     fn added(&self) -> Ident {
