@@ -1,4 +1,4 @@
--- Definitions that change a source's rows without a row change: partitions that come and go, rewrites that compute values
+-- Definitions that change a source's rows without a row change: partitions and children that come and go, rewrites that compute values
 -- anew. A logical message makes capture mark the source in its change buffer, in the order of everything else.
 
 CREATE FUNCTION pgtrickle._mark_sources(tables oid[], reason text) RETURNS void
@@ -17,6 +17,32 @@ BEGIN
 END
 $$;
 
+-- Stream tables that read these tables, or ancestors of theirs, look for their sources anew. One statement each, which sees
+-- what those before it have captured.
+CREATE FUNCTION pgtrickle._look_for_sources(tables oid[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    reader bigint;
+BEGIN
+    FOR reader IN
+        WITH RECURSIVE family AS (
+            SELECT relid FROM unnest(tables) AS t (relid)
+            UNION SELECT i.inhparent FROM family f JOIN pg_inherits i ON i.inhrelid = f.relid)
+        SELECT DISTINCT d.pgt_id
+          FROM family f
+          JOIN pgtrickle.pgt_dependencies d ON d.source_relid::oid = f.relid
+          JOIN pg_class k ON k.oid = f.relid
+         -- A plain table that the query names is a source whatever happens to it.
+         WHERE NOT (f.relid = ANY (tables) AND k.relkind = 'r'
+                    AND EXISTS (SELECT FROM pg_depend x JOIN pg_rewrite r ON r.oid = x.objid
+                                 WHERE x.classid = 'pg_rewrite'::regclass AND x.refclassid = 'pg_class'::regclass
+                                   AND x.refobjid = f.relid AND r.ev_class = to_regclass(format('pgtrickle.def_%s', d.pgt_id))))
+    LOOP
+        PERFORM pgtrickle._sources_changed(reader);
+    END LOOP;
+END
+$$;
+
 -- New partitions of a source need its replica identity.
 CREATE FUNCTION pgtrickle._on_definition() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -27,6 +53,11 @@ BEGIN
        FROM pg_event_trigger_ddl_commands() c
        JOIN pg_class k ON k.oid = c.objid
       WHERE c.classid = 'pg_class'::regclass AND c.command_tag = 'ALTER TABLE' AND k.relkind = 'p';
+    PERFORM pgtrickle._look_for_sources(array_agg(c.objid))
+       FROM pg_event_trigger_ddl_commands() c
+       JOIN pg_class k ON k.oid = c.objid
+      WHERE c.classid = 'pg_class'::regclass AND k.relkind IN ('r', 'p', 'f')
+        AND (k.relkind = 'p' OR c.command_tag <> 'CREATE TABLE' OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = k.oid));
     FOR leaf IN
         -- pg_partition_tree locks the tree, so it must be asked of the tables of this command alone.
         WITH commanded AS MATERIALIZED (
@@ -51,10 +82,13 @@ CREATE FUNCTION pgtrickle._on_partition_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF to_regclass('pgtrickle.pgt_change_tracking') IS NOT NULL THEN
+        DELETE FROM pgtrickle.pgt_dependencies s
+         USING pg_event_trigger_dropped_objects() d
+         WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND s.source_relid::oid = d.objid;
         PERFORM pgtrickle._mark_sources(array_agg(parent), 'a partition was dropped')
            FROM pg_event_trigger_dropped_objects() d
           CROSS JOIN LATERAL unnest(pgtrickle._parents_before_drop(d.objid)) AS parent
-         WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.object_type = 'table';
+         WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.object_type IN ('table', 'foreign table');
     END IF;
 END
 $$;
@@ -75,12 +109,12 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION pgtrickle._on_type(), pgtrickle._enum_changed(oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
+REVOKE EXECUTE ON FUNCTION pgtrickle._sources_changed(bigint), pgtrickle._look_for_sources(oid[]), pgtrickle._on_type(), pgtrickle._enum_changed(oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
     pgtrickle._on_rewrite(), pgtrickle._parents_before_drop(oid) FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_definition ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE') EXECUTE FUNCTION pgtrickle._on_definition();
+    WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'CREATE TABLE', 'CREATE FOREIGN TABLE') EXECUTE FUNCTION pgtrickle._on_definition();
 CREATE EVENT TRIGGER pg_trickle_on_partition_drop ON sql_drop
-    WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION pgtrickle._on_partition_drop();
+    WHEN TAG IN ('DROP TABLE', 'DROP FOREIGN TABLE', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION pgtrickle._on_partition_drop();
 CREATE EVENT TRIGGER pg_trickle_on_type ON ddl_command_end
     WHEN TAG IN ('ALTER TYPE') EXECUTE FUNCTION pgtrickle._on_type();
 CREATE EVENT TRIGGER pg_trickle_on_rewrite ON table_rewrite EXECUTE FUNCTION pgtrickle._on_rewrite();

@@ -14,7 +14,12 @@ mod workers;
 ::pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/catalog.sql", name = "catalog", bootstrap);
-extension_sql_file!("../sql/definitions.sql", name = "definitions", requires = [api::definitions::parents_before_drop]);
+extension_sql_file!(
+    "../sql/definitions.sql",
+    name = "definitions",
+    requires =
+        [api::definitions::parents_before_drop, api::definitions::sources_changed, api::definitions::enum_changed]
+);
 extension_sql_file!("../sql/views.sql", name = "views", finalize);
 
 #[pg_guard]

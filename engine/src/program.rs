@@ -17,6 +17,8 @@ pub struct SourceInfo {
     pub id: SourceId,
     /// Its name.
     pub table: QualifiedName,
+    /// Read without its inheritance children, which are sources of their own.
+    pub only: bool,
     /// The names of its columns by attribute number. In the delta relation they are called `c<attnum>`.
     pub columns: BTreeMap<i16, Ident>,
     /// A key whose columns are NOT NULL and unique at every committed moment, if there is one (not for a parent of an

@@ -39,6 +39,7 @@ fn source(id: SourceId, name: &str, columns: [&str; 3]) -> SourceInfo {
     SourceInfo {
         id,
         table: QualifiedName::new("public", name),
+        only: false,
         columns: (1..).zip(columns.map(Ident::new)).collect(),
         primary_key: Some(vec![1]),
     }

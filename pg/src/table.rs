@@ -1,7 +1,7 @@
 //! What relations are like.
 
 use crate::expr::Expr;
-use crate::nodes::{length, text};
+use crate::nodes::{length, pointers, text};
 use crate::query::Scratch;
 use crate::types::TypeRef;
 use pgrx::pg_sys;
@@ -21,6 +21,8 @@ pub struct Relation {
     pub is_partition: bool,
     /// May have inheritance children.
     pub has_children: bool,
+    /// Row security is enabled on it.
+    pub row_security: bool,
     /// By position in the row, dropped columns left out.
     pub columns: Vec<Column>,
     /// The columns of a primary key, by attribute number.
@@ -56,6 +58,7 @@ impl Relation {
                 persistence: class.relpersistence as u8 as char,
                 is_partition: class.relispartition,
                 has_children: class.relhassubclass,
+                row_security: class.relrowsecurity,
                 columns: columns((*relation).rd_att),
                 primary_key: primary_key(relation),
             };
@@ -161,6 +164,21 @@ pub fn with_children(relid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
         let mode = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         let list = pg_sys::ffi::pg_guard_ffi_boundary(|| find_all_inheritors(relid, mode, std::ptr::null_mut()));
         (0..length(list)).map(|i| (*(*list).elements.add(i)).oid_value).collect()
+    }
+}
+
+unsafe extern "C-unwind" {
+    fn RelationGetPartitionQual(relation: pg_sys::Relation) -> *mut pg_sys::List;
+}
+
+/// The conditions that tell a partition's rows from those of the whole table; its columns are those of range table entry 1.
+pub fn partition_condition<'q>(_: &'q Scratch, relid: pg_sys::Oid) -> Vec<Expr<'q>> {
+    // SAFETY: the declaration is that of partcache.h; the list is a copy of expressions, made in the scratch context.
+    unsafe {
+        let relation = pg_sys::relation_open(relid, pg_sys::AccessShareLock as _);
+        let list = pg_sys::ffi::pg_guard_ffi_boundary(|| RelationGetPartitionQual(relation));
+        pg_sys::relation_close(relation, pg_sys::NoLock as _);
+        pointers(list).map(|condition| Expr::new(condition)).collect()
     }
 }
 

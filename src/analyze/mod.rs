@@ -17,13 +17,14 @@
 //! | `recursive` | WITH RECURSIVE |
 //! | `dependent` | subqueries that depend on the row outside in any way, LATERAL |
 //! | `scalar` | expressions and types |
-//! | `sources` | tables that are read |
+//! | `sources`, `family` | tables that are read; partitions, inheritance |
 //! | `refuse` | what is not allowed |
 //! | `reliable` | STABLE functions that are as good as IMMUTABLE |
 //! | `tree` | the result, for people |
 
 mod aggregate;
 mod dependent;
+mod family;
 mod from;
 mod functions;
 mod group_value;

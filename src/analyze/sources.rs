@@ -1,4 +1,4 @@
-//! The tables that a query reads.
+//! The tables that a query reads. Those that are parts of others are mapped in `family`.
 
 use super::scalar::Row;
 use super::{Analyzer, Mapped, map, opaque};
@@ -98,6 +98,7 @@ fn info(id: SourceId, relation: &Relation) -> SourceInfo {
     SourceInfo {
         id,
         table: QualifiedName::new(&relation.schema, &relation.name),
+        only: relation.relkind == 'r' && capture(relation) == Capture::Wal,
         columns: relation.columns.iter().map(|c| (c.number, Ident::new(&c.name))).collect(),
         primary_key: relation.primary_key.clone(),
     }
@@ -113,7 +114,7 @@ fn source(relation: &Relation, columns: &BTreeSet<i16>) -> Source {
     }
 }
 
-fn capture(relation: &Relation) -> Capture {
+pub(super) fn capture(relation: &Relation) -> Capture {
     match (relation.relkind, relation.persistence) {
         ('f', _) => Capture::Never("a foreign table"),
         ('m', _) => Capture::Never("a materialized view"),
@@ -130,6 +131,19 @@ impl<'q> Analyzer<'q> {
     /// The wanted columns of a table, by attribute number; 0 is the whole row.
     pub(super) fn scan(&self, entry: &RelationEntry, wanted: &[i16]) -> Mapped<Rel> {
         let relation = Relation::describe(entry.relid);
+        if capture(&relation) == Capture::Wal && !entry.guarded && !entry.tablesample {
+            if relation.is_partition {
+                return self.partition(entry, &relation, wanted);
+            }
+            if relation.relkind == 'r' && relation.has_children && entry.inherits {
+                return self.with_children(entry, &relation, wanted);
+            }
+        }
+        self.scan_alone(entry, relation, wanted)
+    }
+
+    /// The same, whatever it is part of.
+    pub(super) fn scan_alone(&self, entry: &RelationEntry, relation: Relation, wanted: &[i16]) -> Mapped<Rel> {
         let computed: Vec<(i16, Expr<'q>)> = wanted
             .iter()
             .filter(|&&number| relation.column(number).is_some_and(|column| column.generated_virtual))
@@ -219,11 +233,7 @@ fn no_delta(entry: &RelationEntry, relation: &Relation, stored: &[i16], user: pg
 
 /// Why changes of a captured table are not those of the rows that are read, if so.
 fn uncaptured(entry: &RelationEntry, relation: &Relation, name: &str) -> Option<String> {
-    if relation.is_partition {
-        return Some(format!("{name} is a partition, whose changes are captured as those of the whole table"));
-    }
     match relation.relkind {
-        'r' if relation.has_children => Some(format!("{name} has inheritance children")),
         'p' if !entry.inherits => Some(format!("it reads ONLY {name}, which has no rows of its own")),
         'r' | 'p' => None,
         kind => Some(format!("{name} is a relation of kind \"{kind}\"")),

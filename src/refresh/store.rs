@@ -116,7 +116,8 @@ pub(super) fn store_frontier(
             loaded.fingerprint.into_datum(),
             mode.into_datum(),
             loaded.full_reason.clone().into_datum(),
-            (action == Action::Reinitialize).into_datum(),
+            // Asked for since this stream table was read, it is still to be done.
+            (action == Action::Reinitialize && st.needs_reinit).into_datum(),
         ],
     );
     if let Some(told) = due_for_history(st.pgt_id, round.initiator, action, delta_rows) {

@@ -98,7 +98,7 @@ impl Catalog {
 
     fn scan(&self, source: SourceId, attnums: &[i16]) -> Query {
         let info = &self.sources[&source];
-        let select = Select::from(From::table(&info.table));
+        let select = Select::from(From::Table { name: info.table.clone(), only: info.only, alias: None });
         let column = |(i, attnum): (usize, &i16)| (Sql::from(&info.columns[attnum]), Ident::column(i));
         select.columns(attnums.iter().enumerate().map(column)).into()
     }

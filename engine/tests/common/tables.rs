@@ -52,6 +52,7 @@ pub fn info(table: u32) -> SourceInfo {
     SourceInfo {
         id: SourceId(table),
         table: QualifiedName::new("public", format!("t{}", table - 1000)),
+        only: false,
         columns: ATTNUMS.iter().copied().zip(NAMES.map(Ident::new)).collect(),
         primary_key: (table == TABLES[0]).then(|| vec![1]),
     }

@@ -1,0 +1,103 @@
+//! Tables that share their rows with others: inheritance parents, partitions read alone.
+//!
+//! ```text
+//! FROM parent    = ONLY parent ⊎ ONLY child₁ ⊎ …     each with its own changes, columns by name
+//! FROM partition = σ its partition constraint (the whole table)     whose changes are captured
+//! ```
+//!
+//! When a child or a partition comes or goes, an event trigger has the sources looked for anew.
+
+use super::scalar::Row;
+use super::sources::{Capture, capture};
+use super::{Analyzer, Mapped, map, opaque};
+use pgtrickle_engine::ir::{Rel, Scalar};
+use pgtrickle_pg::expr::{Expr, Shape};
+use pgtrickle_pg::query::RelationEntry;
+use pgtrickle_pg::table::{self, Relation};
+
+impl<'q> Analyzer<'q> {
+    /// A table and its inheritance children.
+    pub(super) fn with_children(&self, entry: &RelationEntry, parent: &Relation, wanted: &[i16]) -> Mapped<Rel> {
+        let members = table::with_children(entry.relid);
+        if wanted.contains(&0) && members.len() > 1 {
+            return opaque("it uses a whole row of a table with inheritance children as a value");
+        }
+        let scans = members
+            .into_iter()
+            .map(|relid| {
+                let member = Relation::describe(relid);
+                let columns = renumbered(wanted, parent, &member)?;
+                if relid != entry.relid {
+                    self.readable_alone(&member, &columns)?;
+                }
+                let alone = RelationEntry { relid, inherits: false, ..entry.clone() };
+                self.scan_alone(&alone, member, &columns)
+            })
+            .collect::<Mapped<Vec<Rel>>>()?;
+        match <[Rel; 1]>::try_from(scans) {
+            Ok([only]) => Ok(only),
+            Err(several) => Ok(Rel::union_all(several)?),
+        }
+    }
+
+    /// A partition.
+    pub(super) fn partition(&self, entry: &RelationEntry, partition: &Relation, wanted: &[i16]) -> Mapped<Rel> {
+        let name = table::quoted(&partition.schema, &partition.name);
+        if wanted.contains(&0) {
+            return opaque(format!("it uses a whole row of {name}, which is a partition, as a value"));
+        }
+        if partition.relkind == 'p' && !entry.inherits {
+            return opaque(format!("it reads ONLY {name}, which has no rows of its own"));
+        }
+        let root = Relation::describe(table::partition_root(entry.relid));
+        if capture(&root) != Capture::Wal {
+            return opaque(format!("{name} is a partition of a table whose changes are not all in the WAL"));
+        }
+        let conditions = table::partition_condition(self.scratch, entry.relid);
+        let mut columns = renumbered(wanted, partition, &root)?;
+        let read: Vec<i16> = conditions.iter().flat_map(|c| c.columns()).map(|(_, column)| column).collect();
+        for column in renumbered(&read, partition, &root)? {
+            if !columns.contains(&column) {
+                columns.push(column);
+            }
+        }
+        self.readable_alone(&root, &columns)?;
+        let whole = RelationEntry { relid: root.relid, inherits: true, ..entry.clone() };
+        let find = |expr: Expr<'q>| match expr.shape() {
+            Shape::Column { levels_up: 0, entry: 1, column } => {
+                let number = *renumbered(&[column], partition, &root).ok()?.first()?;
+                columns.iter().position(|known| *known == number)
+            }
+            _ => None,
+        };
+        let rel = self.scan_alone(&whole, root.clone(), &columns)?;
+        let cols = rel.cols();
+        let predicates = self.scalars(&conditions, &Row { cols: &cols, find: &find })?;
+        map(rel.filter(predicates)?, (0..wanted.len()).map(|at| Scalar::column(at, &cols[at])).collect())
+    }
+
+    /// A relative of the table that is named in the query: it is read directly, so its own rights and policies count.
+    fn readable_alone(&self, relative: &Relation, columns: &[i16]) -> Mapped<()> {
+        let name = table::quoted(&relative.schema, &relative.name);
+        if relative.row_security {
+            return opaque(format!("row security is enabled on {name}, which would have to be read instead"));
+        }
+        if !table::may_read(self.user, relative.relid, columns) {
+            return opaque(format!("its owner may not read {name}, which would have to be read instead"));
+        }
+        Ok(())
+    }
+}
+
+/// Columns of one table as those of the same names in another.
+fn renumbered(columns: &[i16], of: &Relation, to: &Relation) -> Mapped<Vec<i16>> {
+    let number = |column: &i16| {
+        let name = &of.column(*column)?.name;
+        Some(to.columns.iter().find(|known| known.name == *name)?.number)
+    };
+    match columns.iter().map(number).collect() {
+        Some(found) => Ok(found),
+        None if of.relid == to.relid => Ok(columns.to_vec()),
+        None => opaque("it uses a column that a table's relative does not have"),
+    }
+}
