@@ -54,7 +54,7 @@ pub struct StreamTable {
     pub name: String,
     pub query_hash: i64,
     pub schedule: String,
-    /// The schedule's interval; None for 'calculated'.
+    /// The schedule's interval; None for 'calculated' and cron's.
     pub schedule_seconds: Option<f64>,
     /// Seconds since the snapshot of the last refresh was taken; None before the first.
     pub age_seconds: Option<f64>,
@@ -92,7 +92,8 @@ macro_rules! select_stream_tables {
                         s.generation, s.program_fingerprint, s.needs_reinit, c.relowner,
                         array(SELECT d.source_relid::oid FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY 1),
                         array(SELECT d.source_type FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid),
-                        CASE WHEN s.schedule <> 'calculated' THEN extract(epoch FROM s.schedule::interval)::float8 END,
+                        CASE WHEN s.schedule <> 'calculated' AND s.schedule !~ '^(@[A-Za-z]|[-0-9*/,?]+\\s+[-0-9*/,?]+(\\s+\\S+){3})'
+                             THEN extract(epoch FROM s.schedule::interval)::float8 END,
                         extract(epoch FROM clock_timestamp() - s.data_timestamp)::float8, s.time_dependent, s.settings,
                         s.home_relid <> s.pgt_relid, s.is_populated
                    FROM pgtrickle.pgt_stream_tables s

@@ -7,6 +7,7 @@ mod api;
 mod catalog;
 mod error;
 mod refresh;
+mod schedule;
 mod settings;
 mod shmem;
 mod workers;

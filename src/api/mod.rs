@@ -21,7 +21,7 @@ mod rows;
 pub mod track;
 mod verify;
 
-pub use house::{drop_capture, keep_house, record_failure};
+pub use house::{alert, drop_capture, keep_house, record_failure};
 
 use crate::catalog;
 use crate::error::{Error, Result};

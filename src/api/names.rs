@@ -1,6 +1,7 @@
 //! Arguments that users write: names, schedules, modes.
 
 use crate::error::{Error, Result};
+use crate::schedule;
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql::QualifiedName;
@@ -47,11 +48,14 @@ pub fn resolve(name: &str) -> Result<Target> {
     }
 }
 
-/// Checks a schedule: 'calculated' or a non-negative interval.
+/// Checks a schedule: 'calculated', a non-negative interval, or a cron expression.
 pub fn schedule(text: Option<&str>) -> Result<String> {
     let text = text.unwrap_or("calculated").trim();
     if text.eq_ignore_ascii_case("calculated") {
         return Ok("calculated".to_owned());
+    }
+    if schedule::is_cron(text) {
+        return schedule::check_cron(text).map(|()| text.to_owned());
     }
     let seconds = PgTryBuilder::new(std::panic::AssertUnwindSafe(|| {
         Spi::connect(|client| {
@@ -70,7 +74,7 @@ pub fn schedule(text: Option<&str>) -> Result<String> {
     match seconds {
         Some(seconds) if (0.0..=1.0e9).contains(&seconds) => Ok(text.to_owned()),
         _ => Err(Error::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("invalid schedule: \"{text}\""))
-            .hint("Write '0s' for as soon as changes arrive, an interval such as '5s' or '1h30m', or 'calculated'.")),
+            .hint("Write '0s' for as soon as changes arrive, an interval such as '5s' or '1h30m', a cron expression, or 'calculated'.")),
     }
 }
 

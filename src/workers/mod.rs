@@ -13,6 +13,7 @@ mod apply_buffers;
 mod apply_sink;
 mod capture;
 mod capture_slot;
+mod entry;
 mod launcher;
 mod metrics;
 mod scheduler;

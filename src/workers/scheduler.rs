@@ -1,6 +1,7 @@
 //! The scheduler: one per database. Decides which stream tables are due and refreshes them.
 
-use crate::catalog::{self, Frontier, SourceType, StreamTable};
+use super::entry::{self, Entries, Entry};
+use crate::catalog::{self, Frontier, StreamTable};
 use crate::error::Error;
 use crate::refresh::{self, Initiator, Outcome, prune};
 use crate::shmem::{self, DbShared};
@@ -19,32 +20,9 @@ const REREAD: Duration = Duration::from_secs(60);
 /// Stream tables that are recomputed whatever has changed are so at most this often.
 const MIN_RECOMPUTE: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
-
-/// A stream table as the scheduler sees it.
-struct Entry {
-    st: StreamTable,
-    every: Duration,
-    next_due: Instant,
-    /// Change counts of the sources when all their changes were last known to be in the stream table.
-    seen: BTreeMap<u32, u64>,
-    /// Steps from the base tables; parents have less than their children.
-    depth: usize,
-    failures: u32,
-    /// As the last refresh found: changes leave no trace, so it is recomputed on schedule.
-    blind: bool,
-}
-
-impl Entry {
-    fn has_changes(&self, db: &DbShared) -> bool {
-        let frontier = self.st.frontier.as_ref().unwrap_or(Frontier::EMPTY);
-        frontier == Frontier::EMPTY
-            || self.st.needs_reinit
-            || self.blind
-            || self.st.sources.iter().any(|s| {
-                s.kind == SourceType::Other || self.seen.get(&s.relid) != Some(&db.source_change_count(s.relid))
-            })
-    }
-}
+/// Refreshes that begin later than this and than their interval are told of.
+const TOLERABLE: Duration = Duration::from_secs(1);
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 
 /// Main function of a scheduler.
 #[pg_guard]
@@ -81,7 +59,10 @@ pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
 
 struct Scheduler {
     db: &'static DbShared,
-    entries: BTreeMap<i64, Entry>,
+    entries: Entries,
+    /// Those of them to be refreshed as soon as there are changes.
+    immediate: BTreeSet<i64>,
+    told_lateness: Option<Instant>,
     reread_at: Instant,
     housekeeping_at: Instant,
 }
@@ -89,7 +70,14 @@ struct Scheduler {
 impl Scheduler {
     fn new(db: &'static DbShared) -> Scheduler {
         let now = Instant::now();
-        Scheduler { db, entries: BTreeMap::new(), reread_at: now, housekeeping_at: now }
+        Scheduler {
+            db,
+            entries: Entries::new(),
+            immediate: BTreeSet::new(),
+            told_lateness: None,
+            reread_at: now,
+            housekeeping_at: now,
+        }
     }
 
     fn run(mut self) {
@@ -99,7 +87,7 @@ impl Scheduler {
                 self.reread();
             }
             let due = if settings::ENABLED.get() { self.due() } else { BTreeSet::new() };
-            for component in self.components(due) {
+            for component in entry::components(&self.entries, due) {
                 self.refresh(&component);
             }
             if Instant::now() >= self.housekeeping_at {
@@ -123,100 +111,65 @@ impl Scheduler {
         let Ok(current) = xact::attempt(|| Ok::<_, Error>(catalog::all())) else { return };
         let mut before = std::mem::take(&mut self.entries);
         for st in current {
-            let every = Duration::from_secs_f64(
-                st.schedule_seconds.unwrap_or_else(|| f64::from(settings::DEFAULT_SCHEDULE_SECONDS.get())).max(0.0),
-            );
-            let old = before.remove(&st.pgt_id);
-            let same = old.as_ref().is_some_and(|o| o.st.query_hash == st.query_hash && o.st.status == st.status);
-            // A stream table that was refreshed lately, by whomever, is not due before its time.
-            let rest = st
-                .age_seconds
-                .map_or(Duration::ZERO, |age| every.saturating_sub(Duration::from_secs_f64(age.max(0.0))));
-            let mut entry = old.unwrap_or_else(|| Entry {
-                st: st.clone(),
-                every,
-                next_due: Instant::now() + rest,
-                seen: BTreeMap::new(),
-                depth: 0,
-                failures: 0,
-                blind: st.time_dependent,
-            });
-            if !same {
-                entry.seen.clear();
-                entry.failures = 0;
-            }
-            entry.next_due = entry.next_due.min(Instant::now() + every);
-            (entry.st, entry.every) = (st, every);
-            note_status(&entry.st);
-            self.entries.insert(entry.st.pgt_id, entry);
+            let pgt_id = st.pgt_id;
+            note_status(&st);
+            let entry = match before.remove(&pgt_id) {
+                Some(mut known) => {
+                    known.update(st);
+                    known
+                }
+                None => Entry::new(st),
+            };
+            self.entries.insert(pgt_id, entry);
         }
         let dboid = self.db.dboid.load(Ordering::Relaxed);
         before.keys().for_each(|&gone| shmem::release_stream_table(dboid, gone));
-        self.set_depths();
-        let immediate = self.entries.values().filter(|e| e.every.is_zero()).count();
-        self.db.immediate_tables.store(immediate as u32, Ordering::Relaxed);
-    }
-
-    fn set_depths(&mut self) {
-        let by_relid: BTreeMap<u32, i64> = self.entries.values().map(|e| (e.st.relid, e.st.pgt_id)).collect();
-        // Each pass lifts children above their parents; without cycles it ends after as many passes as there are levels.
-        for _ in 0..self.entries.len() {
-            let depths: BTreeMap<i64, usize> = self.entries.iter().map(|(&id, e)| (id, e.depth)).collect();
-            let mut moved = false;
-            for entry in self.entries.values_mut() {
-                let parents = entry.st.sources.iter().filter_map(|s| by_relid.get(&s.relid));
-                let depth = parents.map(|id| depths[id] + 1).max().unwrap_or(0);
-                moved |= std::mem::replace(&mut entry.depth, depth) != depth;
-            }
-            if !moved {
-                break;
-            }
-        }
+        entry::set_depths(&mut self.entries);
+        self.immediate = entry::immediate(&self.entries).into_iter().collect();
+        self.db.immediate_tables.store(self.immediate.len() as u32, Ordering::Relaxed);
     }
 
     /// Stream tables to refresh now: their time has come and there are changes; with them those of their descendants
     /// whose time has come, which get their changes from them.
     fn due(&mut self) -> BTreeSet<i64> {
         let now = Instant::now();
-        let ready = |e: &Entry| {
-            e.next_due <= now && !e.st.restored && matches!(e.st.status.as_str(), "ACTIVE" | "INITIALIZING" | "ERROR")
-        };
+        let times = entry::due_times(&self.entries);
         let mut due = BTreeSet::new();
         let mut changed = BTreeSet::new();
+        let mut late = Duration::ZERO;
         let mut order: Vec<&mut Entry> = self.entries.values_mut().collect();
         order.sort_by_key(|e| e.depth);
         for entry in order {
-            if !ready(entry) {
+            let time = times[&entry.st.pgt_id];
+            if time > now || !entry.is_active() {
                 continue;
             }
             let below_due = entry.st.sources.iter().any(|s| changed.contains(&s.relid));
             if below_due || entry.has_changes(self.db) {
                 due.insert(entry.st.pgt_id);
                 changed.insert(entry.st.relid);
+                let interval = entry.interval();
+                if !interval.is_zero() && entry.failures == 0 && now - time > interval.max(TOLERABLE) {
+                    late = late.max(now - time);
+                }
             } else {
-                entry.next_due = now + entry.every;
+                entry.next_due = entry.after(now, Duration::ZERO);
                 note_fresh(&entry.st);
             }
         }
+        self.tell_lateness(late);
         due
     }
 
-    /// The connected components of a set of stream tables, parents first in each.
-    fn components(&self, due: BTreeSet<i64>) -> Vec<Vec<i64>> {
-        let mut components: Vec<Vec<i64>> = Vec::new();
-        let mut order: Vec<i64> = due.into_iter().collect();
-        order.sort_by_key(|id| (self.entries[id].depth, *id));
-        for id in order {
-            let reads =
-                |member: &i64| self.entries[&id].st.sources.iter().any(|s| s.relid == self.entries[member].st.relid);
-            let (mut mine, others): (Vec<_>, Vec<_>) = components.into_iter().partition(|c| c.iter().any(reads));
-            let mut merged: Vec<i64> = mine.drain(..).flatten().collect();
-            merged.push(id);
-            merged.sort_by_key(|id| (self.entries[id].depth, *id));
-            components = others;
-            components.push(merged);
+    /// Tells that refreshes take longer than their schedules leave them, now and then.
+    fn tell_lateness(&mut self, late: Duration) {
+        if late.is_zero() || self.told_lateness.is_some_and(|at| at.elapsed() < BETWEEN_WARNINGS) {
+            return;
         }
-        components
+        self.told_lateness = Some(Instant::now());
+        let message = format!("refreshes begin {:.1} s after they are due", late.as_secs_f64());
+        warning!("pg_trickle falls behind its schedules: {message}");
+        drop(xact::attempt(|| Ok::<_, Error>(api::alert("scheduler_falling_behind", None, &message))));
     }
 
     /// Refreshes a component in one transaction; if that fails, its stream tables one by one, so that an error in one
@@ -245,7 +198,11 @@ impl Scheduler {
         entry.failures = 0;
         entry.blind = outcome.blind;
         // Recomputing without a pause would serve nobody.
-        entry.next_due = outcome.started + if outcome.blind { entry.every.max(MIN_RECOMPUTE) } else { entry.every };
+        let least = if outcome.blind { MIN_RECOMPUTE } else { Duration::ZERO };
+        entry.next_due = entry.after(outcome.started, least);
+        if outcome.blind {
+            entry.not_before = outcome.started + least;
+        }
         entry.seen.clear();
         if !outcome.changes.leftover {
             let sources = outcome.st.sources.iter();
@@ -260,7 +217,8 @@ impl Scheduler {
         let Some(entry) = self.entries.get_mut(&pgt_id) else { return };
         entry.failures += 1;
         let backoff = Duration::from_millis(200) * 2u32.saturating_pow(entry.failures.min(16) - 1);
-        entry.next_due = Instant::now() + backoff.min(LONGEST_BACKOFF).max(entry.every);
+        // It stays due, whatever its schedule.
+        entry.not_before = Instant::now() + backoff.max(entry.interval()).min(LONGEST_BACKOFF);
         entry.seen.clear();
         let st = entry.st.clone();
         warning!("refresh of stream table {} failed: {}", st.label(), failure.message);
@@ -289,12 +247,13 @@ impl Scheduler {
         if self.db.catalog_dirty.load(Ordering::SeqCst) {
             return Duration::ZERO;
         }
-        let enabled = settings::ENABLED.get();
-        let wanting = self
-            .entries
-            .values()
-            .filter(|e| enabled && !e.st.restored && e.st.status != "PAUSED" && e.st.status != "SUSPENDED");
-        let next = wanting.filter(|e| !e.every.is_zero() || e.has_changes(self.db)).map(|e| e.next_due).min();
+        if !settings::ENABLED.get() {
+            return limit.saturating_duration_since(now);
+        }
+        let times = entry::due_times(&self.entries);
+        let wanting = self.entries.values().filter(|e| e.is_active());
+        let waiting = wanting.filter(|e| !self.immediate.contains(&e.st.pgt_id) || e.has_changes(self.db));
+        let next = waiting.map(|e| times[&e.st.pgt_id]).min();
         next.unwrap_or(limit).min(limit).saturating_duration_since(now)
     }
 

@@ -4,6 +4,7 @@ mod alter;
 mod capture;
 mod lifecycle;
 mod look;
+mod schedule;
 mod server;
 
 use pgtrickle_tests::server::Server;
@@ -21,6 +22,7 @@ fn main() {
             trials.push(shared.trial(name, test));
         }
         trials.extend(server::trials(version));
+        trials.extend(schedule::trials(version));
         Ok(trials)
     })
 }

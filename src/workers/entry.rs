@@ -1,0 +1,190 @@
+//! Stream tables as the scheduler sees them: when each is due, which read which.
+
+use crate::catalog::{Frontier, SourceType, StreamTable};
+use crate::schedule::{Schedule, until_next};
+use crate::settings;
+use crate::shmem::DbShared;
+use pgtrickle_pg::worker;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+/// A stream table and what its refreshes found.
+pub struct Entry {
+    pub st: StreamTable,
+    pub schedule: Schedule,
+    /// When its own schedule wants it refreshed.
+    pub next_due: Instant,
+    /// After a failure it is left alone until then.
+    pub not_before: Instant,
+    /// Change counts of the sources when all their changes were last known to be in the stream table.
+    pub seen: BTreeMap<u32, u64>,
+    /// Steps from the base tables; parents have less than their children.
+    pub depth: usize,
+    pub failures: u32,
+    /// As the last refresh found: changes leave no trace, so it is recomputed on schedule.
+    pub blind: bool,
+}
+
+impl Entry {
+    /// A stream table that the scheduler did not know. One that was refreshed lately, by whomever, is not due before its time;
+    /// one that has missed several times is due once.
+    pub fn new(st: StreamTable) -> Entry {
+        let now = Instant::now();
+        let schedule = Schedule::of(&st.schedule, st.schedule_seconds);
+        let age = Duration::from_secs_f64(st.age_seconds.unwrap_or(1.0e9).clamp(0.0, 1.0e9));
+        let rest = match &schedule {
+            Schedule::Cron(cron) => {
+                let now = worker::now_us();
+                // What was never filled is due at once.
+                until_next(cron, st.age_seconds.map_or(0, |_| now - age.as_micros() as i64), now)
+            }
+            _ => interval(&schedule).saturating_sub(age),
+        };
+        let blind = st.time_dependent;
+        Entry {
+            st,
+            schedule,
+            next_due: now + rest,
+            not_before: now,
+            seen: BTreeMap::new(),
+            depth: 0,
+            failures: 0,
+            blind,
+        }
+    }
+
+    /// Takes over what another process changed in the catalog.
+    pub fn update(&mut self, st: StreamTable) {
+        if self.st.query_hash != st.query_hash || self.st.status != st.status {
+            self.seen.clear();
+            self.failures = 0;
+            self.not_before = Instant::now();
+        }
+        if self.st.schedule != st.schedule {
+            let known = Entry::new(st);
+            (self.schedule, self.next_due, self.st) = (known.schedule, known.next_due, known.st);
+        } else {
+            self.st = st;
+        }
+        if !matches!(self.schedule, Schedule::Cron(_)) {
+            // The default interval may have been shortened.
+            self.next_due = self.next_due.min(Instant::now() + self.interval());
+        }
+    }
+
+    /// The time between two refreshes; zero for as soon as there are changes.
+    pub fn interval(&self) -> Duration {
+        interval(&self.schedule)
+    }
+
+    /// When it is due again after a refresh that began at `started`, `least` later at the earliest.
+    pub fn after(&self, started: Instant, least: Duration) -> Instant {
+        match &self.schedule {
+            Schedule::Cron(cron) => {
+                let now = worker::now_us();
+                Instant::now() + until_next(cron, now, now)
+            }
+            _ => started + self.interval().max(least),
+        }
+    }
+
+    pub fn has_changes(&self, db: &DbShared) -> bool {
+        let frontier = self.st.frontier.as_ref().unwrap_or(Frontier::EMPTY);
+        frontier == Frontier::EMPTY
+            || self.st.needs_reinit
+            || self.blind
+            || self.st.sources.iter().any(|s| {
+                s.kind == SourceType::Other || self.seen.get(&s.relid) != Some(&db.source_change_count(s.relid))
+            })
+    }
+
+    /// Whether it is refreshed by itself at all.
+    pub fn is_active(&self) -> bool {
+        !self.st.restored && matches!(self.st.status.as_str(), "ACTIVE" | "INITIALIZING" | "ERROR")
+    }
+}
+
+/// A cron schedule is looked at by its times, never by an interval.
+fn interval(schedule: &Schedule) -> Duration {
+    match schedule {
+        Schedule::Every(every) => *every,
+        Schedule::Cron(_) => Duration::MAX / 4,
+        Schedule::Calculated => Duration::from_secs(settings::DEFAULT_SCHEDULE_SECONDS.get().max(0) as u64),
+    }
+}
+
+/// The scheduler's stream tables by id.
+pub type Entries = BTreeMap<i64, Entry>;
+
+/// Ids, those who read others first.
+fn readers_first(entries: &Entries) -> Vec<i64> {
+    let mut order: Vec<i64> = entries.keys().copied().collect();
+    order.sort_by_key(|id| std::cmp::Reverse(entries[id].depth));
+    order
+}
+
+/// A value of each stream table: its own, or with schedule 'calculated' the least of those that read it, if any do.
+fn least_of_readers<T: Ord + Copy>(entries: &Entries, own: impl Fn(&Entry) -> T) -> HashMap<i64, T> {
+    let mut wanted: HashMap<u32, T> = HashMap::new();
+    let mut values = HashMap::new();
+    for id in readers_first(entries) {
+        let entry = &entries[&id];
+        let value = match entry.schedule {
+            Schedule::Calculated => wanted.get(&entry.st.relid).copied().unwrap_or_else(|| own(entry)),
+            _ => own(entry),
+        };
+        values.insert(id, value);
+        for source in entry.st.sources.iter().filter(|s| entry.is_active() && s.kind == SourceType::StreamTable) {
+            wanted.entry(source.relid).and_modify(|least| *least = value.min(*least)).or_insert(value);
+        }
+    }
+    values
+}
+
+/// When each stream table is due.
+pub fn due_times(entries: &Entries) -> HashMap<i64, Instant> {
+    let mut times = least_of_readers(entries, |entry| entry.next_due.max(entry.not_before));
+    times.iter_mut().for_each(|(id, time)| *time = (*time).max(entries[id].not_before));
+    times
+}
+
+/// Those that are to be refreshed as soon as there are changes.
+pub fn immediate(entries: &Entries) -> Vec<i64> {
+    let intervals = least_of_readers(entries, Entry::interval);
+    intervals.into_iter().filter(|(_, interval)| interval.is_zero()).map(|(id, _)| id).collect()
+}
+
+/// Counts how far each stream table is from the base tables.
+pub fn set_depths(entries: &mut Entries) {
+    let by_relid: BTreeMap<u32, i64> = entries.values().map(|e| (e.st.relid, e.st.pgt_id)).collect();
+    // Each pass lifts children above their parents; without cycles it ends after as many passes as there are levels.
+    for _ in 0..entries.len() {
+        let depths: BTreeMap<i64, usize> = entries.iter().map(|(&id, e)| (id, e.depth)).collect();
+        let mut moved = false;
+        for entry in entries.values_mut() {
+            let parents = entry.st.sources.iter().filter_map(|s| by_relid.get(&s.relid));
+            let depth = parents.map(|id| depths[id] + 1).max().unwrap_or(0);
+            moved |= std::mem::replace(&mut entry.depth, depth) != depth;
+        }
+        if !moved {
+            break;
+        }
+    }
+}
+
+/// The connected components of a set of stream tables, parents first in each.
+pub fn components(entries: &Entries, due: impl IntoIterator<Item = i64>) -> Vec<Vec<i64>> {
+    let mut components: Vec<Vec<i64>> = Vec::new();
+    let mut order: Vec<i64> = due.into_iter().collect();
+    order.sort_by_key(|id| (entries[id].depth, *id));
+    for id in order {
+        let reads = |member: &i64| entries[&id].st.sources.iter().any(|s| s.relid == entries[member].st.relid);
+        let (mut mine, others): (Vec<_>, Vec<_>) = components.into_iter().partition(|c| c.iter().any(reads));
+        let mut merged: Vec<i64> = mine.drain(..).flatten().collect();
+        merged.push(id);
+        merged.sort_by_key(|id| (entries[id].depth, *id));
+        components = others;
+        components.push(merged);
+    }
+    components
+}
