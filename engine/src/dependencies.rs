@@ -99,6 +99,12 @@ pub fn reduce(key: Vec<usize>, cols: &[Col], dependencies: &[Dependency]) -> Vec
     key.into_iter().filter(|c| kept.contains(c)).collect()
 }
 
+/// Whether rows that agree in `columns` agree in `wanted`.
+pub fn determine(columns: &BTreeSet<usize>, wanted: &[usize], dependencies: &[Dependency]) -> bool {
+    let closure = closure(columns, dependencies);
+    wanted.iter().all(|c| closure.contains(c))
+}
+
 fn closure(columns: &BTreeSet<usize>, dependencies: &[Dependency]) -> BTreeSet<usize> {
     let mut known = columns.clone();
     loop {

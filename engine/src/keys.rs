@@ -1,6 +1,6 @@
 //! Which output columns identify a row: by them the stream table's rows are found without looking at the rest.
 
-use crate::dependencies::{dependencies, reduce};
+use crate::dependencies::{dependencies, determine, reduce};
 use crate::ir::{Conjunct, JoinKind, Rel, Scalar, SourceId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +17,11 @@ pub struct KnownKeys {
 /// means at most one row, `None` that duplicates are possible.
 pub fn key(rel: &Rel, known: &KnownKeys) -> Option<Vec<usize>> {
     Some(reduce(any_key(rel, known)?, &rel.cols(), &dependencies(rel, known)))
+}
+
+/// Whether no two rows agree in these columns, as far as is easily seen.
+pub fn is_key(rel: &Rel, columns: &BTreeSet<usize>, known: &KnownKeys) -> bool {
+    any_key(rel, known).is_some_and(|key| determine(columns, &key, &dependencies(rel, known)))
 }
 
 fn any_key(rel: &Rel, known: &KnownKeys) -> Option<Vec<usize>> {

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 
 pub use crate::holes::{Hole, column};
 pub use crate::nodes::Walk;
+pub use crate::window::WindowCall;
 
 /// An expression of a query.
 #[derive(Clone, Copy)]
@@ -43,7 +44,9 @@ pub enum Shape<'q> {
     Aggregate(Aggregate<'q>),
     /// `grouping(…)` over these keys, by their sort-group numbers.
     Grouping(Vec<u32>),
-    Window,
+    Window(WindowCall<'q>),
+    /// `ROW(…)`
+    Row(Vec<Expr<'q>>),
     Sublink(Sublink<'q>),
     And(Vec<Expr<'q>>),
     Or(Vec<Expr<'q>>),
@@ -217,7 +220,8 @@ impl<'q> Expr<'q> {
                     Shape::Aggregate(Aggregate { raw: self.node.cast(), scratch: PhantomData })
                 }
                 pg_sys::NodeTag::T_GroupingFunc => Shape::Grouping(integers(self.cast::<pg_sys::GroupingFunc>().refs)),
-                pg_sys::NodeTag::T_WindowFunc => Shape::Window,
+                pg_sys::NodeTag::T_WindowFunc => Shape::Window(WindowCall::new(self.node.cast())),
+                pg_sys::NodeTag::T_RowExpr => Shape::Row(args(self.cast::<pg_sys::RowExpr>().args)),
                 pg_sys::NodeTag::T_SubLink => Shape::Sublink(Sublink { raw: self.node.cast(), scratch: PhantomData }),
                 pg_sys::NodeTag::T_BoolExpr => {
                     let bool_expr = self.cast::<pg_sys::BoolExpr>();

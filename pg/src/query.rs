@@ -3,6 +3,7 @@
 //! Everything lives in a [`Scratch`] memory context; a [`Query`] or an [`Expr`] borrows it, so the compiler keeps
 //! them from being used after the context is gone. Differences between PostgreSQL versions end here.
 
+use crate::complete::complete;
 use crate::expr::{Expr, OuterColumn, outer_columns};
 use crate::memory::Context;
 use crate::nodes::{Walk, copy, integers, pointers, text, walk};
@@ -37,7 +38,7 @@ pub enum NotAQuery {
 }
 
 impl Scratch {
-    /// Parses, analyses and rewrites one SELECT under the caller's search_path. What PostgreSQL itself finds wrong
+    /// Parses, analyses, [completes](crate::complete) and rewrites one SELECT under the caller's search_path. What PostgreSQL itself finds wrong
     /// with it is raised as PostgreSQL's own error.
     pub fn parse(&self, text: &str) -> Result<Query<'_>, NotAQuery> {
         let text = CString::new(text).map_err(|_| NotAQuery::Nul)?;
@@ -49,14 +50,10 @@ impl Scratch {
                 return Err(NotAQuery::Statements(statements.len()));
             };
             check_select((*statement).stmt)?;
-            let rewritten = pg_sys::pg_analyze_and_rewrite_fixedparams(
-                statement,
-                text.as_ptr(),
-                std::ptr::null(),
-                0,
-                std::ptr::null_mut(),
-            );
-            Ok(Query::only(rewritten))
+            let (none, environment) = (std::ptr::null(), std::ptr::null_mut());
+            let query = pg_sys::parse_analyze_fixedparams(statement, text.as_ptr(), none, 0, environment);
+            complete(self, query);
+            Ok(Query::only(pg_sys::QueryRewrite(query)))
         }
     }
 
@@ -119,6 +116,17 @@ pub struct SortKey {
     /// The `<` or `>` to sort by.
     pub operator: pg_sys::Oid,
     pub nulls_first: bool,
+}
+
+/// LIMIT and OFFSET.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// How many rows; all, if there is no limit.
+    pub rows: Option<i64>,
+    /// After how many.
+    pub offset: i64,
+    /// WITH TIES.
+    pub ties: bool,
 }
 
 /// What a query has beyond SELECT … FROM … WHERE.
@@ -187,25 +195,10 @@ impl<'q> Query<'q> {
             distinct_on: q.hasDistinctOn,
             ordered: !q.sortClause.is_null(),
             limited: !q.limitCount.is_null() || !q.limitOffset.is_null(),
-            limit: self.constant_limit(),
+            limit: self.limit().filter(|limit| limit.offset == 0 && !limit.ties).and_then(|limit| limit.rows),
             locking: !q.rowMarks.is_null(),
             modifying_cte: q.hasModifyingCTE,
             row_security: q.hasRowSecurity,
-        }
-    }
-
-    fn constant_limit(&self) -> Option<i64> {
-        let q = self.get();
-        let ties = q.limitOption == pg_sys::LimitOption::LIMIT_OPTION_WITH_TIES;
-        if q.limitCount.is_null() || !q.limitOffset.is_null() || ties {
-            return None;
-        }
-        // SAFETY: folding copies; the tag decides the struct; LIMIT is coerced to bigint, which is passed by value.
-        unsafe {
-            let limit = pg_sys::eval_const_expressions(std::ptr::null_mut(), q.limitCount);
-            let constant = limit.cast::<pg_sys::Const>();
-            let known = (*limit).type_ == pg_sys::NodeTag::T_Const && !(*constant).constisnull;
-            known.then(|| (*constant).constvalue.value() as i64)
         }
     }
 
@@ -249,14 +242,24 @@ impl<'q> Query<'q> {
     /// ORDER BY.
     pub fn order_by(&self) -> Vec<SortKey> {
         // SAFETY: sortClause holds SortGroupClause nodes.
+        unsafe { sort_keys(self.get().sortClause) }
+    }
+
+    /// The sort-group numbers of DISTINCT or DISTINCT ON.
+    pub fn distinct_on(&self) -> Vec<u32> {
+        let clauses = self.get().distinctClause;
+        // SAFETY: distinctClause holds SortGroupClause nodes.
+        unsafe { pointers::<pg_sys::SortGroupClause>(clauses).map(|clause| (*clause).tleSortGroupRef).collect() }
+    }
+
+    /// LIMIT and OFFSET, where both are constants.
+    pub fn limit(&self) -> Option<Limit> {
+        let q = self.get();
+        let ties = q.limitOption == pg_sys::LimitOption::LIMIT_OPTION_WITH_TIES;
+        // SAFETY: both are null or expressions of type bigint.
         unsafe {
-            pointers::<pg_sys::SortGroupClause>(self.get().sortClause)
-                .map(|clause| SortKey {
-                    sort_group: (*clause).tleSortGroupRef,
-                    operator: (*clause).sortop,
-                    nulls_first: (*clause).nulls_first,
-                })
-                .collect()
+            let (rows, offset) = (constant(q.limitCount)?, constant(q.limitOffset)?);
+            Some(Limit { rows, offset: offset.unwrap_or(0), ties })
         }
     }
 
@@ -337,6 +340,38 @@ impl<'q> Query<'q> {
     pub(crate) unsafe fn flatten(&self, node: *mut pg_sys::Node) -> Expr<'q> {
         // SAFETY: both functions copy what they change.
         unsafe { Expr::new(flatten_joins(self.raw, flatten_groups(self.raw, node))) }
+    }
+}
+
+/// # Safety
+/// `clauses` is null or holds SortGroupClause nodes.
+pub(crate) unsafe fn sort_keys(clauses: *mut pg_sys::List) -> Vec<SortKey> {
+    // SAFETY: as the caller says.
+    unsafe {
+        pointers::<pg_sys::SortGroupClause>(clauses)
+            .map(|clause| SortKey {
+                sort_group: (*clause).tleSortGroupRef,
+                operator: (*clause).sortop,
+                nulls_first: (*clause).nulls_first,
+            })
+            .collect()
+    }
+}
+
+/// The value of a constant expression of type bigint: none if it is no constant, `Some(None)` if it is NULL or missing.
+///
+/// # Safety
+/// `expr` is null or such an expression.
+unsafe fn constant(expr: *mut pg_sys::Node) -> Option<Option<i64>> {
+    if expr.is_null() {
+        return Some(None);
+    }
+    // SAFETY: folding copies; the tag decides the struct; bigint is passed by value.
+    unsafe {
+        let folded = pg_sys::eval_const_expressions(std::ptr::null_mut(), expr);
+        let constant = folded.cast::<pg_sys::Const>();
+        let known = (*folded).type_ == pg_sys::NodeTag::T_Const;
+        known.then(|| (!(*constant).constisnull).then(|| (*constant).constvalue.value() as i64))
     }
 }
 

@@ -7,6 +7,10 @@ use pgrx::pg_sys;
 /// The btree support function that says whether equal values have equal bytes (BTEQUALIMAGE_PROC).
 const BTREE_EQUALIMAGE: i16 = 4;
 
+/// The operators `*<` and `*>` over rows, which PostgreSQL has no names for.
+pub(crate) const RECORD_IMAGE_LT: u32 = 3190;
+const RECORD_IMAGE_GT: u32 = 3191;
+
 /// A type with its modifier and collation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TypeRef {
@@ -182,6 +186,21 @@ pub fn is_default_equality(operator: pg_sys::Oid, ty: TypeRef) -> bool {
         let cache = pg_sys::lookup_type_cache(base_type(ty).oid, pg_sys::TYPECACHE_EQ_OPR as i32);
         (*cache).eq_opr == operator
     }
+}
+
+/// Whether an operator is the `<` or `>` of the default ordering of a type.
+pub fn is_default_order(operator: pg_sys::Oid, ty: TypeRef) -> bool {
+    // SAFETY: reads the type cache.
+    unsafe {
+        let wanted = pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_GT_OPR;
+        let cache = pg_sys::lookup_type_cache(base_type(ty).oid, wanted as i32);
+        (*cache).lt_opr == operator || (*cache).gt_opr == operator
+    }
+}
+
+/// Whether an operator orders rows by the bytes of their columns, so that only identical ones are equal.
+pub fn is_image_order(operator: pg_sys::Oid) -> bool {
+    [RECORD_IMAGE_LT, RECORD_IMAGE_GT].contains(&operator.to_u32())
 }
 
 /// Whether an operator is usable in hash or merge joins, that is, is an equality.

@@ -9,8 +9,10 @@
 
 use super::dependent::{Domain, same};
 use super::node::{Node, conditions};
+use super::order::ordered_input;
 use super::scalar::Row;
 use super::target::{needed_below, needed_by};
+use super::window::window_inputs;
 use super::{Analyzer, Frame, Mapped, map, opaque};
 use pgtrickle_engine::ir::{Agg, AggKind, Equality, JoinKind, Number, Rel, Scalar, Ty};
 use pgtrickle_engine::sql;
@@ -65,7 +67,8 @@ impl<'q> Groups<'q> {
 
 impl<'q> Analyzer<'q> {
     pub(super) fn grouped(&self, frame: &Frame<'_, 'q>, targets: &[Target<'q>], exprs: &[Expr<'q>]) -> Mapped<Rel> {
-        let groups = groups(frame, targets, exprs);
+        let windowed = window_inputs(frame.query, exprs);
+        let groups = groups(frame, targets, &[exprs, &windowed].concat());
         let mut needed = needed_by(&groups.keys);
         needed.extend(needed_by(&groups.calls));
         needed.extend(needed_below(frame));
@@ -113,6 +116,7 @@ impl<'q> Analyzer<'q> {
         }
         node.values = groups.values(offset);
         node = self.filtered(frame, node, conditions(frame.query.having()))?;
+        node = self.with_windows(frame, node, exprs)?;
         node = self.with_values(frame, node, exprs)?;
         node = self.with_sets(frame, node, exprs)?;
         let exprs = self.scalars(exprs, &Row { cols: &node.cols, find: &|expr| node.find(expr) })?;
@@ -285,9 +289,4 @@ fn groups<'q>(frame: &Frame<'_, 'q>, targets: &[Target<'q>], exprs: &[Expr<'q>])
     }
     exprs.iter().copied().chain(frame.query.having()).for_each(|expr| groups.collect(expr));
     groups
-}
-
-/// Whether FROM has a subquery with ORDER BY, on whose order array_agg and its like are commonly relied.
-fn ordered_input(frame: &Frame<'_, '_>) -> bool {
-    frame.query.subqueries().iter().any(|query| query.features().ordered)
 }

@@ -13,6 +13,9 @@
 //! | `value` | scalar subqueries, ARRAY(SELECT …), EXISTS as values |
 //! | `target` | one SELECT: its clauses in the order in which SQL evaluates them |
 //! | `aggregate` | GROUP BY, aggregates, HAVING |
+//! | `window` | window functions |
+//! | `top_k` | LIMIT, OFFSET, FETCH FIRST, DISTINCT ON |
+//! | `order` | ORDER BY, where it matters |
 //! | `setop` | UNION, INTERSECT, EXCEPT |
 //! | `recursive` | WITH RECURSIVE |
 //! | `dependent` | subqueries that depend on the row outside in any way, LATERAL |
@@ -29,6 +32,7 @@ mod from;
 mod functions;
 mod group_value;
 mod node;
+mod order;
 mod recursive;
 mod refuse;
 mod reliable;
@@ -37,8 +41,10 @@ mod setop;
 mod sources;
 mod subquery;
 mod target;
+mod top_k;
 pub mod tree;
 mod value;
+mod window;
 
 pub use refuse::Refusal;
 pub use sources::{Capture, Source};

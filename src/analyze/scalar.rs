@@ -147,7 +147,7 @@ fn unsupported(expr: Expr<'_>) -> Option<String> {
         Shape::Column { column: ..0, .. } => Some("it uses a system column".into()),
         Shape::Column { .. } => Some("it uses a column that is not among its inputs".into()),
         Shape::Sublink(_) => Some("it has a subquery in an expression".into()),
-        Shape::Window => Some("it has a window function".into()),
+        Shape::Window(_) => Some("it has a window function".into()),
         Shape::Grouping(_) => Some("it uses grouping()".into()),
         Shape::Aggregate(_) => Some("it has an aggregate of an outer query".into()),
         Shape::Function { returns_set: true, .. } => Some("it has a set-returning function in an expression".into()),

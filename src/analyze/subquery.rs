@@ -109,7 +109,12 @@ impl<'q> Analyzer<'q> {
         test: Test,
     ) -> Mapped<Rel> {
         let wanted = tested(sublink);
-        let inner = self.inner(frame, sublink.query(), |query| selected(query, &wanted))?;
+        let query = sublink.query();
+        // Which rows LIMIT leaves does not matter for whether there are any.
+        let inner = match sublink.test() {
+            Some(_) if query.features().limited => self.whole(frame, query, &wanted)?,
+            _ => self.inner(frame, query, |query| selected(query, &wanted))?,
+        };
         let cols = [outer.cols.clone(), inner.node.cols.clone()].concat();
         let width = outer.width();
         let mut on = self.outer_conditions(outer, &inner)?;
@@ -157,11 +162,8 @@ impl<'q> Analyzer<'q> {
         if !plain {
             let numbers = numbers(query, &exprs);
             return match numbers {
-                Some(numbers) if !query.is_correlated() && !f.limited => {
-                    let node = Node::new(self.query(&frame.inside(query), &numbers)?, []);
-                    Ok(Inner { node, targets: (0..numbers.len()).collect(), correlated: Vec::new() })
-                }
-                _ => opaque("a subquery that is more than FROM and WHERE depends on the row outside, or is limited"),
+                Some(numbers) => self.whole(frame, query, &numbers),
+                None => opaque("a subquery that is more than FROM and WHERE is ordered by what it does not select"),
             };
         }
         // What it reads further out is among the columns of the row outside, if that has a domain.
@@ -171,6 +173,15 @@ impl<'q> Analyzer<'q> {
         let (node, correlated) = self.from_where_within(&within, &needed)?;
         let (node, targets) = self.with_columns(&within, node, &exprs)?;
         Ok(Inner { node, targets, correlated })
+    }
+
+    /// A subquery with all its clauses, which nothing outside has an influence on.
+    pub(super) fn whole(&self, frame: &Frame<'_, 'q>, query: Query<'q>, wanted: &[usize]) -> Mapped<Inner<'q>> {
+        if query.is_correlated() {
+            return opaque("a subquery that is more than FROM and WHERE depends on the row outside");
+        }
+        let node = Node::new(self.query(&frame.inside(query), wanted)?, []);
+        Ok(Inner { node, targets: (0..wanted.len()).collect(), correlated: Vec::new() })
     }
 }
 
@@ -183,7 +194,7 @@ fn tested(sublink: Sublink<'_>) -> Vec<usize> {
 }
 
 /// The expressions as columns of the select list.
-fn numbers(query: Query<'_>, exprs: &[Expr<'_>]) -> Option<Vec<usize>> {
+pub(super) fn numbers(query: Query<'_>, exprs: &[Expr<'_>]) -> Option<Vec<usize>> {
     let targets = query.targets();
     let number = |expr: &Expr<'_>| targets.iter().find(|t| !t.junk && t.expr.equals(*expr)).map(|t| t.number);
     exprs.iter().map(number).collect()

@@ -3,6 +3,8 @@
 use super::functions::has_sets;
 use super::node::{Needed, Node};
 use super::scalar::Row;
+use super::subquery::selected;
+use super::window::window_inputs;
 use super::{Analyzer, Frame, Mapped, map, opaque};
 use pgtrickle_engine::ir::{Rel, Scalar};
 use pgtrickle_pg::expr::Expr;
@@ -17,51 +19,55 @@ impl<'q> Analyzer<'q> {
             return opaque("it has a data-modifying statement in WITH");
         }
         if features.limited {
-            return opaque("it has LIMIT, OFFSET or FETCH");
+            return self.limited(frame, wanted);
         }
+        self.unlimited(frame, wanted)
+    }
+
+    /// The same without its LIMIT and OFFSET.
+    pub(super) fn unlimited(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
+        let features = frame.query.features();
         if let Some(tree) = frame.query.set_operations() {
             return self.set_operations(frame, &tree, wanted);
         }
-        for (present, what) in
-            [(features.windows, "it has a window function"), (features.distinct_on, "it has DISTINCT ON")]
-        {
-            if present {
-                return opaque(what);
-            }
+        if features.distinct_on {
+            return self.distinct_on(frame, &selected(frame.query, wanted));
         }
         if features.distinct {
             return self.distinct(frame, wanted);
         }
-        self.select(frame, wanted)
+        self.select(frame, &selected(frame.query, wanted))
     }
 
     /// DISTINCT compares all columns, wanted or not.
     fn distinct(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
         let all: Vec<usize> = frame.query.targets().iter().filter(|t| !t.junk).map(|t| t.number).collect();
-        let distinct = self.select(frame, &all)?.distinct()?;
+        let distinct = self.select(frame, &selected(frame.query, &all))?.distinct()?;
         pick(distinct, frame.offset(), wanted)
     }
 
-    fn select(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
+    /// The values of expressions over the rows that FROM, WHERE, GROUP BY and HAVING leave.
+    pub(super) fn select(&self, frame: &Frame<'_, 'q>, exprs: &[Expr<'q>]) -> Mapped<Rel> {
         let targets = frame.query.targets();
-        let mut exprs: Vec<Expr<'q>> = wanted.iter().map(|&number| expr_of(&targets, number)).collect();
         if frame.query.features().target_srfs {
             // Even if nobody wants their values, they decide how many rows there are.
-            exprs.extend(targets.iter().map(|target| target.expr).filter(|expr| has_sets(*expr)));
-            let all = self.selected(frame, &targets, &exprs)?;
-            return pick(all, frame.offset(), &(1..=wanted.len()).collect::<Vec<_>>());
+            let mut all = exprs.to_vec();
+            all.extend(targets.iter().map(|target| target.expr).filter(|expr| has_sets(*expr)));
+            let all = self.computed(frame, &targets, &all)?;
+            return pick(all, frame.offset(), &(1..=exprs.len()).collect::<Vec<_>>());
         }
-        self.selected(frame, &targets, &exprs)
+        self.computed(frame, &targets, exprs)
     }
 
-    /// The values of expressions.
-    fn selected(&self, frame: &Frame<'_, 'q>, targets: &[Target<'q>], exprs: &[Expr<'q>]) -> Mapped<Rel> {
+    fn computed(&self, frame: &Frame<'_, 'q>, targets: &[Target<'q>], exprs: &[Expr<'q>]) -> Mapped<Rel> {
         if frame.query.features().grouped {
             return self.grouped(frame, targets, exprs);
         }
         let mut needed = needed_by(exprs);
+        needed.extend(needed_by(&window_inputs(frame.query, exprs)));
         needed.extend(needed_below(frame));
         let from = self.from_where(frame, &needed)?;
+        let from = self.with_windows(frame, from, exprs)?;
         let from = self.with_values(frame, from, exprs)?;
         let from = self.with_sets(frame, from, exprs)?;
         let row = Row { cols: &from.cols, find: &|expr| from.find(expr) };

@@ -118,6 +118,10 @@ impl<'q> Analyzer<'q> {
             let value = GroupValue { value: Scalar::column(at, &col), several: None, absent: None };
             return self.with_groups(outer, dependent.rel, &keyed, value, Rows::WithValue);
         }
+        if query.features().limit == Some(1) {
+            let value = GroupValue { value: Scalar::column(at, &col), several: None, absent: None };
+            return self.with_groups(outer, dependent.rel, &keyed, value, Rows::All);
+        }
         if self.types.facts(selected(query, &[1])[0].ty()).array {
             return opaque("a scalar subquery selects an array");
         }
@@ -190,26 +194,26 @@ impl<'q> Analyzer<'q> {
     fn with_only(&self, frame: &Frame<'_, 'q>, outer: &Node<'q>, query: Query<'q>, rows: Rows) -> Mapped<Rel> {
         let target = selected(query, &[1])[0];
         let f = query.features();
-        if f.limited && f.limit != Some(1) || f.distinct && (f.limited || query.is_correlated()) {
-            return opaque("a scalar subquery has LIMIT, OFFSET or DISTINCT");
-        }
-        let inner = if f.distinct {
-            let node = Node::new(self.query(&frame.inside(query), &[1])?, []);
-            Inner { node, targets: vec![0], correlated: Vec::new() }
+        let array = self.types.facts(target.ty()).array;
+        let clauses = f.grouped || f.windows || f.distinct_on || query.set_operations().is_some();
+        let whole = f.distinct || f.limited && (f.limit != Some(1) || array || clauses);
+        let inner = if whole {
+            self.whole(frame, query, &[1])?
         } else {
             let sort = |query| if f.limited { sort_exprs(query) } else { Vec::new() };
             self.inner(frame, query, |query| [target].into_iter().chain(sort(query)).collect())?
         };
-        if !f.limited && !inner.correlated.is_empty() && self.is_single(outer, &inner)? {
+        let first_of_many = f.limited && !whole;
+        if (whole || !f.limited && !inner.correlated.is_empty()) && self.is_single(outer, &inner)? {
             return self.with_partner(outer, inner, rows);
         }
-        if self.types.facts(target.ty()).array {
+        if array {
             return opaque("a scalar subquery selects an array");
         }
         let at = inner.targets[0];
         let order = order(query, &inner)?;
         let mut aggs = vec![first(at, &inner.node.cols[at], &order)];
-        aggs.extend((!f.limited).then(count));
+        aggs.extend((!first_of_many).then(count));
         self.with_aggregate(outer, inner, aggs, None, rows)
     }
 

@@ -9,6 +9,7 @@ use crate::refresh::{fill, pinned, program};
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
+use pgtrickle_pg::complete::complete_view;
 use pgtrickle_pg::snapshot::{self, Snapshot};
 use pgtrickle_pg::spi::{LocalSettings, RunAs, current_role};
 use pgtrickle_pg::{depend, lock, worker};
@@ -26,7 +27,7 @@ pub struct Made {
 pub fn define(target: &Target, query: &str, schedule: &str, mode: &str) -> Result<Made> {
     let owner = current_role();
     let pgt_id = catalog::next_id();
-    create_view(pgt_id, query, owner);
+    create_view(pgt_id, query, owner)?;
     let view = program::definition_view(pgt_id);
     fill::ddl(&sql!("CREATE TABLE {} AS SELECT * FROM {} WITH NO DATA", target.name, view));
     complete(pgt_id, target, query, schedule, mode, owner)
@@ -61,7 +62,7 @@ pub fn without_semicolon(query: &str) -> &str {
 }
 
 /// The definition view: PostgreSQL itself then follows renames and keeps columns that are used from being dropped.
-pub fn create_view(pgt_id: i64, query: &str, owner: u32) {
+pub fn create_view(pgt_id: i64, query: &str, owner: u32) -> Result<()> {
     let path = super::resolved_search_path();
     let path = CString::new(path).unwrap_or_default();
     // Names mean what they mean to the caller, but only the extension's owner may create in its schema.
@@ -70,7 +71,10 @@ pub fn create_view(pgt_id: i64, query: &str, owner: u32) {
     let _owner = RunAs::role(catalog::extension_owner());
     let view = program::definition_view(pgt_id);
     fill::ddl(&sql!("CREATE VIEW {} AS {}", view, Sql::deparsed(without_semicolon(query))));
+    // The stream table's query leaves no choice, even where the user's does.
+    complete_view(program::view_oid(pgt_id)?.into());
     fill::ddl(&sql!("ALTER VIEW {} OWNER TO {}", view, role));
+    Ok(())
 }
 
 fn insert_rows(pgt_id: i64, relid: u32, target: &Target, query: &str, schedule: &str, mode: &str, analysis: &Analysis) {

@@ -72,7 +72,7 @@ pub fn draft(st: &StreamTable, query: &str, mode: &str) -> Result<Draft> {
     let names = old.columns.iter().map(|(name, _)| name.as_str().to_owned()).collect();
     let old_index = old.program.identity_index().map(|index| (index, old.program.identity().clone(), names));
     let id = catalog::next_id();
-    create_view(id, query, st.owner);
+    create_view(id, query, st.owner)?;
     let view = program::view_oid(id)?;
     let analysis = analyze::analyze(Input::View(view.into()))?;
     Ok(Draft { id, relid: st.relid, view, query: query.to_owned(), mode: mode.to_owned(), analysis, old_index })

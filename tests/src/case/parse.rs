@@ -45,6 +45,11 @@ fn section(case: &mut Case, header: &str, lines: &[&str]) -> Outcome {
     match kind {
         "tables" => case.tables.extend(statements(lines)?),
         "stream" => case.streams.push(stream(rest, lines)?),
+        "completed" => {
+            let named = case.streams.iter_mut().find(|stream| stream.name == rest);
+            let stream = named.ok_or_else(|| Failure::new("there is no such stream above"))?;
+            stream.completed = Some(lines.join("\n").trim().to_owned());
+        }
         "step" => {
             case.steps.push(Step { title: rest.into(), statements: statements(lines)?, expectations: Vec::new() });
         }
@@ -124,7 +129,7 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "# Counts.\nversions: 18\n\n== tables\nCREATE TABLE t (a int,\n  b text);\nDO $$ BEGIN\n  NULL;\nEND $$;\n\n\
-        == stream st mode=FULL\nSELECT 1\n== step first\n@2 BEGIN;\n!22012 SELECT 1/0;\nCOPY t FROM stdin;\n1\tx\n\\.\nSELECT 2;\n\
+        == stream st mode=FULL\nSELECT 1\n== completed st\nSELECT 1 AS one\n== step first\n@2 BEGIN;\n!22012 SELECT 1/0;\nCOPY t FROM stdin;\n1\tx\n\\.\nSELECT 2;\n\
         == expect\n1|2\n\\N|3\n== step second\n== expect st\n";
 
     #[test]
@@ -133,6 +138,7 @@ mod tests {
         assert_eq!(case.versions, [18]);
         assert_eq!(case.tables.len(), 2);
         assert_eq!(case.streams[0].mode.as_deref(), Some("FULL"));
+        assert_eq!(case.streams[0].truth(), "SELECT 1 AS one");
         let step = &case.steps[0];
         assert_eq!(step.title, "first");
         assert_eq!(step.statements[0].session, 2);

@@ -31,7 +31,11 @@ fn print_stream(f: &mut Formatter<'_>, stream: &Stream) -> Result {
     if let Some(state) = &stream.fails {
         write!(f, " fails={state}")?;
     }
-    writeln!(f, "\n{}", stream.query)
+    writeln!(f, "\n{}", stream.query)?;
+    match &stream.completed {
+        Some(query) => writeln!(f, "\n== completed {}\n{query}", stream.name),
+        None => Ok(()),
+    }
 }
 
 fn print_step(f: &mut Formatter<'_>, step: &Step) -> Result {

@@ -107,7 +107,7 @@ impl<'a> Run<'a> {
             return if found == *state { Ok(()) } else { Err(Failure::new(format!("expected {state}, got {text}"))) };
         }
         table.create(&mut self.observer, &stream.query, BY_HAND).during("creating")?;
-        oracle::assert_exact(&mut self.observer, &table.quoted(), &stream.query).during("filled")?;
+        oracle::assert_exact(&mut self.observer, &table.quoted(), stream.truth()).during("filled")?;
         match &stream.mode {
             Some(mode) => {
                 let found = table.mode(&mut self.observer)?;
@@ -157,7 +157,7 @@ impl<'a> Run<'a> {
         }
         for stream in self.living_streams() {
             let table = self.table(&stream.name).quoted();
-            oracle::assert_exact(&mut self.observer, &table, &stream.query)?;
+            oracle::assert_exact(&mut self.observer, &table, stream.truth())?;
         }
         Ok(())
     }

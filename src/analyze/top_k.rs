@@ -1,0 +1,142 @@
+//! LIMIT, OFFSET, FETCH FIRST; DISTINCT ON. ORDER BY means nothing without them.
+//!
+//! ```text
+//! S ORDER BY o LIMIT n OFFSET m          = TopK_o,m,n(S)
+//! the same for each row outside          = σ m < i ≤ m + n (ω row_number() partitioned by the domain, ordered by o)
+//! … FETCH FIRST n ROWS WITH TIES         = the same with rank()
+//! S OFFSET m                             = σ m < i (ω row_number() ordered by o)
+//! SELECT DISTINCT ON (k) … ORDER BY o    = σ i = 1 (ω row_number() partitioned by k, ordered by o)
+//! ```
+
+use super::order::{Term, ordered_input, parts, terms};
+use super::scalar::Row;
+use super::subquery::{numbers, selected};
+use super::{Analyzer, Frame, Mapped, map, opaque};
+use pgtrickle_engine::ir::{Limit, Rel, Scalar, SortKey, Ty};
+use pgtrickle_engine::sql;
+use pgtrickle_engine::sql::Sql;
+use pgtrickle_pg::expr::{Expr, Shape};
+use std::collections::BTreeSet;
+
+impl<'q> Analyzer<'q> {
+    /// A limited query as a relation of the wanted columns.
+    pub(super) fn limited(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
+        let query = frame.query;
+        let Some(limit) = query.limit() else { return opaque("its LIMIT or OFFSET is no constant") };
+        if limit.offset < 0 || limit.rows.is_some_and(|rows| rows < 0) {
+            return opaque("its LIMIT or OFFSET is negative");
+        }
+        if limit.rows.is_none() && limit.offset == 0 {
+            return self.unlimited(frame, wanted);
+        }
+        let terms = sorting(terms(query, &query.order_by()));
+        if terms.is_empty() && ordered_input(frame) {
+            return opaque("it has LIMIT without ORDER BY over a subquery with ORDER BY");
+        }
+        let mut exprs = selected(query, wanted);
+        exprs.extend(terms.iter().flat_map(parts));
+        let rel = self.values_of(frame, &exprs)?;
+        let (front, cols) = (frame.offset(), rel.cols());
+        let find = |e: Expr<'q>| Some(front + exprs.iter().position(|known| known.equals(e))?);
+        let order = self.sort_keys(&terms, &Row { cols: &cols, find: &find })?;
+        let domain: Vec<usize> = (0..front).collect();
+        let kept: BTreeSet<usize> = (front..front + wanted.len()).collect();
+        if !limit.ties && !self.is_total(&rel, &find, &domain, &terms, &kept) {
+            return opaque("LIMIT chooses among rows that its ORDER BY leaves equal");
+        }
+        if limit.ties && limit.offset > 0 {
+            return opaque("it has WITH TIES after an OFFSET, ordered by what is not selected");
+        }
+        let first = match limit.rows.map(|rows| rows as u64) {
+            Some(0) => rel.filter(vec![Scalar::deparsed("false", vec![], Ty::new("boolean"), true)])?,
+            Some(rows) if frame.domain.is_none() => {
+                rel.top_k(order, Limit { offset: limit.offset as u64, rows, ties: limit.ties })?
+            }
+            _ => {
+                let function = if limit.ties { "rank()" } else { "row_number()" };
+                let end = limit.rows.map(|rows| limit.offset.saturating_add(rows));
+                between(numbered(rel, domain, &order, function)?, limit.offset, end)?
+            }
+        };
+        front_of(first, front + wanted.len())
+    }
+
+    /// The values of expressions over the rows of a query without its LIMIT.
+    fn values_of(&self, frame: &Frame<'_, 'q>, exprs: &[Expr<'q>]) -> Mapped<Rel> {
+        let features = frame.query.features();
+        if features.distinct_on {
+            return self.distinct_on(frame, exprs);
+        }
+        if frame.query.set_operations().is_none() && !(features.distinct || features.target_srfs) {
+            return self.select(frame, exprs);
+        }
+        match numbers(frame.query, exprs) {
+            Some(numbers) => self.unlimited(frame, &numbers),
+            None => opaque("it has LIMIT and is ordered by what is not selected"),
+        }
+    }
+
+    /// The values of expressions over the rows that DISTINCT ON leaves.
+    pub(super) fn distinct_on(&self, frame: &Frame<'_, 'q>, exprs: &[Expr<'q>]) -> Mapped<Rel> {
+        let query = frame.query;
+        let targets = query.targets();
+        let of = |group: &u32| targets.iter().find(|target| target.sort_group == *group).map(|target| target.expr);
+        let keys: Vec<Expr<'q>> = query.distinct_on().iter().filter_map(of).collect();
+        let terms = sorting(terms(query, &query.order_by()));
+        let mut all = exprs.to_vec();
+        all.extend(&keys);
+        all.extend(terms.iter().flat_map(parts));
+        let rel = self.select(frame, &all)?;
+        let (front, cols) = (frame.offset(), rel.cols());
+        let find = |e: Expr<'q>| Some(front + all.iter().position(|known| known.equals(e))?);
+        let order = self.sort_keys(&terms, &Row { cols: &cols, find: &find })?;
+        let mut partition: Vec<usize> = (0..front).chain(keys.iter().filter_map(|key| find(*key))).collect();
+        partition.sort_unstable();
+        partition.dedup();
+        let kept: BTreeSet<usize> = (front..front + exprs.len()).collect();
+        if !self.is_total(&rel, &find, &partition, &terms, &kept) {
+            return opaque("DISTINCT ON chooses among rows that its ORDER BY leaves equal");
+        }
+        let first = between(numbered(rel, partition, &order, "row_number()")?, 0, Some(1))?;
+        front_of(first, front + exprs.len())
+    }
+}
+
+/// Without terms that are constants: they sort nothing, and a bare number would mean a column.
+fn sorting(terms: Vec<Term<'_>>) -> Vec<Term<'_>> {
+    terms.into_iter().filter(|(expr, _)| !matches!(expr.shape(), Shape::Constant { .. })).collect()
+}
+
+/// One more column: the number of the row in its partition.
+fn numbered(rel: Rel, partition: Vec<usize>, order: &[SortKey], function: &'static str) -> Mapped<Rel> {
+    let mut cols: Vec<usize> = order.iter().flat_map(|key| key.by.cols.clone()).collect();
+    cols.extend(&partition);
+    let mut clauses = Vec::new();
+    if !partition.is_empty() {
+        clauses.push(sql!("PARTITION BY {}", Sql::list(partition.iter().map(|c| Sql::column(*c)))));
+    }
+    if !order.is_empty() {
+        clauses.push(sql!("ORDER BY {}", Sql::list(order.iter().map(SortKey::sql))));
+    }
+    let text = sql!("{} OVER ({})", function, Sql::join(" ", clauses));
+    let call = Scalar { sql: text, ..Scalar::deparsed("", cols, Ty::bigint(), true) };
+    Ok(rel.window(partition, vec![call])?)
+}
+
+/// The rows whose last column is above one number, and at most another.
+fn between(rel: Rel, above: i64, most: Option<i64>) -> Mapped<Rel> {
+    let at = rel.arity() - 1;
+    let condition = |text: Sql| Scalar { sql: text, ..Scalar::deparsed("", vec![at], Ty::new("boolean"), true) };
+    let mut conditions = Vec::new();
+    if above > 0 {
+        conditions.push(condition(sql!("({} > {})", Sql::column(at), above)));
+    }
+    conditions.extend(most.map(|most| condition(sql!("({} <= {})", Sql::column(at), most))));
+    Ok(rel.filter(conditions)?)
+}
+
+/// The first columns.
+fn front_of(rel: Rel, width: usize) -> Mapped<Rel> {
+    let columns = rel.cols().iter().take(width).enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
+    map(rel, columns)
+}
