@@ -29,6 +29,7 @@
 //! | window functions | a stage per PARTITION BY | `plan/stage/window.rs` |
 //! | foreign tables, materialised views, unlogged tables | a stage: a copy | `plan/stage/compared.rs` |
 //! | ORDER BY with LIMIT, FETCH FIRST | a stage | `plan/stage/top_k.rs` |
+//! | DISTINCT ON, LIMIT for each row outside | window, filter by `row_number()` | `plan/stage/window.rs` |
 //! | WITH RECURSIVE | a stage | `recursion.rs`, `plan/stage/fixpoint/` |
 //! | INTERSECT, EXCEPT, with ALL | counts per row on either side, then a filter or a repeat | `lower.rs`, `delta/repeat.rs` |
 //!

@@ -34,7 +34,7 @@ impl<'q> Analyzer<'q> {
             return opaque("it has LIMIT without ORDER BY over a subquery with ORDER BY");
         }
         let mut exprs = selected(query, wanted);
-        exprs.extend(terms.iter().flat_map(parts));
+        add_missing(&mut exprs, terms.iter().flat_map(parts));
         let rel = self.values_of(frame, &exprs)?;
         let (front, cols) = (frame.offset(), rel.cols());
         let find = |e: Expr<'q>| Some(front + exprs.iter().position(|known| known.equals(e))?);
@@ -84,8 +84,7 @@ impl<'q> Analyzer<'q> {
         let keys: Vec<Expr<'q>> = query.distinct_on().iter().filter_map(of).collect();
         let terms = sorting(terms(query, &query.order_by()));
         let mut all = exprs.to_vec();
-        all.extend(&keys);
-        all.extend(terms.iter().flat_map(parts));
+        add_missing(&mut all, keys.iter().copied().chain(terms.iter().flat_map(parts)));
         let rel = self.select(frame, &all)?;
         let (front, cols) = (frame.offset(), rel.cols());
         let find = |e: Expr<'q>| Some(front + all.iter().position(|known| known.equals(e))?);
@@ -99,6 +98,14 @@ impl<'q> Analyzer<'q> {
         }
         let first = between(numbered(rel, partition, &order, "row_number()")?, 0, Some(1))?;
         front_of(first, front + exprs.len())
+    }
+}
+
+fn add_missing<'q>(exprs: &mut Vec<Expr<'q>>, more: impl IntoIterator<Item = Expr<'q>>) {
+    for expr in more {
+        if !exprs.iter().any(|known| known.equals(expr)) {
+            exprs.push(expr);
+        }
     }
 }
 
