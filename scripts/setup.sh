@@ -17,6 +17,7 @@ packages=(
     build-essential pkg-config dpkg-dev ca-certificates bison flex perl
     libclang-dev clang libreadline-dev zlib1g-dev liblz4-dev libzstd-dev libssl-dev libxml2-dev
     postgresql-15 postgresql-server-dev-15 postgresql-15-wal2json
+    prometheus chromium
 )
 
 apt_updated=

@@ -73,6 +73,7 @@ COMMENT ON FUNCTION pgtrickle.change_buffer_sizes() IS 'Per stream table and sou
 
 CREATE VIEW pgtrickle.stream_tables_info AS
     SELECT s.*, pg_catalog.clock_timestamp() - s.data_timestamp AS staleness FROM pgtrickle.pgt_stream_tables s;
+COMMENT ON VIEW pgtrickle.stream_tables_info IS 'The catalog of stream tables, with the time since the snapshot of the last refresh';
 GRANT SELECT ON pgtrickle.stream_tables_info TO PUBLIC;
 
 CREATE FUNCTION pgtrickle._on_drop() RETURNS event_trigger

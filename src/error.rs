@@ -91,6 +91,21 @@ impl Error {
             .detail(what.to_owned())
             .hint("Its next refresh recomputes it. Was it changed by hand?")
     }
+
+    /// One of each kind, with placeholders, for `error_catalog()`.
+    pub fn examples() -> Vec<Error> {
+        vec![
+            Error::not_preloaded(),
+            Error::wal_level(),
+            Error::no_such_stream_table("…"),
+            Error::not_owner("…"),
+            Error::capture_timeout(60, "…"),
+            Error::capture_restarted(),
+            Error::own_changes("…"),
+            Error::restored("…"),
+            Error::corrupt_state("…", "…"),
+        ]
+    }
 }
 
 impl From<Error> for pgtrickle_pg::xact::Failure {

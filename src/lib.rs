@@ -21,6 +21,19 @@ extension_sql_file!(
     requires =
         [api::definitions::parents_before_drop, api::definitions::sources_changed, api::definitions::enum_changed]
 );
+extension_sql_file!(
+    "../sql/look.sql",
+    name = "look",
+    requires = [
+        api::counters::_stream_table_counters,
+        api::counters::reliability_counters,
+        api::counters::_lag,
+        api::counters::_progress,
+        api::health::health_check,
+        api::look::version,
+        api::understand::_id_of,
+    ]
+);
 extension_sql_file!("../sql/views.sql", name = "views", finalize);
 
 #[pg_guard]

@@ -45,6 +45,9 @@ settings! {
     PENDING_RECORDS_ALERT_THRESHOLD: i32 = 10_000, c"pg_trickle.pending_records_alert_threshold",
         "Warn when more captured records than this wait to be written to change buffers.",
         define_int_guc(1, i32::MAX, SIGHUP, NONE);
+    BUFFER_ALERT_THRESHOLD: i32 = 500_000, c"pg_trickle.buffer_alert_threshold",
+        "Warn when more changes of one source than this wait for refreshes.",
+        define_int_guc(1, i32::MAX, SIGHUP, NONE);
     QUEUE_CAPACITY_BYTES: i32 = 64 << 20, c"pg_trickle.queue_capacity_bytes",
         "Bytes of captured changes that the apply worker may hold in memory.",
         define_int_guc(1 << 20, i32::MAX, SIGHUP, NONE);
@@ -66,6 +69,9 @@ settings! {
     METRICS_LISTEN_ADDRESS: Option<CString> = Some(c"127.0.0.1"), c"pg_trickle.metrics_listen_address",
         "Address on which the Prometheus endpoint listens.",
         define_string_guc(SIGHUP, NONE);
+    STATUS_PAGE_DETAILS: bool = false, c"pg_trickle.status_page_details",
+        "Whether the status page shows the texts of errors, which may contain values of rows and parts of queries.",
+        define_bool_guc(SIGHUP, NONE);
     HISTORY_RETENTION_DAYS: i32 = 7, c"pg_trickle.history_retention_days",
         "Days for which rows of pgtrickle.pgt_refresh_history are kept.",
         define_int_guc(0, 36_500, SIGHUP, NONE);

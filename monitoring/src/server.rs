@@ -1,28 +1,45 @@
-//! The HTTP server: `/metrics` and `/health`, on a thread of its own.
+//! The HTTP server, on a thread of its own. What it answers is in `pages`.
+//!
+//! Nobody can hold it up: there is one thread and no waiting in it, connections are few, and when all are taken the one
+//! that has been quiet for longest makes room for the next.
 
-use crate::metrics;
-use crate::snapshot::{CaptureState, Snapshot};
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use crate::pages::Pages;
+use crate::snapshot::{Reading, Snapshot};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::LocalSet;
 
-/// Connections served at a time; more wait.
-const CONNECTIONS_MAX: usize = 32;
-/// A client that has not sent its request and taken the answer by then is cut off.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a client may use, and see.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections served at a time.
+    pub connections_max: usize,
+    /// A client that has not sent its first request by then is cut off.
+    pub first_request: Duration,
+    /// A client that has been quiet for longer is cut off: scrapers come every minute or so.
+    pub idle: Duration,
+    /// Whether the status page shows texts of errors.
+    pub details: fn() -> bool,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        let (first_request, idle) = (Duration::from_secs(10), Duration::from_secs(75));
+        Limits { connections_max: 64, first_request, idle, details: || false }
+    }
+}
+
+/// A request's line and headers, and what is buffered of it.
+const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// How long to wait after a failed accept: running out of descriptors passes, or it does not.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -35,18 +52,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `address` and serves what `snapshot` returns, which is called on the server's thread for each request
-    /// and must read atomics only.
+    /// Listens on `address` and serves what `snapshot` returns, which is called on the server's thread for each request,
+    /// and every few seconds, and must read atomics only.
     ///
     /// The caller masks all signals around this call: the thread inherits the mask and must never run a handler.
-    pub fn start(address: impl ToSocketAddrs, snapshot: impl Fn() -> Snapshot + Send + 'static) -> io::Result<Server> {
+    pub fn start(
+        address: impl ToSocketAddrs,
+        limits: Limits,
+        snapshot: impl Fn(Reading) -> Snapshot + Send + 'static,
+    ) -> io::Result<Server> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("pg_trickle metrics".into()).spawn(move || {
-            let serve = || LocalSet::new().block_on(&runtime, serve(listener, Rc::new(snapshot), stopped));
+            let serve = || LocalSet::new().block_on(&runtime, serve(listener, limits, Box::new(snapshot), stopped));
             // A panic ends the thread, which `is_running` tells; nobody else must hear of it.
             let _ = catch_unwind(AssertUnwindSafe(serve));
         })?;
@@ -79,80 +100,93 @@ impl Drop for Server {
     }
 }
 
-async fn serve<F: Fn() -> Snapshot + 'static>(listener: TcpListener, snapshot: Rc<F>, stopped: oneshot::Receiver<()>) {
-    tokio::task::spawn_local(accept(listener, snapshot));
+/// Gives the figures.
+pub(crate) type Source = Box<dyn Fn(Reading) -> Snapshot>;
+
+async fn serve(listener: TcpListener, limits: Limits, snapshot: Source, stopped: oneshot::Receiver<()>) {
+    let pages = Rc::new(Pages::new(snapshot, limits.details));
+    tokio::task::spawn_local(accept(listener, limits, Rc::clone(&pages)));
+    tokio::task::spawn_local(async move {
+        loop {
+            pages.remember();
+            tokio::time::sleep(crate::history::INTERVAL).await;
+        }
+    });
     // Ends when the sender is dropped, too. The tasks end with the runtime.
     let _ = stopped.await;
 }
 
-async fn accept<F: Fn() -> Snapshot + 'static>(listener: TcpListener, snapshot: Rc<F>) -> io::Result<Infallible> {
+/// A connection as the others see it.
+struct Client {
+    /// When it was made, or sent its last request.
+    heard: Cell<Instant>,
+    requests: Cell<u64>,
+    /// It is to make room.
+    leave: Notify,
+}
+
+#[derive(Default)]
+struct Clients(RefCell<Vec<Rc<Client>>>);
+
+impl Clients {
+    /// A place for one more; if there is none, the quietest is asked to leave.
+    fn admit(&self, max: usize) -> Rc<Client> {
+        let mut all = self.0.borrow_mut();
+        if all.len() >= max
+            && let Some(quietest) = (0..all.len()).min_by_key(|&i| all[i].heard.get())
+        {
+            all.swap_remove(quietest).leave.notify_one();
+        }
+        let client = Rc::new(Client { heard: Cell::new(Instant::now()), requests: Cell::new(0), leave: Notify::new() });
+        all.push(Rc::clone(&client));
+        client
+    }
+
+    fn remove(&self, client: &Rc<Client>) {
+        self.0.borrow_mut().retain(|other| !Rc::ptr_eq(other, client));
+    }
+}
+
+async fn accept(listener: TcpListener, limits: Limits, pages: Rc<Pages>) -> io::Result<Infallible> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let clients = Rc::new(Clients::default());
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let snapshot = Rc::clone(&snapshot);
+        let (clients, pages) = (Rc::clone(&clients), Rc::clone(&pages));
+        let client = clients.admit(limits.connections_max);
         tokio::task::spawn_local(async move {
-            converse(stream, &*snapshot).await;
-            drop(place);
+            converse(stream, &client, &limits, &pages).await;
+            clients.remove(&client);
         });
     }
 }
 
-/// One request and its answer. What goes wrong is the client's doing and its loss.
-async fn converse(stream: tokio::net::TcpStream, snapshot: &impl Fn() -> Snapshot) {
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, snapshot)) });
+/// Requests and their answers. What goes wrong is the client's doing and its loss.
+async fn converse(stream: tokio::net::TcpStream, client: &Client, limits: &Limits, pages: &Pages) {
+    let service = service_fn(|request| async move {
+        client.heard.set(Instant::now());
+        client.requests.set(client.requests.get() + 1);
+        Ok::<_, Infallible>(pages.answer(&request))
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(CLIENT_TIMEOUT)
-        .keep_alive(false)
+        // What follows limits the time of everything, not of headers alone.
+        .header_read_timeout(None)
+        .max_buf_size(REQUEST_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    let _ = tokio::time::timeout(CLIENT_TIMEOUT, connection).await;
-}
-
-fn answer(request: &Request<Incoming>, snapshot: &impl Fn() -> Snapshot) -> Response<Full<Bytes>> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
-    }
-    let page: fn(&Snapshot) -> Response<Full<Bytes>> = match request.uri().path() {
-        "/metrics" => metrics_page,
-        "/health" => health_page,
-        _ => return text(StatusCode::NOT_FOUND, "see /metrics and /health\n".into()),
-    };
-    catch_unwind(AssertUnwindSafe(|| page(&snapshot())))
-        .unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "no snapshot\n".into()))
-}
-
-fn metrics_page(snapshot: &Snapshot) -> Response<Full<Bytes>> {
-    match metrics::render(snapshot) {
-        Ok(metrics) => {
-            let mut response = text(StatusCode::OK, metrics);
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(prometheus::TEXT_FORMAT));
-            response
+    let overdue = async {
+        loop {
+            let patience = if client.requests.get() == 0 { limits.first_request } else { limits.idle };
+            let Some(left) = patience.checked_sub(client.heard.get().elapsed()) else { return };
+            tokio::time::sleep(left).await;
         }
-        Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n")),
+    };
+    tokio::select! {
+        _ = connection => {}
+        () = client.leave.notified() => {}
+        () = overdue => {}
     }
-}
-
-/// 200 unless capture of some database keeps failing.
-fn health_page(snapshot: &Snapshot) -> Response<Full<Bytes>> {
-    let failing = |d: &&crate::Database| d.capture == CaptureState::Failing;
-    let failing: Vec<_> = snapshot.databases.iter().filter(failing).map(|d| d.name.as_str()).collect();
-    if failing.is_empty() {
-        text(StatusCode::OK, "ok\n".into())
-    } else {
-        text(StatusCode::SERVICE_UNAVAILABLE, format!("capture keeps failing in: {}\n", failing.join(", ")))
-    }
-}
-
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
 }

@@ -11,8 +11,19 @@ pub struct Snapshot {
     pub cdc_lag: Option<Lag>,
     /// The cache of refresh programs.
     pub template_cache: TemplateCache,
-    /// The pool of refresh workers, where there is one.
-    pub pool: Option<Pool>,
+    /// The workers that refresh.
+    pub pool: Pool,
+    /// For how many stream tables there is room.
+    pub stream_tables_limit: u64,
+}
+
+/// What a snapshot is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// `/metrics`: a peak that is told starts anew.
+    Scrape,
+    /// Anything else: leaves everything as it is.
+    Look,
 }
 
 /// One database.
@@ -24,12 +35,16 @@ pub struct Database {
     pub name: String,
     /// What capture is doing.
     pub capture: CaptureState,
+    /// Whether its scheduler runs.
+    pub scheduler_running: bool,
     /// Its capture in numbers.
     pub wal_decoder: WalDecoder,
     /// Its replication slot, once there is one.
     pub slot: Option<Slot>,
     /// For how long the oldest open transaction has held the frontier back.
     pub frontier_holdback_seconds: f64,
+    /// Age of changes when a refresh made them visible; none while there are no samples.
+    pub lag: Option<Lag>,
     /// Its change buffers.
     pub buffers: Vec<Buffer>,
     /// Its stream tables.
@@ -55,7 +70,7 @@ pub enum CaptureState {
 pub struct WalDecoder {
     /// Rows received and not yet committed to change buffers.
     pub pending_records: u64,
-    /// The most there have been.
+    /// The most there have been since the last scrape.
     pub pending_records_max: u64,
     /// Frames in the queue.
     pub queue_depth: u64,
@@ -83,9 +98,11 @@ pub struct Slot {
 /// A change buffer.
 #[derive(Debug, Clone, Default)]
 pub struct Buffer {
+    /// That table's oid.
+    pub relid: u32,
     /// The table whose changes it holds.
     pub source: String,
-    /// Rows in it.
+    /// Rows in it that some stream table has not seen yet.
     pub pending_rows: u64,
     /// Its size.
     pub bytes: u64,
@@ -96,6 +113,12 @@ pub struct Buffer {
 pub struct StreamTable {
     /// Its id in the catalog.
     pub pgt_id: i64,
+    /// The relation that holds it.
+    pub relid: u32,
+    /// The relations that it reads.
+    pub sources: Vec<u32>,
+    /// INITIALIZING, ACTIVE, PAUSED, SUSPENDED or ERROR.
+    pub status: &'static str,
     /// Its schema.
     pub schema: String,
     /// Its name.
@@ -118,6 +141,32 @@ pub struct StreamTable {
     pub differential_refreshes_total: u64,
     /// Refreshes that recomputed.
     pub full_refreshes_total: u64,
+    /// The last refresh that changed something or recomputed.
+    pub last_refresh: Option<LastRefresh>,
+    /// The last failure.
+    pub last_error: Option<LastError>,
+}
+
+/// A refresh.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LastRefresh {
+    /// How long ago it ended.
+    pub seconds_ago: f64,
+    /// How long it took.
+    pub duration_seconds: f64,
+    /// Rows of its change.
+    pub rows: u64,
+}
+
+/// A failed refresh.
+#[derive(Debug, Clone, Default)]
+pub struct LastError {
+    /// How long ago it was.
+    pub seconds_ago: f64,
+    /// Its SQLSTATE.
+    pub sqlstate: String,
+    /// Message, detail and hint. May contain values of rows.
+    pub text: String,
 }
 
 /// A histogram of durations.
@@ -163,11 +212,15 @@ pub struct TemplateCache {
     pub evictions: u64,
 }
 
-/// The pool of refresh workers.
+/// The workers that refresh.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pool {
-    /// Jobs that wait for a worker.
+    /// Refreshes that are due and wait for a worker.
     pub queue_depth: u64,
-    /// Time that workers spent waiting for a job.
+    /// Workers that refresh something now.
+    pub busy: u64,
+    /// Workers.
+    pub workers: u64,
+    /// Time that workers spent waiting for something to do.
     pub idle_ms_total: u64,
 }

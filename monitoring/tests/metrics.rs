@@ -14,7 +14,7 @@ fn names_follow_the_conventions() {
         assert!(seen.insert(m.name), "{} twice", m.name);
         assert_eq!(m.kind == Kind::Counter, m.name.ends_with("_total"), "{}", m.name);
         assert!(m.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'), "{}", m.name);
-        assert!(m.help.ends_with('.'), "{}", m.name);
+        assert!(m.help.ends_with('.') && m.remedy.ends_with('.'), "{}", m.name);
     }
 }
 
@@ -76,15 +76,21 @@ fn percentiles_by_nearest_rank() {
 /// Written by `cargo test -p pgtrickle-monitoring -- --ignored`.
 #[test]
 fn the_documentation_is_current() {
-    assert_eq!(include_str!("../METRICS.md"), markdown());
+    let page = include_str!("../../docs/MONITORING.md");
+    assert!(page.contains(&markdown()), "run `cargo test -p pgtrickle-monitoring -- --ignored`");
 }
 
 #[test]
-#[ignore = "rewrites METRICS.md"]
+#[ignore = "rewrites the table in docs/MONITORING.md"]
 fn write_documentation() {
-    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/METRICS.md"), markdown()).unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/MONITORING.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = page.split_once("<!-- metrics -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- end of metrics -->").unwrap();
+    std::fs::write(path, format!("{before}<!-- metrics -->\n{}<!-- end of metrics -->{after}", markdown())).unwrap();
 }
 
+const DASHBOARD: &str = include_str!("../grafana/pg_trickle.json");
 const ALERTS: &str = include_str!("../prometheus/pg_trickle_alerts.yml");
 const QUERIES: &str = include_str!("../prometheus/pg_trickle_queries.yml");
 
@@ -103,20 +109,48 @@ fn exporter_metrics() -> BTreeSet<String> {
     names
 }
 
-#[test]
-fn alerts_are_about_metrics_that_exist() {
+/// Every name that can be asked for.
+fn known() -> BTreeSet<String> {
     let mut known: BTreeSet<String> = METRICS.iter().map(|m| format!("{PREFIX}{}", m.name)).collect();
     for suffix in ["sum", "count", "bucket"] {
         known.insert(format!("{PREFIX}refresh_duration_seconds_{suffix}"));
     }
     known.extend(exporter_metrics());
+    known
+}
+
+/// The names of metrics in a query.
+fn named(expression: &str) -> Vec<&str> {
+    let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|w| w.starts_with(PREFIX)).collect()
+}
+
+#[test]
+fn dashboards_are_about_metrics_that_exist() {
+    let known = known();
+    let expressions: Vec<_> = DASHBOARD
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("\"expr\": \""))
+        .map(|e| e.trim_end_matches(['"', ',']))
+        .collect();
+    assert!(expressions.len() > 10);
+    assert_eq!(expressions.len(), DASHBOARD.matches("\"refId\"").count());
+    for expression in expressions {
+        assert!(!named(expression).is_empty(), "{expression}");
+        for metric in named(expression) {
+            assert!(known.contains(metric), "{metric} in {expression}");
+        }
+    }
+}
+
+#[test]
+fn alerts_are_about_metrics_that_exist() {
+    let known = known();
     let expressions: Vec<_> = ALERTS.lines().filter_map(|l| l.trim().strip_prefix("expr: ")).collect();
     assert_eq!(expressions.len(), ALERTS.matches("- alert: PgTrickle").count());
     for expression in expressions {
-        let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-        let mut metrics = words.filter(|w| w.starts_with(PREFIX)).peekable();
-        assert!(metrics.peek().is_some(), "{expression}");
-        for metric in metrics {
+        assert!(!named(expression).is_empty(), "{expression}");
+        for metric in named(expression) {
             assert!(known.contains(metric), "{metric} in {expression}");
         }
     }

@@ -4,6 +4,8 @@
 //! values, never a torn one, and no lock is held while reading.
 
 use pgrx::pg_sys;
+use std::cell::UnsafeCell;
+use std::ffi::CStr;
 use std::sync::atomic::*;
 
 /// Types that may live in shared memory: no pointers, valid when all bytes are zero, every access atomic.
@@ -50,14 +52,63 @@ macro_rules! shared_struct {
     };
 }
 
-/// Declares the one static through which a [`shared_struct!`] is reached; register it with `pg_shmem_init!`.
+/// Declares the one static through which a [`shared_struct!`] is reached; register it with `pg_shmem_init!(NAME = ())`.
 #[macro_export]
 macro_rules! shared_static {
     ($(#[$meta:meta])* pub static $name:ident: $ty:ty = $label:literal) => {
         $(#[$meta])*
-        // SAFETY: the label is this extension's own and used once.
-        pub static $name: ::pgrx::PgAtomic<$ty> = unsafe { ::pgrx::PgAtomic::new($label) };
+        pub static $name: $crate::shmem::Zeroed<$ty> = $crate::shmem::Zeroed::new($label);
     };
+}
+
+/// Shared memory that starts as zeros. They are written in place: as a value of its own it would not fit on the stack.
+pub struct Zeroed<T> {
+    label: &'static CStr,
+    place: UnsafeCell<*mut T>,
+}
+
+// SAFETY: the pointer is written once per process, before any thread is there; what it points to is shared by design.
+unsafe impl<T: Shareable> Sync for Zeroed<T> {}
+
+impl<T: Shareable> Zeroed<T> {
+    /// Nothing yet. The label must be this extension's own and used once.
+    pub const fn new(label: &'static CStr) -> Self {
+        Zeroed { label, place: UnsafeCell::new(std::ptr::null_mut()) }
+    }
+
+    /// The memory; panics unless the library was preloaded.
+    pub fn get(&self) -> &'static T {
+        // SAFETY: the memory lives as long as the process, and all zeros are a valid value.
+        unsafe { self.place.get().read().as_ref().expect("shared memory exists only when the library is preloaded") }
+    }
+}
+
+/// `AddinShmemInitLock` in the array of named locks, the same in all versions that are supported.
+const ADDIN_SHMEM_INIT_LOCK: usize = 21;
+
+impl<T: Shareable> pgrx::PgSharedMemoryInitialization for Zeroed<T> {
+    type Value = ();
+
+    unsafe fn on_shmem_request(&'static self) {
+        // SAFETY: called by the hook that is made for this.
+        unsafe { pg_sys::RequestAddinShmemSpace(size_of::<T>()) }
+    }
+
+    unsafe fn on_shmem_startup(&'static self, (): ()) {
+        // SAFETY: the lock is that of whoever makes shared memory; what is made has the size and the alignment of a cache line.
+        unsafe {
+            let lock = &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT_LOCK)).lock;
+            pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
+            let mut found = false;
+            let place = pg_sys::ShmemInitStruct(self.label.as_ptr(), size_of::<T>(), &mut found).cast::<T>();
+            assert!(place.is_aligned(), "shared memory is not aligned");
+            if !found {
+                place.write_bytes(0, 1);
+            }
+            *self.place.get() = place;
+            pg_sys::LWLockRelease(lock);
+        }
+    }
 }
 
 /// A place in shared memory where a process publishes its latch so that others can wake it.

@@ -13,16 +13,18 @@ fn pause_stream_table(name: &str) {
 /// Goes on refreshing a stream table that was paused or suspended.
 #[pg_extern]
 fn resume_stream_table(name: &str) {
-    set_status(name, "ACTIVE");
+    let st = set_status(name, "ACTIVE");
+    super::alert("resumed", Some(&st), "");
 }
 
-fn set_status(name: &str, status: &str) {
+fn set_status(name: &str, status: &str) -> catalog::StreamTable {
     let st = or_raise(catalog::by_name_owned(name));
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables SET status = $2, consecutive_errors = 0 WHERE pgt_id = $1",
         &[st.pgt_id.into(), status.into()],
     );
     catalog::changed();
+    st
 }
 
 /// Pauses every stream table that the caller owns; returns their number.
@@ -47,6 +49,9 @@ fn set_all(from: &str, to: &str) -> i64 {
             "UPDATE pgtrickle.pgt_stream_tables SET status = $2 WHERE pgt_id = $1",
             &[st.pgt_id.into(), to.into()],
         ) as i64;
+        if to == "ACTIVE" {
+            super::alert("resumed", Some(&st), "");
+        }
     }
     catalog::changed();
     number

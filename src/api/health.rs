@@ -103,7 +103,18 @@ fn capture() -> Vec<Row> {
         ),
         false => row("pending_records", "OK", format!("{pending} waiting")),
     };
-    vec![state, scheduler, pending]
+    let counted = shmem::stream_tables_counted();
+    let counters = match counted < shmem::MAX_STREAM_TABLES {
+        true => row("counters", "OK", format!("{counted} of {} places are taken", shmem::MAX_STREAM_TABLES)),
+        false => row(
+            "counters",
+            "WARNING",
+            format!(
+                "All {counted} places for counters are taken: further stream tables work, but have no metrics. Drop what is not used."
+            ),
+        ),
+    };
+    vec![state, scheduler, pending, counters]
 }
 
 fn slot() -> Vec<Row> {

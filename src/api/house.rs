@@ -5,14 +5,14 @@ use crate::catalog::{self, Frontier, StreamTable};
 use crate::error::is_transient;
 use crate::refresh::sources;
 use crate::settings;
-use crate::shmem::{self, DbShared};
+use crate::shmem::{self, DbShared, Status};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, Literal, QualifiedName};
-use pgtrickle_pg::lock;
 use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::xact::Failure;
+use pgtrickle_pg::{lock, worker};
 use std::sync::atomic::Ordering;
 
 /// Notes a failed refresh, and suspends the stream table when it has failed too often in a row.
@@ -45,11 +45,15 @@ pub fn record_failure(st: &StreamTable, failure: &Failure) {
     );
     let suspended = errors >= settings::MAX_CONSECUTIVE_ERRORS.get();
     alert(if suspended { "auto_suspended" } else { "refresh_failed" }, Some(st), &message);
+    if corrupt {
+        alert("reinitialize_needed", Some(st), &message);
+    }
     let dboid = pgtrickle_pg::spi::my_database_id();
     if let Some(counters) = shmem::stream_table(dboid, st.pgt_id, &st.schema, &st.name) {
         counters.failures.fetch_add(1, Ordering::Relaxed);
         counters.consecutive_errors.store(errors.max(0) as u64, Ordering::Relaxed);
-        counters.active.store(!suspended, Ordering::Relaxed);
+        counters.set_status(if suspended { Status::Suspended } else { Status::Error });
+        counters.note_error(failure.code as i32, &message, worker::now_us());
     }
     catalog::changed();
 }
@@ -58,7 +62,7 @@ pub fn record_failure(st: &StreamTable, failure: &Failure) {
 pub fn alert(event: &str, st: Option<&StreamTable>, message: &str) {
     catalog::scalar::<String>(
         "SELECT pg_catalog.pg_notify('pg_trickle_alert', pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
-             'event', $1, 'schema', $2, 'name', $3, 'message', pg_catalog.left($4, 2000)))::text)::text",
+             'event', $1, 'schema', $2, 'name', $3, 'message', nullif(pg_catalog.left($4, 2000), '')))::text)::text",
         &[event.into(), st.map(|s| s.schema.clone()).into(), st.map(|s| s.name.clone()).into(), message.into()],
     );
 }

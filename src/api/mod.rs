@@ -3,15 +3,16 @@
 mod alter;
 mod capture;
 mod control;
+pub mod counters;
 mod create;
 mod cycle;
 mod define;
 pub mod definitions;
 mod drop;
 mod explain;
-mod health;
+pub mod health;
 mod house;
-mod look;
+pub mod look;
 mod names;
 mod preview;
 mod refresh;
@@ -19,9 +20,11 @@ mod repair;
 mod replace;
 mod rows;
 pub mod track;
+pub mod understand;
 mod verify;
 
 pub use house::{alert, drop_capture, keep_house, record_failure};
+pub use understand::sqlstate;
 
 use crate::catalog;
 use crate::error::{Error, Result};

@@ -4,6 +4,7 @@ use super::program::{Loaded, Statements};
 use super::run::{self, Relations};
 use crate::catalog::{self, StreamTable};
 use crate::error::Result;
+use crate::shmem::Progress;
 use pgrx::Spi;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
@@ -59,7 +60,9 @@ pub fn fill(st: &StreamTable, loaded: &Loaded, snapshot: &Snapshot) -> Result<()
     let _connection = Connection::open();
     let _settings = super::local_settings(st);
     let _owner = RunAs::restricted(st.owner);
-    run::run(st, &Statements::once(loaded.program.fill()), &mut Relations::default(), snapshot)
+    let statements = Statements::once(loaded.program.fill());
+    let progress = Progress::begin(st.relid, "filling", statements.steps.len());
+    run::run(st, &statements, &mut Relations::default(), snapshot, Some(&progress))
 }
 
 /// A role's name, as an identifier.

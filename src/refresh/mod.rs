@@ -14,7 +14,8 @@ mod store;
 
 use crate::catalog::{self, Frontier, SourceType, StreamTable};
 use crate::error::{Error, Result};
-use crate::{settings, shmem};
+use crate::settings;
+use crate::shmem::{self, Progress, Status};
 use pgtrickle_engine::ir::SourceId;
 use pgtrickle_pg::snapshot::{Snapshot, XidSet};
 use pgtrickle_pg::spi::{Connection, LocalSettings, RunAs};
@@ -217,7 +218,9 @@ fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
                 fill::rebuild_state(&st, &loaded)?;
             }
             let statements = program::statements(&st, &loaded, &task);
-            run::run(&st, &statements, &mut relations, &round.snapshot)?;
+            let slow = action != Action::Differential;
+            let progress = slow.then(|| Progress::begin(st.relid, "recomputing", statements.steps.len()));
+            run::run(&st, &statements, &mut relations, &round.snapshot, progress.as_ref())?;
         }
         delta_rows = relations.rows(&pgtrickle_engine::program::Program::root_delta());
         if action == Action::Differential && changes.changed.is_empty() && delta_rows == 0 {
@@ -279,13 +282,17 @@ impl Outcome {
         self.changes.committed();
         let Some(db) = shmem::my_db() else { return };
         let now = worker::now_us();
-        if let Some(changed_at) = db.commit_time_of(self.changes.newest_lsn).filter(|_| self.changes.rows > 0) {
+        // What came from parents alone has no commit of its own: their refresh has told the age.
+        let newest = Some(self.changes.newest_lsn).filter(|&lsn| lsn != 0);
+        if let Some(changed_at) = newest.and_then(|lsn| db.commit_time_of(lsn)) {
             db.note_lag((now - changed_at).max(0) as u64, now);
         }
         let dboid = pgtrickle_pg::spi::my_database_id();
         let Some(counters) = shmem::stream_table(dboid, self.st.pgt_id, &self.st.schema, &self.st.name) else { return };
         counters.fresh_until.store(self.snapshot_at, Ordering::Relaxed);
-        counters.active.store(true, Ordering::Relaxed);
+        if matches!(self.st.status.as_str(), "INITIALIZING" | "ERROR") {
+            counters.set_status(Status::Active);
+        }
         counters.consecutive_errors.store(0, Ordering::Relaxed);
         match self.action {
             Action::NoData => return,
@@ -293,6 +300,9 @@ impl Outcome {
             Action::Full | Action::Reinitialize => counters.full_refreshes.fetch_add(1, Ordering::Relaxed),
         };
         counters.rows_changed.fetch_add(self.delta_rows, Ordering::Relaxed);
+        counters.last_rows.store(self.delta_rows, Ordering::Relaxed);
+        counters.last_duration_us.store(self.duration.as_micros() as u64, Ordering::Relaxed);
+        counters.refreshed_at.store(now, Ordering::Relaxed);
         counters.duration_sum_us.fetch_add(self.duration.as_micros() as u64, Ordering::Relaxed);
         let bucket = shmem::DURATION_BOUNDS_S.iter().position(|&bound| self.duration.as_secs_f64() <= bound);
         counters.duration_counts[bucket.unwrap_or(shmem::DURATION_BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use super::program::{Statements, size_class};
 use crate::catalog::StreamTable;
 use crate::error::{Error, Result};
 use crate::settings;
+use crate::shmem::Progress;
 use pgtrickle_engine::program::Step;
 use pgtrickle_engine::sql::{Ident, Sql};
 use pgtrickle_pg::snapshot::Snapshot;
@@ -36,10 +37,21 @@ impl Relations {
     }
 }
 
-/// Runs the steps under `snapshot`. An error of ours means that stored state contradicts the changes.
-pub fn run(st: &StreamTable, statements: &Statements, relations: &mut Relations, snapshot: &Snapshot) -> Result<()> {
+/// Runs the steps under `snapshot`, and tells its progress if it may take long. An error of ours means that stored state
+/// contradicts the changes.
+pub fn run(
+    st: &StreamTable,
+    statements: &Statements,
+    relations: &mut Relations,
+    snapshot: &Snapshot,
+    progress: Option<&Progress>,
+) -> Result<()> {
+    let mut rows = 0;
     for (number, step) in statements.steps.iter().enumerate() {
         pgrx::check_for_interrupts!();
+        if let Some(progress) = progress {
+            progress.step(number + 1, rows);
+        }
         let skip = relations.all_empty(step.skip_if_empty());
         match step {
             Step::Stage { name, query, reads, .. } => {
@@ -50,6 +62,7 @@ pub fn run(st: &StreamTable, statements: &Statements, relations: &mut Relations,
                 log(st, query);
                 let plan = statements.plan(number, query.as_str(), &[], classes);
                 let staged = stage_query(&plan, snapshot, name.as_str(), |rows| size_class(rows).1);
+                rows += staged.rows;
                 relations.insert(name.clone(), staged);
             }
             _ if skip => {}
@@ -59,6 +72,7 @@ pub fn run(st: &StreamTable, statements: &Statements, relations: &mut Relations,
                 let expected =
                     expect.as_ref().map(|sql| number_of(statements, number, sql, relations.classes(reads), snapshot));
                 let done = plan.execute(snapshot, &[]);
+                rows += done as u64;
                 if let Some(expected) = expected.filter(|&expected| expected != done as i64) {
                     let what = format!("{done} rows were found where the changes call for {expected}.");
                     return Err(Error::corrupt_state(&st.label(), &what));

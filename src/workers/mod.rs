@@ -19,6 +19,7 @@ mod metrics;
 mod scheduler;
 pub mod tracker;
 mod wal_decoder;
+mod watch;
 
 use crate::shmem::{self, DbShared};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};

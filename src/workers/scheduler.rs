@@ -1,10 +1,11 @@
 //! The scheduler: one per database. Decides which stream tables are due and refreshes them.
 
 use super::entry::{self, Entries, Entry};
+use super::watch::Watch;
 use crate::catalog::{self, Frontier, StreamTable};
 use crate::error::Error;
 use crate::refresh::{self, Initiator, Outcome, prune};
-use crate::shmem::{self, DbShared};
+use crate::shmem::{self, DbShared, Status};
 use crate::{api, settings};
 use pgrx::prelude::*;
 use pgtrickle_pg::xact::{self, Failure};
@@ -48,6 +49,9 @@ pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
     db.scheduler_pid.store(worker::pid(), Ordering::SeqCst);
     worker::before_exit(|| {
         if let Some(db) = shmem::my_db() {
+            // What it was about to do, its successor finds due again.
+            db.jobs_queued.store(0, Ordering::Relaxed);
+            db.jobs_running.store(0, Ordering::Relaxed);
             db.scheduler_latch.clear();
             db.scheduler_pid.store(0, Ordering::SeqCst);
         }
@@ -65,6 +69,7 @@ struct Scheduler {
     told_lateness: Option<Instant>,
     reread_at: Instant,
     housekeeping_at: Instant,
+    watch: Watch,
 }
 
 impl Scheduler {
@@ -77,6 +82,7 @@ impl Scheduler {
             told_lateness: None,
             reread_at: now,
             housekeeping_at: now,
+            watch: Watch::new(db),
         }
     }
 
@@ -87,8 +93,13 @@ impl Scheduler {
                 self.reread();
             }
             let due = if settings::ENABLED.get() { self.due() } else { BTreeSet::new() };
-            for component in entry::components(&self.entries, due) {
+            let jobs = entry::components(&self.entries, due);
+            self.db.jobs_queued.fetch_add(jobs.len() as u64, Ordering::Relaxed);
+            for component in jobs {
+                self.db.jobs_queued.fetch_sub(1, Ordering::Relaxed);
+                self.db.jobs_running.store(1, Ordering::Relaxed);
                 self.refresh(&component);
+                self.db.jobs_running.store(0, Ordering::Relaxed);
             }
             if Instant::now() >= self.housekeeping_at {
                 self.housekeeping_at = Instant::now() + HOUSEKEEPING;
@@ -100,7 +111,9 @@ impl Scheduler {
             worker::report_activity(c"waiting for changes or the next schedule", false);
             let nap = self.nap();
             if !nap.is_zero() {
+                let since = Instant::now();
                 wait::sleep(nap);
+                self.db.idle_us.fetch_add(since.elapsed().as_micros() as u64, Ordering::Relaxed);
             }
         }
     }
@@ -112,7 +125,7 @@ impl Scheduler {
         let mut before = std::mem::take(&mut self.entries);
         for st in current {
             let pgt_id = st.pgt_id;
-            note_status(&st);
+            note_catalog(&st);
             let entry = match before.remove(&pgt_id) {
                 Some(mut known) => {
                     known.update(st);
@@ -123,7 +136,8 @@ impl Scheduler {
             self.entries.insert(pgt_id, entry);
         }
         let dboid = self.db.dboid.load(Ordering::Relaxed);
-        before.keys().for_each(|&gone| shmem::release_stream_table(dboid, gone));
+        // Also those that were dropped while no scheduler was there to see it.
+        shmem::retain_stream_tables(dboid, |pgt_id| self.entries.contains_key(&pgt_id));
         entry::set_depths(&mut self.entries);
         self.immediate = entry::immediate(&self.entries).into_iter().collect();
         self.db.immediate_tables.store(self.immediate.len() as u32, Ordering::Relaxed);
@@ -230,7 +244,7 @@ impl Scheduler {
 
     fn keep_house(&mut self) {
         let sources: BTreeSet<u32> = self.entries.values().flat_map(|e| &e.st.sources).map(|s| s.relid).collect();
-        for source in sources {
+        for &source in &sources {
             if let Err(error) = xact::attempt(|| Ok::<_, Error>(prune::prune_large(source))) {
                 warning!("the change buffer of table {source} could not be emptied: {}", error.message);
             }
@@ -238,6 +252,8 @@ impl Scheduler {
         if let Err(error) = xact::attempt(|| Ok::<_, Error>(api::keep_house(self.db))) {
             warning!("housekeeping failed: {}", error.message);
         }
+        let tables: Vec<_> = self.entries.values().map(|e| (&e.st, e.interval())).collect();
+        self.watch.cycle(self.db, &sources, &tables);
     }
 
     /// How long nothing is to be done unless somebody wakes us.
@@ -275,7 +291,8 @@ impl Scheduler {
             warning!("the replication slot could not be dropped: {}", error.message);
         }
         let dboid = self.db.dboid.swap(0, Ordering::SeqCst);
-        self.entries.keys().for_each(|&gone| shmem::release_stream_table(dboid, gone));
+        shmem::retain_stream_tables(dboid, |_| false);
+        shmem::retain_sources(dboid, |_| false);
     }
 }
 
@@ -289,8 +306,14 @@ fn note_fresh(st: &StreamTable) {
     }
 }
 
-fn note_status(st: &StreamTable) {
-    if let Some(counters) = counters(st) {
-        counters.active.store(matches!(st.status.as_str(), "ACTIVE" | "INITIALIZING"), Ordering::Relaxed);
+fn note_catalog(st: &StreamTable) {
+    let Some(counters) = counters(st) else { return };
+    counters.set_status(Status::named(&st.status));
+    shmem::store_text(&counters.schema, &st.schema);
+    shmem::store_text(&counters.name, &st.name);
+    counters.set_sources(st.sources.iter().map(|s| s.relid));
+    counters.relid.store(st.relid, Ordering::Relaxed);
+    if let Some(age) = st.age_seconds.filter(|_| counters.fresh_until.load(Ordering::Relaxed) == 0) {
+        counters.fresh_until.store(worker::now_us() - (age * 1e6) as i64, Ordering::Relaxed);
     }
 }

@@ -32,6 +32,21 @@ impl Scrape {
         (!values.is_empty()).then(|| values.iter().sum())
     }
 
+    /// The one sample with all these labels; an error when there is none, or more than one.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Outcome<f64> {
+        let has = |sample: &Sample| labels.iter().all(|(l, v)| sample.labels.contains(&format!("{l}=\"{v}\"")));
+        let found: Vec<_> = self.0.iter().filter(|sample| sample.name == name && has(sample)).collect();
+        match found.as_slice() {
+            [one] => Ok(one.value),
+            other => Err(Failure::new(format!("{} samples {name} {labels:?}", other.len()))),
+        }
+    }
+
+    /// How many samples have this label, whatever their names.
+    pub fn count_with(&self, label: &str, value: &str) -> usize {
+        self.0.iter().filter(|sample| sample.labels.contains(&format!("{label}=\"{value}\""))).count()
+    }
+
     pub fn samples(&self) -> &[Sample] {
         &self.0
     }
@@ -39,6 +54,12 @@ impl Scrape {
 
 /// The body of a page that must be there.
 pub fn get(port: u16, path: &str) -> Outcome<String> {
+    let (head, body) = ask(port, path)?;
+    if head.starts_with("HTTP/1.1 200") { Ok(body) } else { Err(Failure::new(format!("{path}: {head}"))) }
+}
+
+/// The head and the body of an answer, whatever it is.
+pub fn ask(port: u16, path: &str) -> Outcome<(String, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
@@ -46,7 +67,7 @@ pub fn get(port: u16, path: &str) -> Outcome<String> {
     stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| Failure::new(format!("not HTTP: {answer}")))?;
-    if head.starts_with("HTTP/1.1 200") { Ok(body.to_owned()) } else { Err(Failure::new(format!("{path}: {head}"))) }
+    Ok((head.to_owned(), body.to_owned()))
 }
 
 fn sample(line: &str) -> Option<Sample> {

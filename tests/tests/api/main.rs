@@ -2,6 +2,8 @@
 
 mod alter;
 mod capture;
+mod documentation;
+mod functions;
 mod lifecycle;
 mod look;
 mod schedule;
@@ -18,7 +20,14 @@ fn main() {
     suite::main(2, |version| {
         let shared = Shared::new(version, SETTINGS);
         let mut trials = Vec::new();
-        for (name, test) in lifecycle::TESTS.iter().chain(look::TESTS).chain(capture::TESTS).chain(alter::TESTS) {
+        for (name, test) in lifecycle::TESTS
+            .iter()
+            .chain(look::TESTS)
+            .chain(capture::TESTS)
+            .chain(documentation::TESTS)
+            .chain(functions::TESTS)
+            .chain(alter::TESTS)
+        {
             trials.push(shared.trial(name, test));
         }
         trials.extend(server::trials(version));

@@ -1,0 +1,188 @@
+//! The health cycle: every few seconds one query measures all change buffers, and what has gone beyond a threshold is told
+//! by NOTIFY, once until it is well again.
+
+use crate::catalog::{self, StreamTable};
+use crate::error::Error;
+use crate::shmem::{self, DbShared};
+use crate::{api, refresh, settings};
+use pgrx::pg_sys::panic::ErrorReportable;
+use pgrx::prelude::*;
+use pgtrickle_engine::sql;
+use pgtrickle_engine::sql::{Ident, Literal, QualifiedName, Sql};
+use pgtrickle_pg::{worker, xact};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// Counting may take this part of the time: after a slow count of large buffers the next one comes later.
+const COUNTING_SHARE: u32 = 20;
+/// Data of an active stream table is stale when it is older than this, and than three of its intervals.
+const STALE: Duration = Duration::from_secs(10);
+
+/// What has been told already.
+type Told = BTreeSet<(&'static str, u32)>;
+
+/// An event for `pg_trickle_alert`.
+struct Event<'a> {
+    name: &'static str,
+    st: Option<&'a StreamTable>,
+    message: String,
+}
+
+/// What the cycles remember.
+pub struct Watch {
+    told: Told,
+    /// Counters of each stream table when its refreshes were last told.
+    refreshes: BTreeMap<i64, (u64, u64)>,
+    count_at: Instant,
+}
+
+impl Watch {
+    /// Refreshes before a restart of the worker are not told again.
+    pub fn new(db: &DbShared) -> Watch {
+        let dboid = db.dboid.load(Relaxed);
+        let mine = shmem::shared().stream_tables.iter().filter(|s| s.dboid.load(Relaxed) == dboid);
+        let refreshes = mine.map(|s| (s.pgt_id.load(Relaxed), counted(s))).collect();
+        Watch { told: Told::new(), refreshes, count_at: Instant::now() }
+    }
+
+    /// One look at everything.
+    pub fn cycle(&mut self, db: &DbShared, sources: &BTreeSet<u32>, tables: &[(&StreamTable, Duration)]) {
+        if Instant::now() >= self.count_at {
+            let began = Instant::now();
+            if let Err(error) = xact::attempt(|| Ok::<_, Error>(measure(db, sources))) {
+                warning!("the change buffers could not be measured: {}", error.message);
+            }
+            self.count_at = Instant::now() + began.elapsed() * COUNTING_SHARE;
+            db.health_cycles.fetch_add(1, Relaxed);
+        }
+        let mut events = self.refreshes(db, tables);
+        events.extend(self.conditions(db, tables));
+        if events.is_empty() {
+            return;
+        }
+        let tell = || Ok::<_, Error>(events.iter().for_each(|e| api::alert(e.name, e.st, &e.message)));
+        if let Err(error) = xact::attempt(tell) {
+            warning!("alerts could not be sent: {}", error.message);
+        }
+    }
+
+    /// Refreshes since the last cycle, summed up per stream table.
+    fn refreshes<'a>(&mut self, db: &DbShared, tables: &[(&'a StreamTable, Duration)]) -> Vec<Event<'a>> {
+        let dboid = db.dboid.load(Relaxed);
+        let mut events = Vec::new();
+        for &(st, _) in tables {
+            let Some(shared) = shmem::stream_table(dboid, st.pgt_id, &st.schema, &st.name) else { continue };
+            let now = counted(shared);
+            let before = self.refreshes.insert(st.pgt_id, now).unwrap_or_default();
+            let refreshes = now.0.saturating_sub(before.0);
+            if refreshes > 0 {
+                let rows = now.1.saturating_sub(before.1);
+                let last_ms = shared.last_duration_us.load(Relaxed) as f64 / 1000.0;
+                let message = format!("refreshes: {refreshes}, rows changed: {rows}, last took: {last_ms:.1} ms");
+                events.push(Event { name: "refresh_completed", st: Some(st), message });
+            }
+        }
+        self.refreshes.retain(|pgt_id, _| tables.iter().any(|(st, _)| st.pgt_id == *pgt_id));
+        events
+    }
+
+    /// What is not well and was so far.
+    fn conditions<'a>(&mut self, db: &DbShared, tables: &[(&'a StreamTable, Duration)]) -> Vec<Event<'a>> {
+        let mut events = Vec::new();
+        let mut news = |name, about: u32, unwell: bool, st, message: &dyn Fn() -> String| {
+            if !unwell {
+                self.told.remove(&(name, about));
+            } else if self.told.insert((name, about)) {
+                events.push(Event { name, st, message: message() });
+            }
+        };
+        let dboid = db.dboid.load(Relaxed);
+        for buffer in shmem::shared().sources.iter().filter(|s| s.dboid.load(Relaxed) == dboid) {
+            let rows = buffer.pending_rows.load(Relaxed);
+            let threshold = settings::BUFFER_ALERT_THRESHOLD.get() as u64;
+            news("buffer_growth_warning", buffer.relid.load(Relaxed), rows > threshold, None, &|| {
+                format!(
+                    "{rows} changes of {} wait for refreshes (threshold {threshold})",
+                    shmem::load_text(&buffer.name)
+                )
+            });
+        }
+        let retained_mb = db.slot_retained_bytes.load(Relaxed) >> 20;
+        let threshold = settings::SLOT_LAG_WARNING_THRESHOLD_MB.get() as u64;
+        news("slot_lag_warning", 0, retained_mb > threshold, None, &|| {
+            format!("the replication slot retains {retained_mb} MB of WAL (threshold {threshold})")
+        });
+        for &(st, every) in tables {
+            let age = age(dboid, st).filter(|_| !matches!(st.status.as_str(), "PAUSED" | "SUSPENDED"));
+            let stale = age.is_some_and(|age| age > STALE.max(every * 3));
+            news("stale_data", st.relid, stale, Some(st), &|| {
+                format!("the data is {:.0} s old", age.unwrap_or_default().as_secs_f64())
+            });
+        }
+        events
+    }
+}
+
+/// Refreshes and rows so far.
+fn counted(shared: &shmem::StreamTableShared) -> (u64, u64) {
+    let refreshes = shared.differential_refreshes.load(Relaxed) + shared.full_refreshes.load(Relaxed);
+    (refreshes, shared.rows_changed.load(Relaxed))
+}
+
+/// How old the data of a stream table is.
+fn age(dboid: u32, st: &StreamTable) -> Option<Duration> {
+    let shared = shmem::stream_table(dboid, st.pgt_id, &st.schema, &st.name)?;
+    let fresh_until = shared.fresh_until.load(Relaxed);
+    (fresh_until != 0).then(|| Duration::from_micros((worker::now_us() - fresh_until).max(0) as u64))
+}
+
+/// Counts the pending rows of every buffer, and their bytes, by one query.
+fn measure(db: &DbShared, sources: &BTreeSet<u32>) {
+    let dboid = db.dboid.load(Relaxed);
+    let mut found = BTreeSet::new();
+    let buffered: Vec<u32> = sources.iter().copied().filter(|&s| refresh::sources::buffer_of(s).is_some()).collect();
+    if !buffered.is_empty() {
+        let _owner = catalog::as_owner();
+        let query = query(&buffered);
+        Spi::connect(|client| {
+            for row in client.select(query.as_str(), None, &[]).unwrap_or_report() {
+                let number = |i| row.get::<i64>(i).unwrap_or_report().unwrap_or_default() as u64;
+                let relid = number(1) as u32;
+                found.insert(relid);
+                let Some(place) = shmem::source(dboid, relid) else { continue };
+                let name = row.get::<String>(2).unwrap_or_report().unwrap_or_default();
+                shmem::store_text(&place.name, &name);
+                place.pending_rows.store(number(3), Relaxed);
+                place.buffer_bytes.store(number(4), Relaxed);
+            }
+        });
+    }
+    shmem::retain_sources(dboid, |relid| found.contains(&relid));
+}
+
+/// One row per buffer: pending are the rows that some stream table has not seen yet.
+fn query(buffered: &[u32]) -> Sql {
+    let each = buffered.iter().map(|relid| {
+        let name = format!("changes_{relid}");
+        let buffer = QualifiedName { schema: Ident::new("pgtrickle_changes"), name: Ident::new(&name) };
+        sql!(
+            "SELECT {}::oid, (SELECT count(*) FROM {} b WHERE EXISTS (SELECT FROM readers r WHERE r.source_relid = {}::oid
+                    AND NOT coalesce(pg_visible_in_snapshot(b.xid, r.frontier) OR b.xid = r.frontier_xid, false)))",
+            Literal::text(relid.to_string()),
+            buffer,
+            Literal::text(relid.to_string())
+        )
+    });
+    sql!(
+        "WITH readers AS MATERIALIZED (
+             SELECT d.source_relid, s.frontier, s.frontier_xid
+               FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id))
+         SELECT m.relid::bigint, format('%s.%s', n.nspname, c.relname), m.pending,
+                (SELECT coalesce(sum(pg_total_relation_size(i.inhrelid)), 0)::bigint FROM pg_inherits i
+                  WHERE i.inhparent = to_regclass('pgtrickle_changes.changes_' || m.relid))
+           FROM ({}) AS m (relid, pending)
+           JOIN pg_class c ON c.oid = m.relid JOIN pg_namespace n ON n.oid = c.relnamespace",
+        Sql::join(" UNION ALL ", each)
+    )
+}
