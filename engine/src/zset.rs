@@ -127,7 +127,28 @@ impl Zset {
         }
     }
 
-    /// The staged relations that it reads: if all are empty, so is it.
+    /// Whether it is empty as soon as all staged relations that it reads are: it has no term without any.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Zset::Bag(_) => false,
+            Zset::SourceChange { .. } | Zset::StageChange { .. } | Zset::Shared { .. } => true,
+            Zset::Join { left, right, .. } => left.is_change() || right.is_change(),
+            Zset::Product { inputs, .. } => inputs.iter().any(|input| input.zset.is_change()),
+            Zset::Touched { input, change, .. } | Zset::Flips { input, change, .. } => {
+                input.is_change() || change.is_change()
+            }
+            Zset::Presence { change, .. } => change.is_change(),
+            Zset::Map { input, .. }
+            | Zset::Filter { input, .. }
+            | Zset::Matching { input, .. }
+            | Zset::Repeat { input, .. }
+            | Zset::FlatMap { input, .. }
+            | Zset::Negate(input) => input.is_change(),
+            Zset::UnionAll(inputs) => inputs.iter().all(Zset::is_change),
+        }
+    }
+
+    /// The staged relations that it reads: if all are empty, so is it if it [is a change](Zset::is_change).
     pub fn staged(&self) -> Vec<Staged> {
         let mut found = Vec::new();
         self.collect_staged(&mut found);

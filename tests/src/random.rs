@@ -70,7 +70,7 @@ pub fn generate(seed: u64) -> Generated {
     for _ in 0..rng.usize(7..=10) {
         generated.add_stream(&mut rng, &mut sources);
     }
-    generated.case.steps = changes::generate(&mut rng, &tables);
+    generated.case.steps = changes::generate(&mut rng, &tables, generated.case.streams.len());
     generated
 }
 

@@ -56,7 +56,8 @@ impl Catalog {
     /// The step that stages what several terms read.
     pub fn share(&self, number: usize, value: &Zset) -> Step {
         let reads = self.enrs(&value.staged());
-        Step::Stage { name: shared(number), query: self.zset(value).sql(), skip_if_empty: reads.clone(), reads }
+        let skip_if_empty = if value.is_change() { reads.clone() } else { Vec::new() };
+        Step::Stage { name: shared(number), query: self.zset(value).sql(), reads, skip_if_empty }
     }
 }
 

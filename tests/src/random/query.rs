@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use fastrand::Rng;
 
-use super::kinds::Kind;
+use super::kinds::{Kind, literal};
 use super::text::{Text, text};
 use super::{one_in, pick};
 
@@ -127,11 +127,14 @@ impl<'a> Writer<'a> {
 
     /// A query of less depth to select from.
     pub fn input(&mut self, depth: u32) -> Source {
-        let below = self.rng.u32(..depth);
+        let below = if self.one_in(2) { depth - 1 } else { self.rng.u32(..depth) };
         self.input_of(below)
     }
 
     pub fn input_of(&mut self, depth: u32) -> Source {
+        if depth == 0 && self.one_in(12) {
+            return self.constants();
+        }
         if depth == 0 && self.one_in(2) {
             return self.base();
         }
@@ -145,6 +148,20 @@ impl<'a> Writer<'a> {
         let alias = self.alias();
         let columns = named.columns.iter().map(|(name, kind)| Column::new(format!("{alias}.{name}"), *kind)).collect();
         Source { from: format!("{} AS {alias}", named.name).into(), columns, rows: named.rows }
+    }
+
+    /// A list of rows.
+    fn constants(&mut self) -> Source {
+        self.note("VALUES");
+        let alias = self.alias();
+        let kinds = [Kind::Int, self.pick(&[Kind::Text, Kind::Num, Kind::Date, Kind::Int])];
+        let row = |this: &mut Self| {
+            let values = kinds.map(|kind| format!("{}::{}", literal(this.rng, kind, true), kind.sql()));
+            Text::from(format!("({})", values.join(", ")))
+        };
+        let rows = Text::list((0..self.rng.usize(1..=4)).map(|_| row(self)).collect::<Vec<_>>(), ", ");
+        let columns = (1..).zip(kinds).map(|(i, kind)| Column::new(format!("{alias}.x{i}"), kind)).collect();
+        Source { from: text!["(VALUES ", rows, format!(") AS {alias}(x1, x2)")], columns, rows: 3.0 }
     }
 
     /// A query in FROM.

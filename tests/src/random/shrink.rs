@@ -15,13 +15,7 @@ pub fn shrink(server: &Server, generated: Generated, failure: Failure) -> (Case,
     let deadline = Instant::now() + patience.map_or(PATIENCE, Duration::from_secs);
     let Generated { case, queries, .. } = generated;
     let mut best = Best { server, deadline, kind: kind(&failure), case, queries, failure };
-    best.remove_each(
-        |best| best.case.streams.len(),
-        |case, queries, i| {
-            case.streams.remove(i);
-            queries.remove(i);
-        },
-    );
+    best.remove_streams();
     best.remove_each(|best| best.case.steps.len(), |case, _, i| drop(case.steps.remove(i)));
     for step in 0..best.case.steps.len() {
         best.remove_each(
@@ -29,6 +23,8 @@ pub fn shrink(server: &Server, generated: Generated, failure: Failure) -> (Case,
             |case, _, i| drop(case.steps[step].statements.remove(i)),
         );
     }
+    // Some could not go before statements that named them.
+    best.remove_streams();
     best.simplify_queries();
     best.remove_each(|best| best.case.tables.len(), |case, _, i| drop(case.tables.remove(i)));
     best.remove_rows();
@@ -65,6 +61,16 @@ impl Best<'_> {
             remove(&mut case, &mut queries, i);
             self.try_out(case, queries);
         }
+    }
+
+    fn remove_streams(&mut self) {
+        self.remove_each(
+            |best| best.case.streams.len(),
+            |case, queries, i| {
+                case.streams.remove(i);
+                queries.remove(i);
+            },
+        );
     }
 
     /// Takes the first reduction of a query that still fails, again and again.

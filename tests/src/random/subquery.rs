@@ -23,7 +23,7 @@ impl Writer<'_> {
     pub fn subquery_condition(&mut self, outside: &[Column], depth: u32) -> Text {
         let inner = self.inner(depth);
         match self.rng.u32(..8) {
-            0..=2 => self.exists(outside, inner),
+            0..=2 => self.exists(outside, inner, depth),
             3..=5 => self.membership(outside, inner),
             6 => self.row_membership(outside, inner),
             _ => self.scalar_comparison(outside, inner),
@@ -37,16 +37,22 @@ impl Writer<'_> {
         if source.rows > MANY / 8.0 { self.base() } else { source }
     }
 
-    fn exists(&mut self, outside: &[Column], inner: Source) -> Text {
+    fn exists(&mut self, outside: &[Column], inner: Source, depth: u32) -> Text {
         let negated = self.one_in(2);
         self.note(if negated { "NOT EXISTS" } else { "EXISTS" });
-        let tie = self.correlated(outside, inner.clone());
+        let mut tie = self.correlated(outside, inner.clone());
+        if depth > 1 && self.one_in(3) {
+            self.note("subquery in a correlated subquery");
+            let both: Vec<Column> = outside.iter().chain(&inner.columns).cloned().collect();
+            let deeper = self.subquery_condition(&both, depth - 1);
+            tie = text![tie, text![" AND ", deeper].optional()];
+        }
         text![if negated { "NOT EXISTS (" } else { "EXISTS (" }, "SELECT 1 FROM ", inner.from, tie, ")"]
     }
 
     fn membership(&mut self, outside: &[Column], inner: Source) -> Text {
         let Some((a, b)) = self.matching(outside, &inner.columns) else {
-            return self.exists(outside, inner);
+            return self.exists(outside, inner, 0);
         };
         let rest = match self.rng.u32(..3) {
             0 => "".into(),
@@ -73,7 +79,7 @@ impl Writer<'_> {
     fn row_membership(&mut self, outside: &[Column], inner: Source) -> Text {
         let (first, second) = (self.matching(outside, &inner.columns), self.matching(outside, &inner.columns));
         let (Some((a, b)), Some((c, d))) = (first, second) else {
-            return self.exists(outside, inner);
+            return self.exists(outside, inner, 0);
         };
         let operator = self.pick(&["IN", "NOT IN"]);
         self.note("rows IN");
@@ -83,7 +89,7 @@ impl Writer<'_> {
     fn scalar_comparison(&mut self, outside: &[Column], inner: Source) -> Text {
         let wholes: Vec<Column> = outside.iter().filter(|column| column.kind.is_number()).cloned().collect();
         if wholes.is_empty() {
-            return self.exists(outside, inner);
+            return self.exists(outside, inner, 0);
         }
         let column = self.pick(&wholes);
         let operator = self.pick(&["=", "<", ">=", "<>"]);
@@ -121,7 +127,7 @@ impl Writer<'_> {
         match self.rng.u32(..8) {
             0 => {
                 self.note("EXISTS as a value");
-                Column::new(self.exists(outside, inner), Kind::Bool)
+                Column::new(self.exists(outside, inner, 0), Kind::Bool)
             }
             1 => {
                 self.note("IN as a value");
@@ -151,7 +157,7 @@ impl Writer<'_> {
     fn array_of(&mut self, outside: &[Column], inner: Source) -> Column {
         let ints: Vec<Column> = inner.columns.iter().filter(|column| column.kind == Kind::Int).cloned().collect();
         if ints.is_empty() {
-            return Column::new(self.exists(outside, inner), Kind::Bool);
+            return Column::new(self.exists(outside, inner, 0), Kind::Bool);
         }
         self.note("ARRAY(SELECT)");
         let x = self.pick(&ints).text;

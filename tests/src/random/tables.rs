@@ -127,6 +127,13 @@ impl Table {
         format!("INSERT INTO {}{child} ({}) VALUES {};", self.name, names.join(", "), rows.join(", "))
     }
 
+    /// A few rows once more.
+    pub fn duplication(&self) -> String {
+        let names: Vec<&str> = self.settable().map(|column| column.name.as_str()).collect();
+        let (name, names) = (&self.name, names.join(", "));
+        format!("INSERT INTO {name} ({names}) SELECT {names} FROM {name} ORDER BY ctid LIMIT 4;")
+    }
+
     /// Columns that an update may set.
     pub fn settable(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|column| column.role == Role::Value)
