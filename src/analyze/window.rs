@@ -79,7 +79,9 @@ impl<'q> Analyzer<'q> {
         }
         let needs: Vec<Expr<'q>> = calls.iter().flat_map(Over::needs).collect();
         node = self.with_values(frame, node, &needs)?;
-        let used = used(&node, &[exprs, &needs].concat());
+        let mut used = used(&node, &[exprs, &needs].concat());
+        // A partition is of one row outside only.
+        used.retain(|column| !node.outer.values().any(|outer| outer == column));
         let mut groups: Vec<(Vec<usize>, Vec<&Over<'q>>)> = Vec::new();
         for over in &calls {
             let (with_keys, mut partition) = self.with_columns(frame, node, &over.partition)?;
