@@ -58,6 +58,14 @@ impl<'q> Functions<'q> {
         self.exprs().iter().flat_map(|expr| expr.columns()).collect()
     }
 
+    /// Whether it may have more than one row.
+    pub fn returns_set(&self) -> bool {
+        match &self.rows {
+            Computed::Calls { calls, .. } => calls.iter().any(|call| call.returns_set),
+            Computed::Table(_) => true,
+        }
+    }
+
     /// Whether it depends on other entries, or on a query around.
     pub fn is_lateral(&self) -> bool {
         !self.reads().is_empty() || self.exprs().iter().any(|expr| expr.reads_outer())

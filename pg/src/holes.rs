@@ -1,6 +1,7 @@
 //! Expressions in which parts are replaced by numbered columns.
 
 use crate::expr::Expr;
+use crate::nodes::copy;
 use crate::query::Scratch;
 use crate::types::TypeRef;
 use pgrx::pg_sys;
@@ -19,14 +20,15 @@ pub enum Hole {
 
 impl<'q> Expr<'q> {
     /// A copy in which every outermost expression that `position` knows has become column `position` (from 0) of the
-    /// only range table entry. Other expressions stay as they are.
+    /// only range table entry. Other expressions stay as they are. Of a subquery, only the columns that it reads of the
+    /// row outside are asked for, as that row's own.
     pub fn with_holes(&self, position: &mut dyn FnMut(Expr<'q>) -> Option<usize>) -> Expr<'q> {
         self.with_parts(&mut |expr| position(expr).map(Hole::Column))
     }
 
     /// The same, with constants as well.
     pub fn with_parts(&self, part: &mut dyn FnMut(Expr<'q>) -> Option<Hole>) -> Expr<'q> {
-        let mut holes = Holes { part };
+        let mut holes = Holes { part, depth: 0 };
         // SAFETY: `mutate` gets back the pointer to `holes`, which outlives the call.
         unsafe { Expr::new(mutate(self.node(), (&raw mut holes).cast())) }
     }
@@ -45,6 +47,8 @@ unsafe fn hole(position: usize, ty: TypeRef) -> *mut pg_sys::Var {
 
 struct Holes<'a, 'q> {
     part: &'a mut dyn FnMut(Expr<'q>) -> Option<Hole>,
+    /// How many queries are between here and the row.
+    depth: u32,
 }
 
 /// Replaces holes; PostgreSQL's mutator copies all that is around them.
@@ -55,16 +59,43 @@ struct Holes<'a, 'q> {
 unsafe extern "C-unwind" fn mutate(node: *mut pg_sys::Node, cx: *mut c_void) -> *mut pg_sys::Node {
     // SAFETY: called by `with_holes` and by PostgreSQL on the children, with the same pointer.
     unsafe {
-        if node.is_null() || (*node).type_ == pg_sys::NodeTag::T_Query {
+        if node.is_null() {
             return node;
         }
-        let holes = &mut *cx.cast::<Holes<'_, '_>>();
+        let holes = cx.cast::<Holes<'_, '_>>();
+        if (*node).type_ == pg_sys::NodeTag::T_Query {
+            (*holes).depth += 1;
+            let query = mutate_query(node.cast(), cx);
+            (*holes).depth -= 1;
+            return query.cast();
+        }
+        let holes = &mut *holes;
+        if holes.depth > 0 {
+            return outer_column(node, holes).unwrap_or_else(|| mutate_children(node, cx));
+        }
         if is_expression(node)
             && let Some(hole) = (holes.part)(Expr::new(node))
         {
             return fill(node, hole);
         }
         mutate_children(node, cx)
+    }
+}
+
+/// What stands in a subquery in place of a column of the row outside.
+unsafe fn outer_column(node: *mut pg_sys::Node, holes: &mut Holes<'_, '_>) -> Option<*mut pg_sys::Node> {
+    // SAFETY: the tag decides the struct; the copy is made in the same context.
+    unsafe {
+        let var = node.cast::<pg_sys::Var>();
+        if (*node).type_ != pg_sys::NodeTag::T_Var || (*var).varlevelsup < holes.depth {
+            return None;
+        }
+        let outside = copy(var);
+        (*outside).varlevelsup -= holes.depth;
+        let Hole::Column(position) = (holes.part)(Expr::new(outside.cast()))? else { return None };
+        let column = hole(position, Expr::new(node).ty());
+        (*column).varlevelsup = holes.depth;
+        Some(column.cast())
     }
 }
 
@@ -99,6 +130,23 @@ unsafe fn mutate_children(node: *mut pg_sys::Node, cx: *mut c_void) -> *mut pg_s
 unsafe fn mutate_children(node: *mut pg_sys::Node, cx: *mut c_void) -> *mut pg_sys::Node {
     // SAFETY: the callback hands `cx` on unchanged.
     unsafe { pg_sys::expression_tree_mutator_impl(node, Some(mutate), cx) }
+}
+
+#[cfg(feature = "pg15")]
+unsafe fn mutate_query(query: *mut pg_sys::Query, cx: *mut c_void) -> *mut pg_sys::Query {
+    type Bound = unsafe extern "C-unwind" fn() -> *mut pg_sys::Node;
+    type Real = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> *mut pg_sys::Node;
+    // SAFETY: as for the children of an expression.
+    unsafe {
+        let callback = std::mem::transmute::<Real, Bound>(mutate);
+        pg_sys::query_tree_mutator(query, Some(callback), cx, 0)
+    }
+}
+
+#[cfg(not(feature = "pg15"))]
+unsafe fn mutate_query(query: *mut pg_sys::Query, cx: *mut c_void) -> *mut pg_sys::Query {
+    // SAFETY: the callback hands `cx` on unchanged.
+    unsafe { pg_sys::query_tree_mutator_impl(query, Some(mutate), cx, 0) }
 }
 
 /// Lists and target entries are nodes of the tree too, but no expressions.

@@ -313,6 +313,48 @@ impl<'q> Query<'q> {
         found
     }
 
+    /// Whether it reads no table, so that its rows depend on nothing but the columns that it reads of queries around.
+    pub fn reads_no_table(&self) -> bool {
+        let mut free = true;
+        // SAFETY: walks the tree only; the tag decides the struct.
+        unsafe {
+            walk(self.as_node(), &mut |node| {
+                free &= match (*node).type_ {
+                    pg_sys::NodeTag::T_Query => Query::new(node.cast()).has_no_table(),
+                    // One that belongs to a query around is computed there.
+                    pg_sys::NodeTag::T_Aggref => (*node.cast::<pg_sys::Aggref>()).agglevelsup == 0,
+                    pg_sys::NodeTag::T_GroupingFunc => (*node.cast::<pg_sys::GroupingFunc>()).agglevelsup == 0,
+                    _ => true,
+                };
+                if free { Walk::Into } else { Walk::Stop }
+            });
+        }
+        free
+    }
+
+    fn has_no_table(&self) -> bool {
+        let computed = |number| {
+            matches!(
+                self.entry(number),
+                Entry::Subquery { .. } | Entry::Values { .. } | Entry::Functions(_) | Entry::Result | Entry::Other
+            )
+        };
+        self.is_select() && !self.features().locking && (1..=self.entries()).all(computed)
+    }
+
+    /// The query as an expression, which is only good for being printed.
+    pub fn as_expr(&self) -> Expr<'q> {
+        // SAFETY: allocates a node in the scratch context, which lives as long as the query.
+        unsafe {
+            let sublink = pg_sys::palloc0(size_of::<pg_sys::SubLink>()).cast::<pg_sys::SubLink>();
+            (*sublink).xpr.type_ = pg_sys::NodeTag::T_SubLink;
+            (*sublink).subLinkType = pg_sys::SubLinkType::EXPR_SUBLINK;
+            (*sublink).subselect = self.as_node();
+            (*sublink).location = -1;
+            Expr::new(sublink.cast())
+        }
+    }
+
     /// This query and all queries in it: subqueries, CTEs, sublinks.
     pub fn descendants(&self) -> Vec<Query<'q>> {
         let mut all = Vec::new();

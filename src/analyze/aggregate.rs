@@ -9,7 +9,7 @@
 
 use super::dependent::{Domain, same};
 use super::node::{Node, conditions};
-use super::order::ordered_input;
+use super::order::{has_ordered_sets, ordered_input};
 use super::scalar::Row;
 use super::target::{needed_below, needed_by};
 use super::window::window_inputs;
@@ -164,6 +164,9 @@ impl<'q> Analyzer<'q> {
         if kind == AggKind::Recompute && !call.ordered() && ordered_input(frame) {
             return opaque("an aggregate's result depends on the order of a subquery in FROM");
         }
+        if kind == AggKind::Recompute && !call.ordered() && keeps_order(call) && has_ordered_sets(frame.query) {
+            return opaque("an aggregate without ORDER BY depends on the order in which a function gives its rows");
+        }
         // The call itself is no hole; what is in it are columns of the input.
         let call_text = self.scalar_call(expr, row)?;
         let filter = call.filter().map(|filter| self.scalar(filter, row)).transpose()?;
@@ -289,4 +292,10 @@ fn groups<'q>(frame: &Frame<'_, 'q>, targets: &[Target<'q>], exprs: &[Expr<'q>])
     }
     exprs.iter().copied().chain(frame.query.having()).for_each(|expr| groups.collect(expr));
     groups
+}
+
+/// Whether an aggregate's result shows in which order its input came.
+fn keeps_order(call: Aggregate<'_>) -> bool {
+    const LISTS: [&str; 3] = ["array_agg", "string_agg", "xmlagg"];
+    types::builtin_name(call.function()).is_none_or(|name| LISTS.contains(&name.as_str()) || name.starts_with("json"))
 }

@@ -11,7 +11,7 @@
 
 use super::node::{Condition, Needed, Node, Sides, conditions, take};
 use super::scalar::Row;
-use super::{Analyzer, Frame, Mapped, opaque};
+use super::{Analyzer, Frame, Mapped, Stop, opaque};
 use pgtrickle_engine::ir::{Col, JoinKind, Rel, Scalar};
 use pgtrickle_engine::lower::full_join;
 use pgtrickle_pg::expr::Expr;
@@ -133,7 +133,13 @@ impl<'q> Analyzer<'q> {
                 let on = (kind == JoinKind::Left).then_some(on);
                 return self.beside_functions(frame, left, (number, functions), needed, on);
             }
-            Computation::Subquery(query) => *query,
+            Computation::Subquery(query) => {
+                let on = (kind == JoinKind::Left).then_some(on);
+                match self.beside_subquery(&left, (number, *query), on) {
+                    Err(Stop::Opaque(_)) => *query,
+                    beside => return beside,
+                }
+            }
         };
         let wanted: Vec<i16> = needed.iter().filter(|id| id.0 == number).map(|id| id.1).collect();
         if wanted.iter().any(|column| *column <= 0) {
@@ -285,7 +291,12 @@ impl<'q> Analyzer<'q> {
                 if lateral(frame, number).is_some() {
                     return opaque("a LATERAL subquery depends on a table that is joined later");
                 }
-                return self.subquery(frame, query, number, &wanted).map(Some);
+                let node = self.subquery(frame, query, number, &wanted);
+                let nothing = Node::new(Rel::values(vec![vec![]], vec![])?, []);
+                return match (node, self.beside_subquery(&nothing, (number, query), None)) {
+                    (Err(Stop::Opaque(_)), Ok(node)) => Ok(Some(node)),
+                    (node, _) => node.map(Some),
+                };
             }
             Entry::Values { rows, types, lateral } => {
                 if lateral {

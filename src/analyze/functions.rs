@@ -9,7 +9,7 @@
 //!
 //! In the last line PostgreSQL itself runs the functions of the select list in lockstep, and nested ones level by level.
 
-use super::node::{Condition, Needed, Node};
+use super::node::{ColumnId, Condition, Needed, Node};
 use super::scalar::Row;
 use super::{Analyzer, Frame, Mapped, opaque};
 use pgtrickle_engine::ir::{Col, Rel, Rows};
@@ -61,17 +61,9 @@ impl<'q> Analyzer<'q> {
         }
         cols.extend(whole.then(|| col(functions.row_type)));
 
-        let width = node.width();
         let numbers = functions.columns.iter().map(|column| column.number).chain(whole.then_some(0));
-        let mut rows = Rows { item: sql, reads: item.reads, cols, key: functions.key(), outer: None };
-        let input = node.rel.clone();
-        let mut both = Node { cols: [node.cols.clone(), rows.cols.clone()].concat(), ..node };
-        both.layout.extend(numbers.enumerate().map(|(at, column)| ((number, column), width + at)));
-        if let Some(on) = on {
-            let row = Row { cols: &both.cols, find: &|expr| both.find(expr) };
-            rows.outer = Some(on.iter().map(|c| self.scalar(c.expr, &row)).collect::<Mapped<_>>()?);
-        }
-        Ok(both.become_rel(input.flat_map(rows)?))
+        let rows = Rows { item: sql, reads: item.reads, cols, key: functions.key(), outer: None };
+        rows_beside(self, node, rows, numbers.map(|column| (number, column)), on)
     }
 
     /// The functions as an item of FROM over a row.
@@ -139,6 +131,24 @@ impl<'q> Analyzer<'q> {
         node.values.extend(calls.iter().enumerate().map(|(at, call)| (*call, width + at)));
         Ok(node)
     }
+}
+
+/// A node beside rows that are computed from it; `on` is the condition of an outer join.
+pub(super) fn rows_beside<'q>(
+    analyzer: &Analyzer<'q>,
+    node: Node<'q>,
+    mut rows: Rows,
+    ids: impl Iterator<Item = ColumnId>,
+    on: Option<&[Condition<'q>]>,
+) -> Mapped<Node<'q>> {
+    let (width, input) = (node.width(), node.rel.clone());
+    let mut both = Node { cols: [node.cols.clone(), rows.cols.clone()].concat(), ..node };
+    both.layout.extend(ids.enumerate().map(|(at, id)| (id, width + at)));
+    if let Some(on) = on {
+        let row = Row { cols: &both.cols, find: &|expr| both.find(expr) };
+        rows.outer = Some(on.iter().map(|c| analyzer.scalar(c.expr, &row)).collect::<Mapped<_>>()?);
+    }
+    Ok(both.become_rel(input.flat_map(rows)?))
 }
 
 /// Whether a set-returning function is in an expression.

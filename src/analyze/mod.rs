@@ -6,6 +6,7 @@
 //! | file | construct |
 //! |---|---|
 //! | `from` | FROM, joins of all kinds, WHERE |
+//! | `computed` | subqueries that read no table |
 //! | `functions` | functions in FROM, set-returning functions in the select list |
 //! | `node` | rows on the way, join conditions |
 //! | `subquery` | EXISTS, IN, ANY, ALL as conditions |
@@ -26,6 +27,7 @@
 //! | `tree` | the result, for people |
 
 mod aggregate;
+mod computed;
 mod dependent;
 mod family;
 mod from;

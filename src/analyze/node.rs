@@ -15,6 +15,7 @@ pub(super) type Needed = BTreeSet<ColumnId>;
 
 /// A relation whose columns are columns of the range table, and values of group keys, aggregates and
 /// subqueries.
+#[derive(Clone)]
 pub(super) struct Node<'q> {
     pub rel: Rel,
     pub cols: Vec<Col>,

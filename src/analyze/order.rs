@@ -12,7 +12,7 @@ use pgtrickle_engine::ir::{Rel, SortKey};
 use pgtrickle_engine::keys::{KnownKeys, is_key};
 use pgtrickle_engine::sql::Sql;
 use pgtrickle_pg::expr::{Expr, Shape, Walk};
-use pgtrickle_pg::query::{Query, SortKey as SqlSortKey};
+use pgtrickle_pg::query::{Entry, Query, SortKey as SqlSortKey};
 use pgtrickle_pg::types;
 use std::collections::BTreeSet;
 
@@ -37,6 +37,15 @@ pub(super) fn parts<'q>(term: &Term<'q>) -> Vec<Expr<'q>> {
 /// Whether FROM has a subquery with ORDER BY, on whose order what has no ORDER BY of its own is commonly relied.
 pub(super) fn ordered_input(frame: &Frame<'_, '_>) -> bool {
     frame.query.subqueries().iter().any(|query| query.features().ordered)
+}
+
+/// Whether FROM has rows that functions give, the order of which is commonly relied on.
+pub(super) fn has_ordered_sets(query: Query<'_>) -> bool {
+    (1..=query.entries()).any(|number| match query.entry(number) {
+        Entry::Functions(functions) => functions.returns_set(),
+        Entry::Subquery { query, .. } => query.features().target_srfs || has_ordered_sets(query),
+        _ => false,
+    })
 }
 
 /// The columns of a node on which these expressions depend, in subqueries too.

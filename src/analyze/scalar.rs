@@ -97,7 +97,8 @@ impl<'q> super::Analyzer<'q> {
     /// reads.
     pub(super) fn text(&self, expr: Expr<'q>, row: &Row<'_, 'q>) -> Mapped<(String, Vec<usize>)> {
         let sets = |part: Expr<'q>| matches!(part.shape(), Shape::Function { returns_set: true, .. });
-        let (holed, cols) = self.holed(expr, row, &|part| part.is(expr) || sets(part))?;
+        let inner = |part: Expr<'q>| sets(part) || part.sublink_column().is_some();
+        let (holed, cols) = self.holed(expr, row, &|part| part.is(expr) || inner(part))?;
         Ok((self.types.print(holed, row.cols.len()), cols))
     }
 

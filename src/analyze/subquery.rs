@@ -46,7 +46,9 @@ impl<'q> Analyzer<'q> {
             Shape::Not(inner) => (inner, true),
             _ => (condition.expr, false),
         };
-        if let Shape::Sublink(sublink) = expr.shape() {
+        if let Shape::Sublink(sublink) = expr.shape()
+            && !sublink.query().reads_no_table()
+        {
             let (kind, test) = match (sublink.kind(), negated) {
                 (SublinkKind::Exists, false) => (JoinKind::Semi, Test::True),
                 (SublinkKind::Exists, true) => (JoinKind::Anti, Test::True),

@@ -79,6 +79,13 @@ impl<'q> Analyzer<'q> {
         let Shape::Sublink(sublink) = value.shape() else { return opaque("it has a subquery in an expression") };
         let at = node.width();
         let query = sublink.query();
+        if query.reads_no_table()
+            && let Ok(rel) = self.with_computed(&node, value)
+        {
+            let mut node = node.become_rel(rel);
+            node.values.push((value, at));
+            return Ok(node);
+        }
         let direct = match sublink.kind() {
             SublinkKind::Exists => self.with_existence(frame, &node, query),
             SublinkKind::Scalar => self.with_scalar(frame, &node, query, rows),
