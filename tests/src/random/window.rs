@@ -1,4 +1,6 @@
-//! Window functions in all frames. Orders are total unless the function gives peers the same value.
+//! Window functions in all frames. Orders are total unless the function gives peers the same value. Identical rows still
+//! have no order among themselves, so of the functions that number rows only one appears: which of two identical rows is
+//! the first could be answered differently by two of them.
 
 use super::kinds::Kind;
 use super::query::{Column, Relation, Source, Writer, listed};
@@ -19,8 +21,10 @@ impl Writer<'_> {
             rest = text![rest, " WINDOW w AS (", self.partition(&input), "ORDER BY ", order, ")"];
             outputs.push(Column::new("row_number() OVER w", Kind::Big));
         }
+        let mut numbered = named;
         for _ in 0..self.rng.usize(1..=2) {
-            outputs.push(self.call_over(&input));
+            outputs.push(self.call_over(&input, numbered));
+            numbered = true;
         }
         self.rng.shuffle(&mut outputs);
         let relation = self.assemble(&outputs, &input, rest);
@@ -45,25 +49,27 @@ impl Writer<'_> {
         text!["PARTITION BY ", listed(&keys), " "].optional()
     }
 
-    fn call_over(&mut self, input: &Source) -> Column {
+    /// A call that does not tell identical rows apart if they are numbered already.
+    fn call_over(&mut self, input: &Source, numbered: bool) -> Column {
         let partition = self.partition(input);
         match self.rng.u32(..4) {
-            0 => self.ranking(input, partition),
-            1 => self.neighbour(input, partition),
-            _ => self.framed_aggregate(input, partition),
+            0 => self.ranking(input, partition, numbered),
+            1 if !numbered => self.neighbour(input, partition),
+            _ => self.framed_aggregate(input, partition, numbered),
         }
     }
 
     /// Peers get the same value: any order will do.
-    fn ranking(&mut self, input: &Source, partition: Text) -> Column {
-        let (call, kind) = self.pick(&[
+    fn ranking(&mut self, input: &Source, partition: Text, numbered: bool) -> Column {
+        let all = [
             ("rank()", Kind::Big),
             ("dense_rank()", Kind::Big),
             ("percent_rank()", Kind::Num),
             ("cume_dist()", Kind::Num),
             ("row_number()", Kind::Big),
             ("ntile(3)", Kind::Int),
-        ]);
+        ];
+        let (call, kind) = self.pick(if numbered { &all[..4] } else { &all });
         let order = match call {
             "row_number()" | "ntile(3)" => self.total_order(&input.columns),
             _ => {
@@ -92,11 +98,11 @@ impl Writer<'_> {
         Column::new(text![call, " OVER (", partition, "ORDER BY ", order, frame, ")"], column.kind.loose())
     }
 
-    fn framed_aggregate(&mut self, input: &Source, partition: Text) -> Column {
+    fn framed_aggregate(&mut self, input: &Source, partition: Text, numbered: bool) -> Column {
         let column = self.pick(&input.columns);
         let (call, round, kind) = self.window_aggregate(&column);
         let whole: Vec<Column> = input.columns.iter().filter(|c| c.kind.is_whole()).cloned().collect();
-        let order = match self.rng.u32(..5) {
+        let order = match self.rng.u32(..if numbered { 3 } else { 5 }) {
             0 => "".into(),
             // The default frame ends with the peers of the current row.
             1 => text!["ORDER BY ", self.ordered(&column)],
@@ -105,17 +111,13 @@ impl Writer<'_> {
                 let direction = self.pick(&["", " DESC"]);
                 let frame = self.pick(&[
                     " RANGE BETWEEN 1 PRECEDING AND 2 FOLLOWING",
-                    " RANGE BETWEEN 2 PRECEDING AND CURRENT ROW EXCLUDE CURRENT ROW",
+                    " RANGE BETWEEN 2 PRECEDING AND CURRENT ROW EXCLUDE GROUP",
                     " RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING EXCLUDE GROUP",
                 ]);
-                let frame = if frame.ends_with("CURRENT ROW EXCLUDE CURRENT ROW") {
-                    " RANGE BETWEEN 2 PRECEDING AND CURRENT ROW EXCLUDE GROUP"
-                } else {
-                    frame
-                };
                 self.note("RANGE frame");
                 text!["ORDER BY ", key.text, direction, frame]
             }
+            _ if numbered => "".into(),
             _ => {
                 let order = self.total_order(&input.columns);
                 text!["ORDER BY ", order, self.frame()]
