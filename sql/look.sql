@@ -205,27 +205,24 @@ COMMENT ON FUNCTION pgtrickle.metrics_summary() IS 'The main figures of this dat
 
 CREATE FUNCTION pgtrickle.explain_refresh_mode(name text)
 RETURNS TABLE (configured_mode text, effective_mode text, reason text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    RETURN QUERY
+LANGUAGE sql STABLE AS $$ -- the name is resolved by the caller's search path
     SELECT s.refresh_mode, s.effective_refresh_mode,
            CASE WHEN s.full_reason IS NOT NULL THEN 'it is recomputed and the difference applied, because ' || s.full_reason
-                WHEN s.refresh_mode = 'AUTO' THEN format('its changes are computed from those of its sources; recomputed when more than %s of their rows have changed',
-                                                         current_setting('pg_trickle.differential_max_change_ratio'))
+                WHEN s.refresh_mode = 'AUTO' THEN pg_catalog.format('its changes are computed from those of its sources; recomputed when more than %s of their rows have changed',
+                                                                    pg_catalog.current_setting('pg_trickle.differential_max_change_ratio'))
                 ELSE 'its changes are computed from those of its sources' END
-      FROM pgtrickle.pgt_stream_tables s WHERE s.pgt_id = pgtrickle._id_of(name);
-END
+      FROM pgtrickle.pgt_stream_tables s WHERE s.pgt_id = pgtrickle._id_of(name)
 $$;
 COMMENT ON FUNCTION pgtrickle.explain_refresh_mode(text) IS 'Which mode was asked for, which one is used, and why';
 
 CREATE FUNCTION pgtrickle.export_definition(name text) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format(E'SELECT pgtrickle.create_stream_table(\n    name => %L,\n    query => %L,\n    schedule => %L,\n    refresh_mode => %L);%s',
-                  format('%I.%I', n.nspname, c.relname), s.defining_query, s.schedule, s.refresh_mode,
-                  CASE WHEN s.status = 'PAUSED' THEN format(E'\nSELECT pgtrickle.pause_stream_table(%L);', format('%I.%I', n.nspname, c.relname)) ELSE '' END)
+LANGUAGE sql STABLE AS $$ -- the name is resolved by the caller's search path
+    SELECT pg_catalog.format(E'SELECT pgtrickle.create_stream_table(\n    name => %L,\n    query => %L,\n    schedule => %L,\n    refresh_mode => %L);%s',
+                  pg_catalog.format('%I.%I', n.nspname, c.relname), s.defining_query, s.schedule, s.refresh_mode,
+                  CASE WHEN s.status = 'PAUSED' THEN pg_catalog.format(E'\nSELECT pgtrickle.pause_stream_table(%L);', pg_catalog.format('%I.%I', n.nspname, c.relname)) ELSE '' END)
       FROM pgtrickle.pgt_stream_tables s
-      JOIN pg_class c ON c.oid = s.pgt_relid
-      JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_catalog.pg_class c ON c.oid = s.pgt_relid
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE s.pgt_id = pgtrickle._id_of(name)
 $$;
 COMMENT ON FUNCTION pgtrickle.export_definition(text) IS 'The statements that make this stream table anew';

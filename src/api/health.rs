@@ -1,11 +1,14 @@
 //! `health_check`: every condition that the extension can detect, with what to do about it.
 
-use crate::shmem::{self, CaptureState};
+use crate::shmem::{self, CaptureState, DbShared};
 use crate::{catalog, settings};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_pg::{wal, worker};
 use std::sync::atomic::Ordering;
+
+/// A writing transaction that is open for longer is told.
+const LONG_TRANSACTION_S: u64 = 60;
 
 /// Name of a check, OK, WARNING or ERROR, and what is wrong and how to mend it.
 type Row = (String, String, String);
@@ -114,10 +117,56 @@ fn capture() -> Vec<Row> {
             ),
         ),
     };
-    vec![state, scheduler, pending, counters]
+    vec![state, scheduler, pending, counters, buffers(db), open_transactions(db)]
+}
+
+/// The fullest change buffer, as the last health cycle found it.
+fn buffers(db: &DbShared) -> Row {
+    let dboid = db.dboid.load(Ordering::Relaxed);
+    let mine = shmem::shared().sources.iter().filter(|s| s.dboid.load(Ordering::Relaxed) == dboid);
+    let fullest = mine.max_by_key(|s| s.pending_rows.load(Ordering::Relaxed));
+    let rows = fullest.map_or(0, |s| s.pending_rows.load(Ordering::Relaxed));
+    match fullest.filter(|_| rows > settings::BUFFER_ALERT_THRESHOLD.get() as u64) {
+        Some(source) => row(
+            "change_buffers",
+            "WARNING",
+            format!(
+                "{rows} changes of {} wait for refreshes. pgtrickle.change_buffer_sizes() tells which stream tables have not read them: refresh, resume or drop those.",
+                shmem::load_text(&source.name)
+            ),
+        ),
+        None => row("change_buffers", "OK", format!("at most {rows} changes of a source wait for refreshes")),
+    }
+}
+
+/// A transaction that has written and stays open keeps its changes, and WAL, waiting.
+fn open_transactions(db: &DbShared) -> Row {
+    let seconds = db.holdback_us.load(Ordering::Relaxed) / 1_000_000;
+    match seconds >= LONG_TRANSACTION_S {
+        true => row(
+            "open_transactions",
+            "WARNING",
+            format!(
+                "A transaction that has written is open for {seconds} s; its changes show after its commit, and WAL is kept for it. See pg_stat_activity by xact_start; idle_in_transaction_session_timeout ends such sessions."
+            ),
+        ),
+        false => row("open_transactions", "OK", format!("the oldest that has written is open for {seconds} s")),
+    }
 }
 
 fn slot() -> Vec<Row> {
+    let lost: Option<String> = catalog::scalar(
+        "SELECT s.wal_status FROM pg_catalog.pg_replication_slots s
+           JOIN pg_catalog.pg_database d ON s.slot_name = 'pg_trickle_' || d.oid
+          WHERE d.datname = current_database() AND s.wal_status IN ('unreserved', 'lost')",
+        &[],
+    );
+    if let Some(status) = lost {
+        let detail = format!(
+            "WAL of the slot is {status}: it lags by more than max_slot_wal_keep_size. A lost slot is made anew by itself and stream tables are compared then; raise max_slot_wal_keep_size if it happens again."
+        );
+        return vec![row("replication_slot", "ERROR", detail)];
+    }
     let found: Option<i64> = catalog::scalar(
         "SELECT (pg_catalog.pg_current_wal_lsn() - restart_lsn)::bigint / 1048576 FROM pg_catalog.pg_replication_slots s
            JOIN pg_catalog.pg_database d ON s.slot_name = 'pg_trickle_' || d.oid WHERE d.datname = current_database()",

@@ -118,6 +118,10 @@ pub fn refresh_then<T>(
     lock_all(pgt_ids);
     // Read only now: the refresh that held the lock before us may have moved the frontier.
     stream_tables.extend(pgt_ids.iter().filter_map(|&pgt_id| catalog::by_id(pgt_id)));
+    if initiator == Initiator::Scheduler {
+        // Paused since the scheduler looked.
+        stream_tables.retain(|st| !matches!(st.status.as_str(), "PAUSED" | "SUSPENDED"));
+    }
     if let Some(restored) = stream_tables.iter().find(|st| st.restored) {
         return Err(Error::restored(&restored.label()));
     }

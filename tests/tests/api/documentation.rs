@@ -165,7 +165,7 @@ impl MapText for Vec<Option<String>> {
 
 fn sentence(comment: &str) -> String {
     let end = if comment.ends_with(['.', '!']) { "" } else { "." };
-    format!("{comment}{end}")
+    format!("{comment}{end}").replace("[`", "`").replace("`]", "`").replace("  ", " ")
 }
 
 /// The documentation of each function that is made an SQL function of: the `///` lines before `#[pg_extern]`.

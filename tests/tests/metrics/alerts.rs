@@ -98,6 +98,8 @@ fn of_backlogs(version: PgVersion) -> Outcome {
     let mut listener = Listener::new(&b)?;
     b.session.each("INSERT INTO t SELECT generate_series(1, 101)")?;
     listener.event("buffer_growth_warning", &["public.t", "101"])?;
+    let told = "SELECT severity || detail LIKE 'WARNING101 changes of public.t%' FROM pgtrickle.health_check() WHERE check_name = 'change_buffers'";
+    assert(b.session.holds(told)?, "health_check does not tell")?;
     b.session.each("INSERT INTO u VALUES (0)")?;
     listener.event("stale_data", &["\"bad\""])?;
     b.session.each("INSERT INTO v VALUES (1)")?;
