@@ -42,7 +42,8 @@ impl Drop for Looking {
 fn sources_changed(pgt_id: i64) {
     let Some(_looking) = Looking::begin() else { return };
     let Some(st) = catalog::by_id(pgt_id).filter(|st| !st.restored) else { return };
-    let view = or_raise(program::view_oid(pgt_id));
+    // Without its view it is being dropped, or the extension is.
+    let Ok(view) = program::view_oid(pgt_id) else { return };
     // What is wrong with the query is the next refresh's to say.
     let Ok(analysis) = analyze::analyze(Input::View(view.into())) else { return };
     let before: BTreeSet<u32> = st.sources.iter().map(|s| s.relid).collect();
