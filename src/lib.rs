@@ -34,6 +34,11 @@ extension_sql_file!(
         api::understand::_id_of,
     ]
 );
+extension_sql_file!(
+    "../sql/stream_tables.sql",
+    name = "stream_tables",
+    requires = [api::guard::stream_table_altered, api::guard::schema_altered]
+);
 extension_sql_file!("../sql/views.sql", name = "views", finalize);
 
 #[pg_guard]

@@ -41,6 +41,13 @@ pub fn owner(relid: u32) -> Option<u32> {
     }
 }
 
+/// The schema of a relation, if the relation exists.
+pub fn namespace(relid: u32) -> Option<u32> {
+    // SAFETY: a syscache lookup by OID.
+    let schema = unsafe { pg_sys::get_rel_namespace(pg_sys::Oid::from(relid)) }.to_u32();
+    (schema != 0).then_some(schema)
+}
+
 /// Blocks of a relation's main fork. The caller holds a lock on it.
 pub fn blocks(relid: u32) -> u32 {
     // SAFETY: opened and closed here, under a lock that the caller keeps.

@@ -2,7 +2,7 @@
 
 use super::capture::{hold_buffers, start_capture};
 use super::define::{define, populate, without_semicolon};
-use super::names;
+use super::{guard, names};
 use crate::analyze::{self, Analysis, Analyzed, Input};
 use crate::catalog;
 use crate::error::{Error, Result, notice, or_raise};
@@ -96,6 +96,7 @@ fn create(name: &str, query: &str, schedule: Option<&str>, mode: &str, initializ
         populate(&made, ready)?;
         made.loaded.program.identity_index().iter().for_each(fill::ddl);
     }
+    fill::ddl(&guard::set(&target.name));
     catalog::changed();
     Ok(made.st.pgt_id)
 }

@@ -59,6 +59,8 @@ fn release_tables() {
             ddl(&sql!("DROP VIEW {}", program::definition_view(st.pgt_id)));
         }
     }
+    // Nothing that is triggered by what follows shall look for them.
+    catalog::execute("DELETE FROM pgtrickle.pgt_stream_tables", &[]);
     let tracked: Vec<(pg_sys::Oid, String)> = Spi::connect(|client| {
         client
             // In a restored copy of a database the OIDs are those of other tables.

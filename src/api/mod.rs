@@ -10,6 +10,7 @@ mod define;
 pub mod definitions;
 mod drop;
 mod explain;
+pub mod guard;
 pub mod health;
 mod house;
 pub mod look;

@@ -3,7 +3,7 @@
 use super::capture::{is_stream_table, wait_until_running};
 use super::define::insert_dependencies;
 use super::refresh::{refresh_now, with_ancestors};
-use super::track;
+use super::{guard, track};
 use crate::analyze::{self, Analysis, Capture, Input};
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result, or_raise};
@@ -81,6 +81,7 @@ fn record(st: &StreamTable, analysis: &Analysis) -> Result<()> {
     let view = program::view_oid(st.pgt_id)?;
     depend::release(st.relid, view);
     depend::needs(st.relid, view);
+    guard::ensure(st);
     for source in analysis.sources.iter().filter(|s| is_stream_table(s)) {
         track::create_parent_buffer(source.relid.to_u32())?;
     }

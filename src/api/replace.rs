@@ -11,7 +11,7 @@ use super::track;
 use crate::analyze::{self, Analysis, Input};
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};
-use crate::refresh::{fill, local_settings, pinned, program};
+use crate::refresh::{fill, local_settings, ours, pinned, program};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::program::Identity;
@@ -33,14 +33,24 @@ pub struct Draft {
     old_index: Option<(Sql, Identity, Vec<String>)>,
 }
 
-/// A column of a relation: name, definition, number.
-struct Column {
+/// A column of a relation.
+pub struct Column {
     name: String,
     definition: String,
     number: i16,
 }
 
-fn columns(relid: u32) -> Vec<Column> {
+/// The same column, wherever it is.
+impl PartialEq for Column {
+    fn eq(&self, other: &Column) -> bool {
+        self.name == other.name && self.definition == other.definition
+    }
+}
+
+/// The columns of a relation, in order.
+pub fn columns(relid: u32) -> Vec<Column> {
+    // Types of other schemas are written with them.
+    let _path = catalog::pinned_path();
     Spi::connect(|client| {
         client
             .select(
@@ -81,14 +91,12 @@ pub fn draft(st: &StreamTable, query: &str, mode: &str) -> Result<Draft> {
 impl Draft {
     /// Whether the stream table's columns can stay.
     pub fn same_columns(&self) -> Result<bool> {
-        let _path = catalog::pinned_path();
-        let (old, new) = (columns(self.relid), columns(self.view));
-        Ok(old.len() == new.len() && common(&old, &new) == new.len())
+        Ok(columns(self.relid) == columns(self.view))
     }
 }
 
 fn common(old: &[Column], new: &[Column]) -> usize {
-    old.iter().zip(new).take_while(|(o, n)| o.name == n.name && o.definition == n.definition).count()
+    old.iter().zip(new).take_while(|(o, n)| o == n).count()
 }
 
 /// The definition takes the place of the old one; the next refresh compares the rows.
@@ -191,6 +199,7 @@ pub fn beside(st: &StreamTable, draft: &Draft, ready: Ready) -> Result<()> {
         // In the owner's name, as in every refresh: there may be triggers.
         let _settings = local_settings(st);
         let _owner = RunAs::restricted(st.owner);
+        let _ours = ours::begin();
         let table = QualifiedName::new(&st.schema, &st.name);
         // Not TRUNCATE: those who read with an older snapshot shall see the old rows.
         fill::ddl(&sql!("DELETE FROM {}", table));
@@ -217,10 +226,7 @@ pub fn beside(st: &StreamTable, draft: &Draft, ready: Ready) -> Result<()> {
 
 /// Columns are dropped and added from the first one on that differs, so that they are in the query's order.
 fn exchange_columns(st: &StreamTable, draft: &Draft) -> Result<()> {
-    let (old, new) = {
-        let _path = catalog::pinned_path();
-        (columns(st.relid), columns(draft.view))
-    };
+    let (old, new) = (columns(st.relid), columns(draft.view));
     let kept = common(&old, &new);
     refuse_needed(st, &old[kept..])?;
     let table = QualifiedName::new(&st.schema, &st.name);
@@ -229,6 +235,7 @@ fn exchange_columns(st: &StreamTable, draft: &Draft) -> Result<()> {
     let changes: Vec<Sql> = drops.chain(adds).collect();
     if !changes.is_empty() {
         let _path = catalog::pinned_path();
+        let _ours = ours::begin();
         fill::ddl(&sql!("ALTER TABLE {} {}", table, Sql::list(changes)));
     }
     Ok(())

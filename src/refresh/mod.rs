@@ -5,6 +5,7 @@
 
 pub mod barrier;
 pub mod fill;
+pub mod ours;
 pub mod pinned;
 pub mod program;
 pub mod prune;

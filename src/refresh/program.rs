@@ -35,6 +35,7 @@ pub struct Loaded {
     pub columns: Vec<(Ident, Ty)>,
     query_hash: i64,
     refresh_mode: String,
+    label: String,
     /// What it reads, and which columns of it.
     reads: HashMap<u32, Vec<i16>>,
 }
@@ -47,9 +48,9 @@ impl Loaded {
 }
 
 impl Loaded {
-    /// Whether it is the program of the stream table's present query and mode.
+    /// Whether it is the program of the stream table's present query, mode and name.
     fn is_of(&self, st: &StreamTable) -> bool {
-        self.query_hash == st.query_hash && self.refresh_mode == st.refresh_mode
+        self.query_hash == st.query_hash && self.refresh_mode == st.refresh_mode && self.label == st.label()
     }
 }
 
@@ -151,6 +152,7 @@ pub fn build(st: &StreamTable, analysis: Analysis) -> Loaded {
         attnums: catalog::live_attributes(st.relid),
         query_hash: st.query_hash,
         refresh_mode: st.refresh_mode.clone(),
+        label: st.label(),
         reads: analysis.sources.iter().map(|s| (s.relid.to_u32(), s.columns.clone())).collect(),
     }
 }

@@ -47,6 +47,7 @@ pub fn run(
     progress: Option<&Progress>,
 ) -> Result<()> {
     let mut rows = 0;
+    let _ours = super::ours::begin();
     for (number, step) in statements.steps.iter().enumerate() {
         pgrx::check_for_interrupts!();
         if let Some(progress) = progress {

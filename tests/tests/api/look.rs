@@ -106,6 +106,6 @@ fn audit(server: &Server) -> Outcome {
     let mut session = arrange(server, "audited", "CREATE TABLE t (id int PRIMARY KEY, a int)")?;
     session.each("INSERT INTO t SELECT i, i FROM generate_series(1, 10) i")?;
     session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT id, a FROM t', schedule => '1h')")?;
-    session.each("DELETE FROM st WHERE id <= 2; INSERT INTO st VALUES (99, 99); UPDATE st SET a = 0 WHERE id = 5")?;
+    session.each("SET session_replication_role = replica; DELETE FROM st WHERE id <= 2; INSERT INTO st VALUES (99, 99); UPDATE st SET a = 0 WHERE id = 5; RESET session_replication_role")?;
     assert_text(&mut session, "SELECT missing || ' ' || extra FROM pgtrickle.verify_stream_table('st')", "3 2")
 }

@@ -2,6 +2,7 @@
 
 mod alter;
 mod capture;
+mod definitions;
 mod documentation;
 mod functions;
 mod lifecycle;
@@ -27,6 +28,7 @@ fn main() {
             .chain(documentation::TESTS)
             .chain(functions::TESTS)
             .chain(alter::TESTS)
+            .chain(definitions::TESTS)
         {
             trials.push(shared.trial(name, test));
         }
