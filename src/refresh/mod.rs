@@ -167,7 +167,12 @@ impl Round {
         bases.sort_unstable();
         bases.dedup();
         // Read before the snapshot, so that whatever that does not show is captured: in this generation, of these sources.
-        let generation = catalog::generation();
+        let mut generation = catalog::generation();
+        if generation == 0 && !bases.is_empty() {
+            // The slot is still being made.
+            barrier::wait_for_capture()?;
+            generation = catalog::generation();
+        }
         let mut degraded = degraded(&bases);
         let snapshot = Snapshot::latest();
         let visible = snapshot.xids();
