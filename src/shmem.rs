@@ -63,6 +63,8 @@ shared_struct! {
         pub failing_counts: [AtomicU32; FAILING_SOURCES],
         /// Set when the extension is gone from the database: capture is to stop and the slot to be dropped.
         pub retired: AtomicBool,
+        /// Set by drain(): no refresh is begun by the scheduler until resume_all().
+        pub draining: AtomicBool,
         /// Set when the catalog of stream tables changed and the scheduler must read it again.
         pub catalog_dirty: AtomicBool,
         /// Stream tables whose schedule is "as soon as changes arrive"; while 0 the apply worker does not wake the scheduler.

@@ -2,7 +2,11 @@
 
 use crate::catalog;
 use crate::error::or_raise;
+use crate::shmem;
 use pgrx::prelude::*;
+use pgtrickle_pg::wait;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// Stops refreshing a stream table by itself. Its changes are kept until it is resumed.
 #[pg_extern]
@@ -34,10 +38,45 @@ fn pause_all() -> i64 {
 }
 
 /// Resumes every stream table that the caller owns and that is paused; returns their number.
+///
+/// Called by the extension's owner it also ends a drain.
 #[pg_extern]
 fn resume_all() -> i64 {
+    if pgtrickle_pg::spi::owns_relation(catalog::relid(), pgtrickle_pg::spi::current_role())
+        && let Some(db) = shmem::my_db()
+    {
+        db.draining.store(false, Ordering::SeqCst);
+        db.scheduler_latch.wake();
+    }
     set_all("PAUSED", "ACTIVE")
 }
+
+/// Before maintenance: the scheduler of this database finishes the refresh that it is at and begins no other until
+/// `resume_all()`, or until it is started anew. Waits for that at most `timeout_s` seconds; says whether it has come to rest.
+/// Changes are captured meanwhile.
+#[pg_extern]
+fn drain(timeout_s: default!(i32, 60)) -> bool {
+    let Some(db) = shmem::my_db() else { return true };
+    db.draining.store(true, Ordering::SeqCst);
+    let deadline = Instant::now() + Duration::from_secs(timeout_s.max(0) as u64);
+    while !is_drained() && Instant::now() < deadline {
+        wait::sleep(Duration::from_millis(10));
+        pgrx::check_for_interrupts!();
+    }
+    is_drained()
+}
+
+/// Whether the scheduler of this database rests after `drain()`.
+#[pg_extern]
+fn is_drained() -> bool {
+    shmem::my_db().is_none_or(|db| db.draining.load(Ordering::SeqCst) && db.jobs_running.load(Ordering::SeqCst) == 0)
+}
+
+extension_sql!(
+    "REVOKE EXECUTE ON FUNCTION pgtrickle.drain(integer) FROM PUBLIC;",
+    name = "drain_is_for_the_owner",
+    requires = [drain]
+);
 
 fn set_all(from: &str, to: &str) -> i64 {
     let caller = pgtrickle_pg::spi::current_role();

@@ -45,6 +45,7 @@ pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
     };
     shmem::store_text(&db.name, &worker::in_transaction(catalog::database_name));
     db.retired.store(false, Ordering::SeqCst);
+    db.draining.store(false, Ordering::SeqCst);
     db.scheduler_latch.publish();
     db.scheduler_pid.store(worker::pid(), Ordering::SeqCst);
     worker::before_exit(|| {
@@ -92,13 +93,17 @@ impl Scheduler {
             if self.db.catalog_dirty.swap(false, Ordering::SeqCst) || Instant::now() >= self.reread_at {
                 self.reread();
             }
-            let due = if settings::ENABLED.get() { self.due() } else { BTreeSet::new() };
+            let working = settings::ENABLED.get() && !self.db.draining.load(Ordering::SeqCst);
+            let due = if working { self.due() } else { BTreeSet::new() };
             let jobs = entry::components(&self.entries, due);
             self.db.jobs_queued.fetch_add(jobs.len() as u64, Ordering::Relaxed);
             for component in jobs {
                 self.db.jobs_queued.fetch_sub(1, Ordering::Relaxed);
-                self.db.jobs_running.store(1, Ordering::Relaxed);
-                self.refresh(&component);
+                // Told first: who drains and then finds nothing running may be sure that nothing begins.
+                self.db.jobs_running.store(1, Ordering::SeqCst);
+                if !self.db.draining.load(Ordering::SeqCst) {
+                    self.refresh(&component);
+                }
                 self.db.jobs_running.store(0, Ordering::Relaxed);
             }
             if Instant::now() >= self.housekeeping_at {
@@ -263,7 +268,7 @@ impl Scheduler {
         if self.db.catalog_dirty.load(Ordering::SeqCst) {
             return Duration::ZERO;
         }
-        if !settings::ENABLED.get() {
+        if !settings::ENABLED.get() || self.db.draining.load(Ordering::SeqCst) {
             return limit.saturating_duration_since(now);
         }
         let times = entry::due_times(&self.entries);

@@ -14,6 +14,7 @@ pub fn trials(version: PgVersion) -> Vec<Trial> {
         suite::on_own_server(version, "cron", &[], cron),
         suite::on_own_server(version, "calculated", &[("pg_trickle.default_schedule_seconds", "3600")], calculated),
         suite::on_own_server(version, "falling_behind", &[], falling_behind),
+        suite::on_own_server(version, "drained", &[], drained),
     ]
 }
 
@@ -86,4 +87,21 @@ fn falling_behind(server: &Server) -> Outcome {
     } else {
         Ok(())
     }
+}
+
+fn drained(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    session.each(
+        "CREATE TABLE t (a int); SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t', schedule => '0s')",
+    )?;
+    assert_text(&mut session, "SELECT pgtrickle.is_drained()", "f")?;
+    assert_text(&mut session, "SELECT pgtrickle.drain(10)", "t")?;
+    session.each("INSERT INTO t VALUES (1)")?;
+    std::thread::sleep(Duration::from_secs(2));
+    assert_text(&mut session, "SELECT count(*) FROM st", "0")?;
+    assert_text(&mut session, "SELECT state || ' ' || action FROM pgtrickle.validate_recovery()", "FOLLOWING none")?;
+    session.each("SELECT pgtrickle.resume_all()")?;
+    wait::until("what was captured meanwhile", wait::PATIENCE, || session.holds("SELECT count(*) = 1 FROM st"))?;
+    session.each("CREATE ROLE nobody_much; SET ROLE nobody_much")?;
+    assert_error(&mut session, "SELECT pgtrickle.drain()", "42501", &["drain"])
 }
