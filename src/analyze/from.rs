@@ -46,6 +46,29 @@ fn flatten<'q>(item: From<'q>, items: &mut Vec<From<'q>>, found: &mut Vec<Condit
     }
 }
 
+/// An outer join in which something is computed from the items before it takes these into its left side:
+///
+/// ```text
+/// A ⋈ (f(A) ⟕ B) = (A ⋈ f(A)) ⟕ B
+/// ```
+fn with_dependent_joins<'q>(frame: &Frame<'_, 'q>, items: Vec<From<'q>>) -> Vec<From<'q>> {
+    let inner =
+        |left, right| From::Join { kind: SqlJoin::Inner, left: Box::new(left), right: Box::new(right), on: None };
+    let mut before: Vec<From<'q>> = Vec::new();
+    for item in items {
+        let own = entries(&item);
+        let depends = |entry: &usize| lateral(frame, *entry).is_some_and(|l| !l.reads.is_subset(&own));
+        match item {
+            From::Join { kind: SqlJoin::Left, left, right, on } if own.iter().any(depends) => {
+                let left = before.drain(..).chain([*left]).reduce(inner).expect("the left side at least");
+                before.push(From::Join { kind: SqlJoin::Left, left: Box::new(left), right, on });
+            }
+            other => before.push(other),
+        }
+    }
+    before
+}
+
 /// The entries that an item joins.
 fn entries(item: &From<'_>) -> BTreeSet<usize> {
     match item {
@@ -76,6 +99,7 @@ impl<'q> Analyzer<'q> {
     /// Joins the items, one after the other, each as soon as a condition connects it with those before.
     fn inner_join(&self, frame: &Frame<'_, 'q>, join: InnerJoin<'q>, needed: &Needed) -> Mapped<Node<'q>> {
         let InnerJoin { items, mut conditions } = join;
+        let items = with_dependent_joins(frame, items);
         let (mut rest, mut laterals) = (Vec::new(), Vec::new());
         for item in items {
             let members = entries(&item);
