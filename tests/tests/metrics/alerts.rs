@@ -72,7 +72,9 @@ fn of_refreshes(version: PgVersion) -> Outcome {
     )?;
     listener.event("resumed", &["\"bad\""])?;
     // What was told of the stream table does not fit any more: somebody else has changed it.
-    b.session.each("DELETE FROM st; DELETE FROM big")?;
+    b.session.each(
+        "SET session_replication_role = replica; DELETE FROM st; RESET session_replication_role; DELETE FROM big",
+    )?;
     listener.event("reinitialize_needed", &["\"st\""])?;
     // Nothing is told twice.
     listener.listen()?;
