@@ -106,6 +106,19 @@ CREATE TABLE pgtrickle.pgt_capture (
 );
 COMMENT ON TABLE pgtrickle.pgt_capture IS 'The slot that feeds this database; the generation grows whenever capture had to start anew';
 
+CREATE TABLE pgtrickle.pgt_stage_costs (
+    pgt_id              bigint NOT NULL REFERENCES pgtrickle.pgt_stream_tables ON DELETE CASCADE,
+    -- As explain_st() numbers them.
+    stage               integer NOT NULL,
+    program_fingerprint bigint NOT NULL,
+    calls               bigint NOT NULL,
+    rows_changed        bigint NOT NULL,
+    total_ms            double precision NOT NULL,
+    PRIMARY KEY (pgt_id, stage)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE pgtrickle.pgt_stage_costs IS 'What each stage of a stream table has cost since it was planned as it is; written about once a second';
+
+GRANT SELECT ON pgtrickle.pgt_stage_costs TO PUBLIC;
 GRANT SELECT ON pgtrickle.pgt_stream_tables, pgtrickle.pgt_dependencies, pgtrickle.pgt_refresh_history,
     pgtrickle.pgt_change_tracking, pgtrickle.pgt_capture TO PUBLIC;
 

@@ -10,5 +10,18 @@ UPDATE pgtrickle.pgt_stream_tables
 ALTER TABLE pgtrickle.pgt_stream_tables ALTER COLUMN pgt_relid TYPE regclass;
 ALTER TABLE pgtrickle.pgt_dependencies ALTER COLUMN source_relid TYPE regclass;
 ALTER TABLE pgtrickle.pgt_change_tracking ALTER COLUMN source_relid TYPE regclass;
+CREATE TABLE pgtrickle.pgt_stage_costs (
+    pgt_id              bigint NOT NULL REFERENCES pgtrickle.pgt_stream_tables ON DELETE CASCADE,
+    -- As explain_st() numbers them.
+    stage               integer NOT NULL,
+    program_fingerprint bigint NOT NULL,
+    calls               bigint NOT NULL,
+    rows_changed        bigint NOT NULL,
+    total_ms            double precision NOT NULL,
+    PRIMARY KEY (pgt_id, stage)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE pgtrickle.pgt_stage_costs IS 'What each stage of a stream table has cost since it was planned as it is; written about once a second';
+GRANT SELECT ON pgtrickle.pgt_stage_costs TO PUBLIC;
+
 SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_stream_tables_pgt_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_refresh_history_refresh_id_seq', '');

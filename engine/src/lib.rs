@@ -40,6 +40,7 @@
 pub mod cut;
 pub mod delta;
 pub mod dependencies;
+pub mod explain;
 pub mod ir;
 pub mod keys;
 pub mod lower;

@@ -2,6 +2,7 @@
 
 use crate::cut::cut;
 use crate::delta::{Changed, delta};
+use crate::explain::{construct, over, plain};
 use crate::ir::{Col, Rel, SourceId, Ty};
 use crate::keys::{KnownKeys, key};
 use crate::plan::Catalog;
@@ -108,6 +109,19 @@ pub struct StageInfo {
     pub state: Option<QualifiedName>,
 }
 
+/// One stage in the words of SQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outline {
+    /// The construct at its top.
+    pub construct: &'static str,
+    /// What it is made of.
+    pub over: String,
+    /// How it is maintained, and why so.
+    pub rule: String,
+    /// Its state table, if it has one.
+    pub state: Option<QualifiedName>,
+}
+
 /// A query for which there is no delta rule (yet): it can be maintained as [`Program::opaque`] only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsupported {
@@ -130,6 +144,8 @@ pub struct Program {
     query: Origin,
     root: Kept,
     compared: BTreeSet<SourceId>,
+    /// Construct and inputs of each stage and of the root.
+    outline: Vec<(&'static str, String)>,
 }
 
 /// Where the root's rows come from.
@@ -164,7 +180,10 @@ impl Program {
         }
         let identity = key(&stages.root, &known).map_or(Identity::Bag, |columns| Identity::Key { columns });
         let cols = stages.root.cols();
+        let all = stages.stages.iter().chain([&stages.root]);
+        let outline = all.map(|rel| (construct(rel), over(rel, &definition.sources))).collect();
         Ok(Program {
+            outline,
             catalog: Catalog::new(&definition.sources, &stages, &known, target.pgt_id),
             root: Kept::root(target, &definition.columns, cols, identity),
             query: Origin::Rules(stages.root),
@@ -188,6 +207,7 @@ impl Program {
             query: Origin::View(view.clone()),
             root: Kept::root(target, columns, cols, Identity::Bag),
             compared: BTreeSet::new(),
+            outline: vec![("The whole query", format!("of {}", plain(view)))],
         }
     }
 
@@ -224,24 +244,31 @@ impl Program {
 
     /// The effect of the changes of these sources, which must not be empty; the other sources have not changed.
     pub fn refresh(&self, changed: &BTreeSet<SourceId>) -> Vec<Step> {
+        self.refresh_by_stage(changed).into_iter().flat_map(|(_, steps)| steps).collect()
+    }
+
+    /// The same, each stage's steps with its number in [`outline`](Self::outline), from 0.
+    pub fn refresh_by_stage(&self, changed: &BTreeSet<SourceId>) -> Vec<(usize, Vec<Step>)> {
         let Origin::Rules(root) = &self.query else {
-            return self.recompute();
+            return self.recompute_by_stage();
         };
         let mut changed = Changed::of(changed.clone());
-        let mut steps = Vec::new();
+        let mut stages = Vec::new();
         let mut shared = 0;
         for (i, stage) in self.catalog.stages.iter().enumerate() {
             if let Some(change) = stage.refresh(&self.catalog, &changed) {
-                steps.extend(self.share_from(&mut shared, &changed));
+                let mut steps = self.share_from(&mut shared, &changed);
                 steps.extend(change);
+                stages.push((i, steps));
                 changed.stages.insert(i);
             }
         }
         if let Some(change) = delta(root, &changed) {
-            steps.extend(self.share_from(&mut shared, &changed));
+            let mut steps = self.share_from(&mut shared, &changed);
             steps.extend(self.root.refresh(&self.catalog, &change));
+            stages.push((self.catalog.stages.len(), steps));
         }
-        steps
+        stages
     }
 
     /// The steps for what has been shared since the last call.
@@ -254,8 +281,26 @@ impl Program {
 
     /// Computes everything anew, whatever is stored, and applies only the differences.
     pub fn recompute(&self) -> Vec<Step> {
-        let stages = self.catalog.stages.iter().flat_map(|stage| stage.recompute(&self.catalog));
-        stages.chain(self.root.recompute(self.new_rows())).collect()
+        self.recompute_by_stage().into_iter().flat_map(|(_, steps)| steps).collect()
+    }
+
+    /// The same, each stage's steps with its number in [`outline`](Self::outline), from 0.
+    pub fn recompute_by_stage(&self) -> Vec<(usize, Vec<Step>)> {
+        let stages = self.catalog.stages.iter().map(|stage| stage.recompute(&self.catalog));
+        stages.chain([self.root.recompute(self.new_rows())]).enumerate().collect()
+    }
+
+    /// The stages in the words of SQL, sources first, the stream table last.
+    pub fn outline(&self) -> Vec<Outline> {
+        let root = match &self.query {
+            Origin::Rules(_) => format!("changes flow through without anything being kept; {}", self.root.explain()),
+            Origin::View(_) => format!("computed anew and compared with what is stored; {}", self.root.explain()),
+        };
+        let stages = self.catalog.stages.iter().map(|stage| stage.explain()).map(|info| (info.rule, info.state));
+        let described = self.outline.iter().zip(stages.chain([(root, None)]));
+        described
+            .map(|((construct, over), (rule, state))| Outline { construct, over: over.clone(), rule, state })
+            .collect()
     }
 
     /// The stages, sources first, the stream table last.

@@ -15,7 +15,6 @@ pub mod health;
 mod house;
 pub mod look;
 mod names;
-mod preview;
 mod refresh;
 mod repair;
 mod replace;

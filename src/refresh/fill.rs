@@ -1,5 +1,6 @@
 //! The first fill of a stream table, and making its state tables anew.
 
+use super::costs::Clock;
 use super::program::{Loaded, Statements};
 use super::run::{self, Relations};
 use crate::catalog::{self, StreamTable};
@@ -62,7 +63,7 @@ pub fn fill(st: &StreamTable, loaded: &Loaded, snapshot: &Snapshot) -> Result<()
     let _owner = RunAs::restricted(st.owner);
     let statements = Statements::once(loaded.program.fill());
     let progress = Progress::begin(st.relid, "filling", statements.steps.len());
-    run::run(st, &statements, &mut Relations::default(), snapshot, Some(&progress))
+    run::run(st, &statements, &mut Relations::default(), snapshot, &mut Clock::start(), Some(&progress))
 }
 
 /// A role's name, as an identifier.

@@ -4,6 +4,7 @@
 //! Invariant: a stream table is its query's result at its stored frontier, always.
 
 pub mod barrier;
+pub mod costs;
 pub mod fill;
 pub mod ours;
 pub mod pinned;
@@ -230,7 +231,9 @@ fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
             let statements = program::statements(&st, &loaded, &task);
             let slow = action != Action::Differential;
             let progress = slow.then(|| Progress::begin(st.relid, "recomputing", statements.steps.len()));
-            run::run(&st, &statements, &mut relations, &round.snapshot, progress.as_ref())?;
+            let mut clock = costs::Clock::start();
+            run::run(&st, &statements, &mut relations, &round.snapshot, &mut clock, progress.as_ref())?;
+            clock.stop(st.pgt_id, loaded.fingerprint);
         }
         delta_rows = relations.rows(&pgtrickle_engine::program::Program::root_delta());
         if action == Action::Differential && changes.changed.is_empty() && delta_rows == 0 {

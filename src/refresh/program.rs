@@ -66,6 +66,8 @@ pub enum Task {
 /// The statements of one task, with their plans.
 pub struct Statements {
     pub steps: Vec<Step>,
+    /// The stage that each step belongs to.
+    pub stages: Vec<usize>,
     plans: RefCell<HashMap<PlanKey, Rc<Plan>>>,
 }
 
@@ -194,11 +196,11 @@ pub fn statements(st: &StreamTable, loaded: &Loaded, task: &Task) -> Rc<Statemen
             return found.clone();
         }
         count(shared.map(|s| &s.cache_misses));
-        let steps = match task {
-            Task::Apply(changed) => loaded.program.refresh(changed),
-            Task::Recompute => loaded.program.recompute(),
+        let stages = match task {
+            Task::Apply(changed) => loaded.program.refresh_by_stage(changed),
+            Task::Recompute => loaded.program.recompute_by_stage(),
         };
-        let made = Rc::new(Statements { steps, plans: RefCell::default() });
+        let made = Rc::new(Statements::of(stages));
         if let Some((evicted, _)) = cache.push(key.clone(), made.clone())
             && evicted != key
         {
@@ -217,7 +219,13 @@ fn count(counter: Option<&AtomicU64>) {
 impl Statements {
     /// Statements that are run once and not cached.
     pub fn once(steps: Vec<Step>) -> Statements {
-        Statements { steps, plans: RefCell::default() }
+        Statements { stages: vec![0; steps.len()], steps, plans: RefCell::default() }
+    }
+
+    fn of(by_stage: Vec<(usize, Vec<Step>)>) -> Statements {
+        let stages = by_stage.iter().flat_map(|(stage, steps)| std::iter::repeat_n(*stage, steps.len())).collect();
+        let steps = by_stage.into_iter().flat_map(|(_, steps)| steps).collect();
+        Statements { steps, stages, plans: RefCell::default() }
     }
 
     /// The plan of statement `number`, made now if there is none for these size classes.

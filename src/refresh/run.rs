@@ -1,5 +1,6 @@
 //! Running the steps of a program, all under one snapshot.
 
+use super::costs::Clock;
 use super::program::{Statements, size_class};
 use crate::catalog::StreamTable;
 use crate::error::{Error, Result};
@@ -37,13 +38,14 @@ impl Relations {
     }
 }
 
-/// Runs the steps under `snapshot`, and tells its progress if it may take long. An error of ours means that stored state
-/// contradicts the changes.
+/// Runs the steps under `snapshot`, with the time of each on the clock, and tells the progress if it may take long. An
+/// error of ours means that stored state contradicts the changes.
 pub fn run(
     st: &StreamTable,
     statements: &Statements,
     relations: &mut Relations,
     snapshot: &Snapshot,
+    clock: &mut Clock,
     progress: Option<&Progress>,
 ) -> Result<()> {
     let mut rows = 0;
@@ -86,6 +88,7 @@ pub fn run(
                 }
             }
         }
+        clock.lap(statements, number, relations);
     }
     Ok(())
 }

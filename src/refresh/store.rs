@@ -3,7 +3,7 @@
 use super::program::Loaded;
 use super::run::Relations;
 use super::sources::buffer_of;
-use super::{Action, Initiator, Round};
+use super::{Action, Initiator, Round, costs};
 use crate::catalog::{self, StreamTable};
 use pgrx::{IntoDatum, pg_sys};
 use pgtrickle_engine::program::Program;
@@ -120,6 +120,7 @@ pub(super) fn store_frontier(
             (action == Action::Reinitialize && st.needs_reinit).into_datum(),
         ],
     );
+    tell_costs(st.pgt_id, loaded.fingerprint);
     if let Some(told) = due_for_history(st.pgt_id, round.initiator, action, delta_rows) {
         let initiator = if round.initiator == Initiator::Manual { "MANUAL" } else { "SCHEDULER" };
         let plan = Plan::prepare(
@@ -147,6 +148,43 @@ pub(super) fn store_frontier(
             ],
         );
     }
+}
+
+const TELL_COSTS: &str = "
+    INSERT INTO pgtrickle.pgt_stage_costs AS c (pgt_id, stage, program_fingerprint, calls, rows_changed, total_ms)
+    SELECT $1, u.stage, $2, u.calls, u.rows, u.ms FROM unnest($3, $4, $5, $6) AS u(stage, calls, rows, ms)
+        ON CONFLICT (pgt_id, stage) DO UPDATE
+       SET program_fingerprint = excluded.program_fingerprint,
+           (calls, rows_changed, total_ms) =
+               (SELECT excluded.calls + same * c.calls, excluded.rows_changed + same * c.rows_changed,
+                       excluded.total_ms + same * c.total_ms
+                  FROM (VALUES ((c.program_fingerprint = excluded.program_fingerprint)::integer)) AS v(same))";
+
+/// Writes down what the stages have cost, when it is time. With another program the sums begin anew.
+fn tell_costs(pgt_id: i64, fingerprint: i64) {
+    let Some(costs) = costs::due(pgt_id) else { return };
+    let stages: Vec<i32> = costs.keys().map(|&stage| stage as i32 + 1).collect();
+    let of = |value: fn(&costs::Cost) -> i64| costs.values().map(value).collect::<Vec<i64>>();
+    let ms: Vec<f64> = costs.values().map(|cost| cost.time.as_secs_f64() * 1000.0).collect();
+    execute_kept(
+        TELL_COSTS,
+        &[
+            pg_sys::INT8OID,
+            pg_sys::INT8OID,
+            pg_sys::INT4ARRAYOID,
+            pg_sys::INT8ARRAYOID,
+            pg_sys::INT8ARRAYOID,
+            pg_sys::FLOAT8ARRAYOID,
+        ],
+        &[
+            pgt_id.into_datum(),
+            fingerprint.into_datum(),
+            stages.into_datum(),
+            of(|cost| cost.calls).into_datum(),
+            of(|cost| cost.rows).into_datum(),
+            ms.into_datum(),
+        ],
+    );
 }
 
 fn due_for_history(pgt_id: i64, initiator: Initiator, action: Action, delta_rows: u64) -> Option<Untold> {

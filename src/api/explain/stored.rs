@@ -1,0 +1,66 @@
+//! What is known of a stream table's past, and how large its state is.
+
+use super::{Cost, State, plain};
+use crate::catalog;
+use pgrx::pg_sys::panic::ErrorReportable;
+use pgrx::prelude::*;
+use pgtrickle_engine::sql;
+use pgtrickle_engine::sql::QualifiedName;
+
+/// Tables up to this size are counted, of larger ones PostgreSQL's own number of live rows is told.
+const COUNTED_BYTES: i64 = 8 << 20;
+
+/// What each stage has cost under this plan, by its number from 1.
+pub(super) fn costs(pgt_id: i64, fingerprint: i64) -> Vec<(i32, Cost)> {
+    Spi::connect(|client| {
+        client
+            .select(
+                "SELECT stage, calls, rows_changed, total_ms FROM pgtrickle.pgt_stage_costs
+                  WHERE pgt_id = $1 AND program_fingerprint = $2 ORDER BY stage",
+                None,
+                &[pgt_id.into(), fingerprint.into()],
+            )
+            .unwrap_or_report()
+            .filter_map(|row| {
+                let number = |i| row.get::<i64>(i).unwrap_or_report();
+                let cost = Cost { calls: number(2)?, rows: number(3)?, ms: row.get(4).unwrap_or_report()? };
+                Some((row.get(1).unwrap_or_report()?, cost))
+            })
+            .collect()
+    })
+}
+
+/// The size of a state table.
+pub(super) fn state(table: &QualifiedName) -> State {
+    let text = table.to_string();
+    let bytes =
+        catalog::scalar::<i64>("SELECT pg_catalog.pg_total_relation_size(to_regclass($1))", &[text.as_str().into()]);
+    let bytes = bytes.unwrap_or(0);
+    let rows = if bytes <= COUNTED_BYTES {
+        let count = sql!("SELECT count(*) FROM {}", table);
+        Spi::get_one::<i64>(count.as_str()).unwrap_or_report()
+    } else {
+        catalog::scalar("SELECT pg_catalog.pg_stat_get_live_tuples(to_regclass($1))", &[text.as_str().into()])
+    };
+    State { table: plain(table), rows: rows.unwrap_or(0), bytes }
+}
+
+/// One line per kind of refresh.
+pub(super) fn history(pgt_id: i64) -> Vec<String> {
+    Spi::connect(|client| {
+        client
+            .select(
+                "SELECT pg_catalog.format('%s %s refreshes, %s rows changed, %s ms the last one (of %s)',
+                            sum(refreshes), action, sum(delta_row_count),
+                            round((extract(epoch FROM (pg_catalog.array_agg(duration ORDER BY refresh_id DESC))[1]) * 1000)::numeric, 2),
+                            to_char(max(end_time), 'YYYY-MM-DD HH24:MI:SS'))
+                   FROM pgtrickle.pgt_refresh_history WHERE pgt_id = $1 AND status = 'COMPLETED'
+                  GROUP BY action ORDER BY action",
+                None,
+                &[pgt_id.into()],
+            )
+            .unwrap_or_report()
+            .filter_map(|row| row.get::<String>(1).unwrap_or_report())
+            .collect()
+    })
+}
