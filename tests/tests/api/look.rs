@@ -1,13 +1,12 @@
 //! Looking at what is there.
 
+use pgtrickle_tests::Outcome;
 use pgtrickle_tests::server::Server;
-use pgtrickle_tests::{Failure, Outcome};
 
 use crate::{Test, arrange, assert_error, assert_text};
 
 pub const TESTS: &[Test] = &[
     ("look", look),
-    ("explain", explain),
     ("ownership", ownership),
     ("own_changes_far_below", own_changes_far_below),
     ("audit_finds_what_is_wrong", audit),
@@ -38,24 +37,6 @@ fn look(server: &Server) -> Outcome {
     assert_text(&mut session, unwell, "")?;
     let action = "SELECT action FROM pgtrickle.get_refresh_history('st') LIMIT 1";
     assert_text(&mut session, action, "DIFFERENTIAL")
-}
-
-fn explain(server: &Server) -> Outcome {
-    let mut session = arrange(server, "explains", "CREATE TABLE t (a int, b int)")?;
-    let mut lines = |name: &str, query: &str| -> Outcome<String> {
-        session.each(&format!("SELECT pgtrickle.create_stream_table('{name}', '{query}', schedule => '1h')"))?;
-        let rows = session.rows(&format!("SELECT pgtrickle.explain_st('{name}')"))?;
-        Ok(rows.into_iter().filter_map(|mut row| row[0].take()).collect::<Vec<_>>().join("\n"))
-    };
-    let incremental = lines("kept", "SELECT a, sum(b) AS s FROM t GROUP BY a")?;
-    if !incremental.contains("DIFFERENTIAL") {
-        return Err(Failure::new(incremental));
-    }
-    let opaque = lines("recomputed", "SELECT a, now() AS r FROM t")?;
-    if !opaque.contains("FULL") || !opaque.contains("because") {
-        return Err(Failure::new(opaque));
-    }
-    Ok(())
 }
 
 fn ownership(server: &Server) -> Outcome {

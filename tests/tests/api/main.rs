@@ -4,6 +4,7 @@ mod alter;
 mod capture;
 mod definitions;
 mod documentation;
+mod explain;
 mod functions;
 mod lifecycle;
 mod look;
@@ -26,6 +27,7 @@ fn main() {
             .chain(look::TESTS)
             .chain(capture::TESTS)
             .chain(documentation::TESTS)
+            .chain(explain::TESTS)
             .chain(functions::TESTS)
             .chain(alter::TESTS)
             .chain(definitions::TESTS)
