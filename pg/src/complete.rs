@@ -132,12 +132,14 @@ pub(crate) unsafe fn complete(_: &Scratch, query: *mut pg_sys::Query) -> bool {
     // SAFETY: as the caller says.
     unsafe {
         let all: Vec<*mut pg_sys::Query> = Query::new(query).descendants().iter().map(|q| q.as_node().cast()).collect();
+        // Ordering all rows of a recursion that only its LIMIT ends would never end.
+        let endless = Query::new(query).limit_may_end_recursion();
         let mut changed = false;
         for query in all {
             if (*query).commandType == pg_sys::CmdType::CMD_SELECT && (*query).utilityStmt.is_null() {
                 changed |= complete_windows(query);
                 changed |= complete_distinct_on(query);
-                changed |= complete_limit(query);
+                changed |= !endless && complete_limit(query);
             }
         }
         changed

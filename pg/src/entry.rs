@@ -222,6 +222,20 @@ impl<'q> Query<'q> {
         }
     }
 
+    /// Whether a LIMIT may be what ends a recursion: without an order, PostgreSQL computes no more rows than it returns.
+    /// A recursion in a view is seen only once that has been expanded.
+    pub fn limit_may_end_recursion(&self) -> bool {
+        let reads = |query: Query<'_>, itself: bool| {
+            let wanted = |entry: Entry<'_>| matches!(entry, Entry::Cte { recursive, .. } if recursive || !itself);
+            query.descendants().iter().any(|query| (1..=query.entries()).any(|n| wanted(query.entry(n))))
+        };
+        let cut_short = |query: &Query<'_>| {
+            let features = query.features();
+            features.limited && !features.ordered && reads(*query, false)
+        };
+        reads(*self, true) && self.descendants().iter().any(cut_short)
+    }
+
     /// A query of this level's WITH.
     pub fn cte(&self, name: &str) -> Option<Cte<'q>> {
         // SAFETY: cteList holds CommonTableExpr nodes whose query has been analysed.

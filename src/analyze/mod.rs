@@ -197,7 +197,7 @@ impl<'q> Analyzer<'q> {
     }
 
     fn definition(&self, query: Query<'q>, columns: &[(Ident, Ty)]) -> Mapped<Definition> {
-        if recursive::may_be_endless(query) {
+        if query.limit_may_end_recursion() {
             return opaque("its LIMIT without ORDER BY may be what ends its recursion");
         }
         let wanted: Vec<usize> = (1..=columns.len()).collect();

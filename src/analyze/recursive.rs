@@ -10,7 +10,7 @@ use super::target::pick;
 use super::{Analyzer, Frame, Mapped, Stop, opaque};
 use pgtrickle_engine::ir::{Col, Rel, union_cols};
 use pgtrickle_engine::recursion::linear;
-use pgtrickle_pg::query::{Cte, Entry, Query, SetOp, SetTree};
+use pgtrickle_pg::query::{Cte, SetOp, SetTree};
 use std::cell::RefCell;
 
 /// The recursive queries being mapped, the innermost last, with the columns that their rows are taken to have.
@@ -69,17 +69,4 @@ impl<'q> Analyzer<'q> {
 
 fn why(name: &str, reason: &str) -> String {
     format!("there is no rule for the change of a {reason} (\"{name}\")")
-}
-
-/// Whether a LIMIT may be what ends a recursion: without an order, PostgreSQL computes no more rows than it returns.
-pub(super) fn may_be_endless(query: Query<'_>) -> bool {
-    let reads = |query: Query<'_>, itself: bool| {
-        let wanted = |entry: Entry<'_>| matches!(entry, Entry::Cte { recursive, .. } if recursive || !itself);
-        query.descendants().iter().any(|query| (1..=query.entries()).any(|n| wanted(query.entry(n))))
-    };
-    let cut_short = |query: &Query<'_>| {
-        let features = query.features();
-        features.limited && !features.ordered && reads(*query, false)
-    };
-    reads(query, true) && query.descendants().iter().any(cut_short)
 }

@@ -20,7 +20,7 @@
 //! After creation and after every step all streams are refreshed, in the order of the file, and compared with their
 //! queries. Then everything is replayed in a fresh schema with all steps followed by one refresh.
 //!
-//! - A stream may say `mode=DIFFERENTIAL` or `mode=FULL`, or `fails=SQLSTATE` when its creation must be refused.
+//! - A stream may say `mode=DIFFERENTIAL`, or `mode=FULL opaque="part of the reason"`, or `fails=SQLSTATE` when its creation must be refused.
 //! - A statement ends with `;` at a line's end. `@2 ` before it: on another connection, which keeps its transaction over
 //!   refreshes. `!` or `!22012 ` before it: must fail. `COPY … FROM stdin;` is followed by its lines and `\.`.
 //! - `{schema}` stands for the schema of the run, for names that are global (prepared transactions).
@@ -59,6 +59,8 @@ pub struct Stream {
     /// The query with every choice that it leaves among ties made as the documentation says; then this is what counts.
     pub completed: Option<String>,
     pub mode: Option<String>,
+    /// Part of the reason for which it is recomputed.
+    pub opaque: Option<String>,
     pub fails: Option<String>,
 }
 

@@ -12,6 +12,7 @@ pub mod oracle;
 pub mod random;
 pub mod server;
 pub mod session;
+pub mod sql_doc;
 pub mod stream;
 pub mod suite;
 pub mod tpch;

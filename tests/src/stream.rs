@@ -77,6 +77,15 @@ impl StreamTable {
         ))
     }
 
+    /// Why it is recomputed; empty if it is not.
+    pub fn reason(&self, session: &mut Session) -> Outcome<String> {
+        session.text(&format!(
+            "SELECT coalesce(full_reason, '') FROM pgtrickle.pgt_stream_tables WHERE pgt_schema = {} AND pgt_name = {}",
+            literal(&self.schema),
+            literal(&self.name)
+        ))
+    }
+
     pub fn drop(&self, session: &mut Session) -> Outcome {
         session.run(&format!("SELECT pgtrickle.drop_stream_table({})", self.argument()))
     }

@@ -67,6 +67,12 @@ fn section(case: &mut Case, header: &str, lines: &[&str]) -> Outcome {
 
 fn stream(arguments: &str, lines: &[&str]) -> Outcome<Stream> {
     let mut stream = Stream { query: lines.join("\n").trim().to_owned(), ..Stream::default() };
+    let mut arguments = arguments.to_owned();
+    if let Some((before, reason)) = arguments.clone().split_once(" opaque=\"") {
+        let reason = reason.strip_suffix('"').ok_or_else(|| Failure::new("opaque=\"…\" comes last"))?;
+        stream.opaque = Some(reason.to_owned());
+        arguments = before.to_owned();
+    }
     for word in arguments.split_whitespace() {
         match word.split_once('=') {
             None => stream.name = word.into(),
@@ -129,7 +135,7 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "# Counts.\nversions: 18\n\n== tables\nCREATE TABLE t (a int,\n  b text);\nDO $$ BEGIN\n  NULL;\nEND $$;\n\n\
-        == stream st mode=FULL\nSELECT 1\n== completed st\nSELECT 1 AS one\n== step first\n@2 BEGIN;\n!22012 SELECT 1/0;\nCOPY t FROM stdin;\n1\tx\n\\.\nSELECT 2;\n\
+        == stream st mode=FULL opaque=\"it calls \"f\"\"\nSELECT 1\n== completed st\nSELECT 1 AS one\n== step first\n@2 BEGIN;\n!22012 SELECT 1/0;\nCOPY t FROM stdin;\n1\tx\n\\.\nSELECT 2;\n\
         == expect\n1|2\n\\N|3\n== step second\n== expect st\n";
 
     #[test]
@@ -138,6 +144,7 @@ mod tests {
         assert_eq!(case.versions, [18]);
         assert_eq!(case.tables.len(), 2);
         assert_eq!(case.streams[0].mode.as_deref(), Some("FULL"));
+        assert_eq!(case.streams[0].opaque.as_deref(), Some("it calls \"f\""));
         assert_eq!(case.streams[0].truth(), "SELECT 1 AS one");
         let step = &case.steps[0];
         assert_eq!(step.title, "first");

@@ -28,6 +28,9 @@ fn print_stream(f: &mut Formatter<'_>, stream: &Stream) -> Result {
     if let Some(mode) = &stream.mode {
         write!(f, " mode={mode}")?;
     }
+    if let Some(reason) = &stream.opaque {
+        write!(f, " opaque=\"{reason}\"")?;
+    }
     if let Some(state) = &stream.fails {
         write!(f, " fails={state}")?;
     }

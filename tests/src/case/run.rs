@@ -111,7 +111,17 @@ impl<'a> Run<'a> {
         match &stream.mode {
             Some(mode) => {
                 let found = table.mode(&mut self.observer)?;
-                if found == *mode { Ok(()) } else { Err(Failure::new(format!("expected mode {mode}, found {found}"))) }
+                if found != *mode {
+                    return Err(Failure::new(format!("expected mode {mode}, found {found}")));
+                }
+                let Some(reason) = &stream.opaque else { return Ok(()) };
+                let found = table.reason(&mut self.observer)?;
+                match found.contains(reason.as_str()) {
+                    true => Ok(()),
+                    false => {
+                        Err(Failure::new(format!("expected to be recomputed because {reason}, not because {found}")))
+                    }
+                }
             }
             None => Ok(()),
         }
