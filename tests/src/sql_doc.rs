@@ -28,8 +28,18 @@ const PROOFS: &[(&str, &[&str])] = &[
 
 /// Cases about something else than a construct: capture, stream tables over stream tables, whole workloads, refusals.
 #[cfg(test)]
-const OTHERS: &[&str] =
-    &["capture/", "cascade/", "refused/", "tpch/", "nexmark/", "view/", "random/", "opaque/stable_functions", "found/"];
+const OTHERS: &[&str] = &[
+    "capture/",
+    "cascade/",
+    "refused/",
+    "tpch/",
+    "nexmark/",
+    "view/",
+    "random/",
+    "opaque/stable_functions",
+    "opaque/reasons",
+    "found/",
+];
 
 /// A line of the map.
 struct Line {
@@ -107,6 +117,7 @@ pub fn page(cases: &[Case]) -> Outcome<String> {
             .expect("a String can be written to");
     }
     recomputed(&mut out, cases);
+    reasons(&mut out)?;
     refused(&mut out, cases);
     Ok(out)
 }
@@ -131,6 +142,30 @@ fn recomputed(out: &mut String, cases: &[Case]) {
         writeln!(out, "| {} | `{query}` | {} |", reason.replace('|', "\\|"), link(case))
             .expect("a String can be written to");
     }
+}
+
+/// All reasons that the analysis can give, from its source. Some are only why one way to plan a query is not taken.
+fn reasons(out: &mut String) -> Outcome {
+    out.push_str(
+        "\nAll reasons that the analysis knows, where one way of planning a query fails and no other is left:\n\n",
+    );
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(root().join("src/analyze"))?.map(|file| Ok(file?.path())).collect::<Outcome<_>>()?;
+    files.sort();
+    for file in files {
+        let source = std::fs::read_to_string(&file)?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        for found in source.split("opaque(").skip(1) {
+            let literal = found.trim_start().trim_start_matches("format!(").trim_start();
+            let Some(text) = literal.strip_prefix('"') else { continue };
+            let text = text.replace("\\\"", "\u{1}");
+            let Some((reason, _)) = text.split_once('"') else { continue };
+            let reason = reason.replace('\u{1}', "\"").replace("\\\n", "");
+            let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+            writeln!(out, "- {reason} ([{name}](../src/analyze/{name}))").expect("a String can be written to");
+        }
+    }
+    Ok(())
 }
 
 fn refused(out: &mut String, cases: &[Case]) {
