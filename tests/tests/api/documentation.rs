@@ -172,7 +172,12 @@ fn sentence(comment: &str) -> String {
 fn comments_in_code(dir: &Path) -> Outcome<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for file in std::fs::read_dir(dir)? {
-        let text = std::fs::read_to_string(file?.path())?;
+        let path = file?.path();
+        if path.is_dir() {
+            found.extend(comments_in_code(&path)?);
+            continue;
+        }
+        let text = std::fs::read_to_string(path)?;
         let (mut comment, mut exported, mut renamed) = (Vec::new(), false, None);
         for line in text.lines() {
             if let Some(more) = line.strip_prefix("///") {
