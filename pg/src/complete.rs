@@ -13,7 +13,8 @@
 //! | `first_value`, `last_value`, `nth_value` and aggregates whose input's order shows (`array_agg`, `string_agg`, sums of floats…) over the whole partition; `first_value` from its start, `last_value` to its end | the same, the frame counted in ROWS |
 //!
 //! What rests on ties stays as it is: `rank`, `dense_rank`, `percent_rank`, `cume_dist`, frames in RANGE and GROUPS, EXCLUDE
-//! GROUP and TIES, WITH TIES. If such a function shares a window with one that is completed, each gets a window of its
+//! GROUP and TIES, WITH TIES. Where two windows of different orders number rows, a choice is left between rows
+//! that are alike (which number of the one goes with which of the other), unless a key is among what they sort by. If such a function shares a window with one that is completed, each gets a window of its
 //! own. A query without ORDER BY over a subquery that has one is left alone: its author relies on that order.
 
 use crate::expr::Expr;
@@ -85,6 +86,20 @@ pub fn peers_matter(call: &WindowCall<'_>, clause: &WindowClause<'_>) -> bool {
                 (FrameEnd::UnboundedPreceding, FrameEnd::UnboundedFollowing)
             );
             clause.frame.mode == FrameMode::Rows && !all
+        }
+    }
+}
+
+/// Whether a call may give different values to rows that are alike: it numbers them, or counts them in its frame.
+pub fn tells_apart(call: &WindowCall<'_>, clause: &WindowClause<'_>) -> bool {
+    let from_start = matches!(clause.frame.start, FrameEnd::UnboundedPreceding);
+    let name = builtin_name(call.function()).unwrap_or_default();
+    match kind(call) {
+        Kind::Rank => false,
+        Kind::Place | Kind::Other => true,
+        Kind::Value if name == "first_value" && from_start && clause.frame.exclusion == Exclusion::Nothing => false,
+        Kind::Value | Kind::Aggregate { .. } => {
+            clause.frame.mode == FrameMode::Rows && !(is_whole(clause) && clause.frame.exclusion == Exclusion::Nothing)
         }
     }
 }

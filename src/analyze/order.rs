@@ -74,14 +74,15 @@ impl<'q> Analyzer<'q> {
         terms.iter().map(key).collect()
     }
 
-    /// Whether rows that agree in the columns `within` and tie by the terms agree in all columns of `used`.
+    /// Whether rows that agree in the columns `within` and tie by the terms agree in all columns of `used`; without these,
+    /// whether there are no two such rows.
     pub(super) fn is_total(
         &self,
         rel: &Rel,
         find: &dyn Fn(Expr<'q>) -> Option<usize>,
         within: &[usize],
         terms: &[Term<'q>],
-        used: &BTreeSet<usize>,
+        used: Option<&BTreeSet<usize>>,
     ) -> bool {
         let cols = rel.cols();
         let mut equal: BTreeSet<usize> = within.iter().copied().collect();
@@ -99,6 +100,7 @@ impl<'q> Analyzer<'q> {
         }
         identical.extend(equal.iter().filter(|c| cols[**c].ty.is_exact()));
         let known = KnownKeys { sources: self.sources.primary_keys(), stages: Vec::new() };
-        used.is_subset(&identical) || is_key(rel, &equal.union(&identical).copied().collect(), &known)
+        used.is_some_and(|used| used.is_subset(&identical))
+            || is_key(rel, &equal.union(&identical).copied().collect(), &known)
     }
 }

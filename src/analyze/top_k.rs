@@ -41,7 +41,7 @@ impl<'q> Analyzer<'q> {
         let order = self.sort_keys(&terms, &Row { cols: &cols, find: &find })?;
         let domain: Vec<usize> = (0..front).collect();
         let kept: BTreeSet<usize> = (front..front + wanted.len()).collect();
-        if !limit.ties && !self.is_total(&rel, &find, &domain, &terms, &kept) {
+        if !limit.ties && !self.is_total(&rel, &find, &domain, &terms, Some(&kept)) {
             return opaque("LIMIT chooses among rows that its ORDER BY leaves equal");
         }
         if limit.ties && limit.offset > 0 {
@@ -93,7 +93,7 @@ impl<'q> Analyzer<'q> {
         partition.sort_unstable();
         partition.dedup();
         let kept: BTreeSet<usize> = (front..front + exprs.len()).collect();
-        if !self.is_total(&rel, &find, &partition, &terms, &kept) {
+        if !self.is_total(&rel, &find, &partition, &terms, Some(&kept)) {
             return opaque("DISTINCT ON chooses among rows that its ORDER BY leaves equal");
         }
         let first = between(numbered(rel, partition, &order, "row_number()")?, 0, Some(1))?;

@@ -13,7 +13,7 @@ use super::{Analyzer, Frame, Mapped, opaque};
 use pgtrickle_engine::ir::{Equality, Rel, Scalar};
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
-use pgtrickle_pg::complete::{is_whole, order_matters, peers_matter};
+use pgtrickle_pg::complete::{is_whole, order_matters, peers_matter, tells_apart};
 use pgtrickle_pg::expr::{Expr, Shape, Walk, WindowCall};
 use pgtrickle_pg::query::Query;
 use pgtrickle_pg::types;
@@ -98,9 +98,11 @@ impl<'q> Analyzer<'q> {
             }
         }
         let base = node.rel.clone();
+        // Which of its numbers goes with which of another window's is left open even between rows that are alike.
+        let used = (numberings(&groups) < 2).then_some(used);
         for (partition, members) in groups {
             for over in &members {
-                let total = self.is_total(&base, &|e| node.find(e), &partition, &over.order, &used);
+                let total = self.is_total(&base, &|e| node.find(e), &partition, &over.order, used.as_ref());
                 check_choice(frame, over, total)?;
             }
             node = self.with_partition(node, &partition, &members)?;
@@ -178,6 +180,19 @@ impl<'q> Analyzer<'q> {
         };
         Ok(Some(sql!("{} BETWEEN {} AND {}{}", mode, end(&frame.start)?, end(&frame.end)?, exclusion)))
     }
+}
+
+/// The number of windows, by partition and order, that may give rows that are alike different values.
+fn numberings(groups: &[(Vec<usize>, Vec<&Over<'_>>)]) -> usize {
+    let same = |a: &[Term<'_>], b: &[Term<'_>]| {
+        a.len() == b.len() && a.iter().zip(b).all(|((a, how), (b, other))| a.equals(*b) && how == other)
+    };
+    let orders = |members: &[&Over<'_>]| {
+        let telling: Vec<&&Over<'_>> = members.iter().filter(|over| tells_apart(&over.call, &over.clause)).collect();
+        let first = |i: &usize| !telling[..*i].iter().any(|known| same(&known.order, &telling[*i].order));
+        (0..telling.len()).filter(first).count()
+    };
+    groups.iter().map(|(_, members)| orders(members)).sum()
 }
 
 /// Functions whose value is never NULL.
