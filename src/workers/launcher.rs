@@ -136,6 +136,15 @@ impl Database {
             None => {}
         }
     }
+
+    /// How long until a worker that ended is to be started again. Where the extension is not installed none will be.
+    fn next_start(&self, dboid: u32) -> Option<Duration> {
+        let served = shmem::db(dboid).is_some_and(|db| !db.retired.load(Ordering::SeqCst));
+        let seats = self.capture.iter().chain([&self.scheduler]).filter(|_| served);
+        let waiting = seats.filter(|seat| seat.running.is_none() && seat.failures > 0);
+        let until = |seat: &Seat| seat.next_start.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        waiting.map(until).min()
+    }
 }
 
 /// Main function of the launcher.
@@ -165,12 +174,7 @@ pub extern "C-unwind" fn pgtrickle_launcher_main(_arg: pg_sys::Datum) {
             }
         }
         known.iter_mut().for_each(|(&dboid, database)| database.tend(dboid));
-        let next = known
-            .values()
-            .flat_map(|d| d.capture.iter().chain([&d.scheduler]))
-            .filter(|seat| seat.running.is_none() && seat.failures > 0)
-            .map(|seat| seat.next_start.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
-            .min();
+        let next = known.iter().filter_map(|(&dboid, database)| database.next_start(dboid)).min();
         wait::sleep(next.unwrap_or(LOOK).min(LOOK));
     }
 }

@@ -29,6 +29,7 @@ pub fn trials(version: PgVersion) -> Vec<Trial> {
         trial("extension_comes_and_goes", extension_comes_and_goes),
         trial("extension_in_one_transaction", extension_in_one_transaction),
         trial("restored_copy", restored_copy),
+        trial("idle_workers_sleep", idle_workers_sleep),
     ]
 }
 
@@ -232,4 +233,34 @@ fn restored_copy(version: PgVersion) -> Outcome {
     wait::retry("refreshing", wait::PATIENCE, || session.each("SELECT pgtrickle.refresh_stream_table('st')"))?;
     assert_text(&mut session, "SELECT string_agg(a::text, ',' ORDER BY a) FROM st", "1,2,3")?;
     assert_text(&mut session, "SELECT missing + extra FROM pgtrickle.verify_stream_table('st')", "0")
+}
+
+/// Workers wake when there is something to do, not to look whether there is. Databases without the extension are there, too.
+fn idle_workers_sleep(version: PgVersion) -> Outcome {
+    const WATCHED: Duration = Duration::from_secs(3);
+    /// A worker that polls every ten milliseconds sleeps 300 times in this time.
+    const MOST_SLEEPS: u64 = 150;
+    let server = Server::start(version, &[])?;
+    let mut session = server.session()?;
+    session.each(&format!("CREATE DATABASE bare; CREATE TABLE t (a int); {CREATE}"))?;
+    session.each("SELECT pgtrickle.refresh_stream_table('st')")?;
+    let workers =
+        session.rows("SELECT pid::text, backend_type FROM pg_stat_activity WHERE backend_type LIKE 'pg\\_trickle%'")?;
+    let sleeps = || workers.iter().map(|row| voluntary_switches(row[0].as_deref())).collect::<Outcome<Vec<u64>>>();
+    // The first look at the other databases is over.
+    std::thread::sleep(WATCHED);
+    let before = sleeps()?;
+    std::thread::sleep(WATCHED);
+    for ((row, before), after) in workers.iter().zip(before).zip(sleeps()?) {
+        if after - before > MOST_SLEEPS {
+            return Err(Failure::new(format!("{:?} slept {} times in {WATCHED:?}", row[1], after - before)));
+        }
+    }
+    Ok(())
+}
+
+fn voluntary_switches(pid: Option<&str>) -> Outcome<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.unwrap_or_default()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.and_then(|number| number.trim().parse().ok()).ok_or_else(|| Failure::new("no count of context switches"))
 }
