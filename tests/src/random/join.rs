@@ -7,10 +7,10 @@ use super::text::{Text, text};
 impl Writer<'_> {
     pub fn join(&mut self, depth: u32) -> Relation {
         let (left, right) = self.sides(depth);
-        if self.one_in(6) {
-            if let Some(relation) = self.join_using(&left, &right) {
-                return relation;
-            }
+        if self.one_in(6)
+            && let Some(relation) = self.join_using(&left, &right)
+        {
+            return relation;
         }
         let mut source = self.joined(&left, &right, depth);
         if self.one_in(4) && source.rows < 200.0 {
