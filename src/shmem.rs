@@ -148,6 +148,13 @@ shared_struct! {
         /// Refreshes by duration; upper bounds in [`DURATION_BOUNDS_S`], last one open.
         pub duration_counts: [AtomicU64; DURATION_BUCKETS],
         pub duration_sum_us: AtomicU64,
+        /// What the last recomputation, or the first fill, has taken; 0 if that is not known.
+        pub recompute_us: AtomicU64,
+        /// Recomputations since the last refresh by deltas.
+        pub recomputed_since: AtomicU64,
+        /// What the last two refreshes by deltas have taken, and how many changes they applied.
+        pub delta_us: [AtomicU64; 2],
+        pub delta_changes: [AtomicU64; 2],
     }
 }
 
@@ -326,7 +333,8 @@ impl StreamTableShared {
         let counters = [&self.differential_refreshes, &self.full_refreshes, &self.failures, &self.consecutive_errors]
             .into_iter()
             .chain([&self.rows_changed, &self.duration_sum_us, &self.last_duration_us, &self.last_rows])
-            .chain(self.duration_counts.iter());
+            .chain([&self.recompute_us, &self.recomputed_since])
+            .chain(self.duration_counts.iter().chain(&self.delta_us).chain(&self.delta_changes));
         counters.for_each(|counter| counter.store(0, Ordering::Relaxed));
         [&self.fresh_until, &self.refreshed_at, &self.error_at]
             .into_iter()

@@ -298,6 +298,16 @@ impl<'q> Expr<'q> {
         }
     }
 
+    /// The same condition of a WHERE, with what the branches of an OR have in common taken out of it: (a ∧ b) ∨ (a ∧ c) is
+    /// a ∧ (b ∨ c).
+    pub fn canonical(&self) -> Expr<'q> {
+        // SAFETY: makes new nodes where it changes something, in the current context, which is the scratch context.
+        unsafe {
+            let found = pg_sys::canonicalize_qual(self.node.cast(), false);
+            if found.is_null() { *self } else { Expr::new(found.cast()) }
+        }
+    }
+
     /// The columns of its own query level that it reads, in subqueries too: entry and attribute number.
     pub fn columns(&self) -> Vec<(usize, i16)> {
         // SAFETY: the list holds Var nodes of the tree.

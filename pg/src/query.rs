@@ -279,7 +279,7 @@ impl<'q> Query<'q> {
     /// WHERE.
     pub fn filter(&self) -> Option<Expr<'q>> {
         // SAFETY: a SELECT has a FromExpr as its join tree.
-        unsafe { self.flatten_opt((*self.get().jointree).quals) }
+        unsafe { self.flatten_opt((*self.get().jointree).quals) }.map(|filter| filter.canonical())
     }
 
     /// HAVING.

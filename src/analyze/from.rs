@@ -69,6 +69,18 @@ fn with_dependent_joins<'q>(frame: &Frame<'_, 'q>, items: Vec<From<'q>>) -> Vec<
     before
 }
 
+/// Takes out the conditions with subqueries if some input is filtered by a plain one: their change is then computed for
+/// the rows that the join with that input leaves, instead of for all.
+fn postponed<'q>(items: &[From<'q>], conditions: &mut Vec<Condition<'q>>) -> Vec<Condition<'q>> {
+    let filters = |c: &Condition<'q>| !c.nested && !c.correlated && c.entries.len() == 1;
+    if items.len() < 2 || !conditions.iter().any(filters) {
+        return Vec::new();
+    }
+    let (later, now) = std::mem::take(conditions).into_iter().partition(|c| c.nested && !c.correlated);
+    *conditions = now;
+    later
+}
+
 /// The entries that an item joins.
 fn entries(item: &From<'_>) -> BTreeSet<usize> {
     match item {
@@ -100,6 +112,7 @@ impl<'q> Analyzer<'q> {
     fn inner_join(&self, frame: &Frame<'_, 'q>, join: InnerJoin<'q>, needed: &Needed) -> Mapped<Node<'q>> {
         let InnerJoin { items, mut conditions } = join;
         let items = with_dependent_joins(frame, items);
+        let postponed = postponed(&items, &mut conditions);
         let (mut rest, mut laterals) = (Vec::new(), Vec::new());
         for item in items {
             let members = entries(&item);
@@ -138,6 +151,7 @@ impl<'q> Analyzer<'q> {
             joined = self.join(JoinKind::Inner, joined, right, &on)?;
             joined = self.filtered(frame, joined, nested)?;
         }
+        conditions.extend(postponed);
         self.filtered(frame, joined, conditions)
     }
 

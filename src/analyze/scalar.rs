@@ -166,8 +166,20 @@ fn never_null(expr: Expr<'_>, cols: &[Col]) -> bool {
         Shape::And(args) | Shape::Or(args) => args.iter().all(|&arg| never_null(arg, cols)),
         Shape::Not(arg) | Shape::Relabel(arg) => never_null(arg, cols),
         Shape::Aggregate(call) => types::builtin_name(call.function()).is_some_and(|name| name == "count"),
+        Shape::Operator { function, args, .. } | Shape::Function { function, args, .. } => {
+            types::builtin_name(function).is_some_and(|name| is_arithmetic(&name))
+                && args.iter().all(|&arg| never_null(arg, cols))
+        }
         _ => hole(expr).is_some_and(|position| cols[position].not_null),
     }
+}
+
+/// Functions of pg_catalog over exact numbers that give a number or an error, but never NULL.
+fn is_arithmetic(name: &str) -> bool {
+    const NUMERIC: [&str; 7] =
+        ["numeric", "numeric_add", "numeric_sub", "numeric_mul", "numeric_div", "numeric_uminus", "numeric_abs"];
+    let integer = |rest: &str| ["pl", "mi", "mul", "div"].contains(&rest.trim_start_matches(['2', '4', '8']));
+    NUMERIC.contains(&name) || name.strip_prefix("int").is_some_and(integer)
 }
 
 /// Whether all values of a numeric expression show the same number of decimals: sums, differences and products of such

@@ -5,7 +5,7 @@ use super::names::Target;
 use crate::analyze::{self, Analysis, Analyzed, Capture, Input};
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};
-use crate::refresh::{fill, pinned, program};
+use crate::refresh::{choice, fill, pinned, program};
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
@@ -14,6 +14,7 @@ use pgtrickle_pg::snapshot::{self, Snapshot};
 use pgtrickle_pg::spi::{LocalSettings, RunAs, current_role};
 use pgtrickle_pg::{depend, lock, worker};
 use std::ffi::CString;
+use std::time::Instant;
 
 /// What [`define`] made.
 pub struct Made {
@@ -133,7 +134,9 @@ pub fn populate(made: &Made, ready: Ready) -> Result<()> {
     let visible = snapshot.xids();
     let lsn = snapshot::insert_lsn();
     let at = worker::now_us();
+    let started = Instant::now();
     fill::fill(st, loaded, &snapshot)?;
+    choice::filled(st, started.elapsed());
     let frontier = (ready == Ready::Yes && !own_changes).then(|| visible.to_string());
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables

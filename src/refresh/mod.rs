@@ -4,6 +4,7 @@
 //! Invariant: a stream table is its query's result at its stored frontier, always.
 
 pub mod barrier;
+pub mod choice;
 pub mod costs;
 pub mod fill;
 pub mod ours;
@@ -67,6 +68,8 @@ pub struct Outcome {
     pub changes: Changes,
     pub started: Instant,
     pub duration: Duration,
+    /// The part of it that was waiting for capture.
+    pub barrier: Duration,
     /// When the snapshot was taken, µs since 2000-01-01.
     pub snapshot_at: i64,
 }
@@ -250,7 +253,8 @@ fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
     drop(relations);
     let duration = started.elapsed() + round.barrier;
     let blind = !loaded.program.compared().is_empty() || is_blind(&st, &loaded, round);
-    Ok(Outcome { st, action, blind, delta_rows, changes, started, duration, snapshot_at: round.snapshot_at })
+    let (barrier, snapshot_at) = (round.barrier, round.snapshot_at);
+    Ok(Outcome { st, action, blind, delta_rows, changes, started, duration, barrier, snapshot_at })
 }
 
 /// Whether there are changes that neither a buffer nor a comparison tells of.
@@ -280,9 +284,16 @@ fn choose(st: &StreamTable, loaded: &Loaded, round: &Round, changes: &Changes) -
     }
 }
 
-/// Whether recomputing is likely to be cheaper: more than the set fraction of the sources' rows has changed.
+/// Whether recomputing is likely to be cheaper: from what it has cost, or as more than the set fraction of the sources' rows
+/// has changed.
 fn too_many(st: &StreamTable, changes: &Changes) -> bool {
-    if st.refresh_mode != "AUTO" || changes.rows < 10_000 {
+    if st.refresh_mode != "AUTO" {
+        return false;
+    }
+    if choice::recomputing_is_cheaper(st, changes.rows) {
+        return true;
+    }
+    if changes.rows < 10_000 {
         return false;
     }
     let known: f64 = st.sources.iter().map(|s| class::estimated_rows(s.relid).max(0.0)).sum();
@@ -307,6 +318,7 @@ impl Outcome {
             counters.set_status(Status::Active);
         }
         counters.consecutive_errors.store(0, Ordering::Relaxed);
+        choice::learn(counters, self, self.duration - self.barrier);
         match self.action {
             Action::NoData => return,
             Action::Differential => counters.differential_refreshes.fetch_add(1, Ordering::Relaxed),

@@ -8,6 +8,7 @@ pub mod fault;
 pub mod install;
 pub mod load;
 pub mod metrics;
+pub mod nexmark;
 pub mod oracle;
 pub mod random;
 pub mod server;

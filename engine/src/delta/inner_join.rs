@@ -95,7 +95,8 @@ impl<'a> Group<'a> {
             if before.is_some() {
                 dr = changed.share(dr);
             }
-            let zset = self.come_in(&step, &inside, before.take(), dr);
+            let alone = before.is_none() && step.others.is_empty() && number < last;
+            let zset = if alone { dr } else { self.come_in(&step, &inside, before.take(), dr) };
             inside.extend(step.others.iter().copied().chain([step.changing]));
             if number == last {
                 return Some(zset);

@@ -6,7 +6,7 @@
 //! count'  = count + Σw over the rows that count
 //! sum'    = sum + Σ(w·x)                    dirty if not finite: ∞ − ∞ says nothing
 //! max'    = max(max, inserted)              dirty if a deleted value reaches it
-//! scale'  = widest scale, likewise          dirty only if scales differ in the group at all
+//! scales' = scales + Σw per scale           the widest that some row has is what a sum shows
 //! others                                    always dirty
 //! ```
 //!
@@ -25,8 +25,8 @@ pub(crate) enum Part {
     Count { conditions: Vec<Sql> },
     /// The sum, 0 over nothing.
     Sum { x: Scalar, filter: Option<Sql> },
-    /// The narrowest and the widest scale of numeric values; the former may be out of date, but never too wide.
-    Scale { x: Scalar, filter: Option<Sql>, count: Counted },
+    /// How many numeric values have each scale: twelve decimal digits of one number per scale.
+    Scales { x: Scalar, filter: Option<Sql> },
     /// The minimum or maximum.
     Extremum { call: Scalar, x: Scalar, filter: Option<Sql>, most: Most },
     /// The result itself.
@@ -114,7 +114,7 @@ impl Parts {
         let count = self.counted(Some(x), filter.clone());
         let sum = self.part(Part::Sum { x: x.clone(), filter: filter.clone() });
         let varies = x.ty.number == Number::Numeric { fixed_scale: false };
-        let scale = varies.then(|| self.part(Part::Scale { x: x.clone(), filter, count }));
+        let scale = varies.then(|| self.part(Part::Scales { x: x.clone(), filter }));
         (sum, count, scale)
     }
 
@@ -146,13 +146,7 @@ impl Parts {
 
     /// The stored columns after the change; dirty ones say nothing.
     pub fn merged(&self, stored: &Row, gathered: &Row) -> Vec<Sql> {
-        let count = |count: Counted| match count {
-            Counted::Rows => plus(&stored.n, &gathered.n),
-            Counted::Part(part) => {
-                plus(&stored.columns[self.stored_at(part)], &gathered.columns[self.gathered_at(part)])
-            }
-        };
-        let merged = |(i, part): (usize, &Part)| part.merged(self.stored(i, stored), self.change(i, gathered), &count);
+        let merged = |(i, part): (usize, &Part)| part.merged(self.stored(i, stored), self.change(i, gathered));
         self.parts.iter().enumerate().flat_map(merged).collect()
     }
 
@@ -181,7 +175,10 @@ impl Parts {
         let sum = |sum: &usize, scale: &Option<usize>| {
             let sum = &row.columns[self.stored_at(*sum)];
             match scale {
-                Some(part) => sql!("coalesce(round({}, {}), {})", sum, row.columns[self.stored_at(*part) + 1], sum),
+                Some(part) => {
+                    let scales = &row.columns[self.stored_at(*part)];
+                    sql!("round({}, (length({}::text) - 1) / 12)", sum, scales)
+                }
                 None => sum.clone(),
             }
         };
@@ -220,8 +217,7 @@ impl Part {
         match self {
             Part::Count { .. } => vec![Ty::bigint()],
             Part::Sum { x, .. } if x.ty.number == Number::Small => vec![Ty::bigint()],
-            Part::Sum { .. } => vec![Ty::numeric()],
-            Part::Scale { .. } => vec![Ty::new("integer"), Ty::new("integer")],
+            Part::Sum { .. } | Part::Scales { .. } => vec![Ty::numeric()],
             Part::Extremum { call, .. } | Part::Value { call } => vec![call.ty.clone()],
         }
     }
@@ -232,10 +228,7 @@ impl Part {
             Part::Sum { x, filter } => {
                 vec![sql!("coalesce(sum({}){}, 0)::{}", x.sql, only(filter), self.types()[0].sql)]
             }
-            Part::Scale { x, filter, .. } => {
-                let scale = |most: Most| sql!("{}(scale({})){}", most.aggregate(), x.sql, only(filter));
-                vec![scale(Most::Min), scale(Most::Max)]
-            }
+            Part::Scales { x, filter } => vec![sql!("coalesce(sum({}){}, 0)", scale_digit(x), only(filter))],
             Part::Extremum { call, .. } | Part::Value { call } => vec![call.sql.clone()],
         }
     }
@@ -249,10 +242,8 @@ impl Part {
                 let ty = &self.types()[0].sql;
                 vec![sql!("coalesce(sum({}){}, 0)::{}", weighted(x, ty), only(filter), ty)]
             }
-            Part::Scale { x, filter, .. } => {
-                let scale =
-                    |most: Most, sign| sql!("{}(scale({})){}", most.aggregate(), x.sql, only_signed(sign, filter));
-                vec![scale(Most::Min, "w > 0"), scale(Most::Max, "w > 0"), scale(Most::Max, "w < 0")]
+            Part::Scales { x, filter } => {
+                vec![sql!("coalesce(sum({} * w){}, 0)", scale_digit(x), only(filter))]
             }
             Part::Extremum { x, filter, most, .. } => {
                 let extremum = |sign| sql!("{}({}){}", most.aggregate(), x.sql, only_signed(sign, filter));
@@ -262,15 +253,9 @@ impl Part {
         }
     }
 
-    fn merged(&self, stored: &[Sql], change: &[Sql], count: &dyn Fn(Counted) -> Sql) -> Vec<Sql> {
+    fn merged(&self, stored: &[Sql], change: &[Sql]) -> Vec<Sql> {
         match self {
-            Part::Count { .. } | Part::Sum { .. } => vec![plus(&stored[0], &change[0])],
-            Part::Scale { count: of, .. } => {
-                let scale = |i: usize, most: Most| {
-                    sql!("CASE WHEN {} > 0 THEN {} END", count(*of), most.of(&stored[i], &change[i]))
-                };
-                vec![scale(0, Most::Min), scale(1, Most::Max)]
-            }
+            Part::Count { .. } | Part::Sum { .. } | Part::Scales { .. } => vec![plus(&stored[0], &change[0])],
             Part::Extremum { most, .. } => vec![most.of(&stored[0], &change[0])],
             Part::Value { call } => vec![sql!("NULL::{}", call.ty.sql)],
         }
@@ -278,16 +263,11 @@ impl Part {
 
     fn dirty(&self, stored: &[Sql], change: &[Sql]) -> Option<Sql> {
         match self {
-            Part::Count { .. } => None,
+            Part::Count { .. } | Part::Scales { .. } => None,
             Part::Sum { x, .. } => {
                 let numeric = matches!(x.ty.number, Number::Numeric { .. });
                 let sum = plus(&stored[0], &change[0]);
                 numeric.then(|| sql!("{} IN ('NaN'::numeric, 'Infinity'::numeric, '-Infinity'::numeric)", sum))
-            }
-            Part::Scale { .. } => {
-                let widest = Most::Max.of(&stored[1], &change[1]);
-                let narrowest = Most::Min.of(&stored[0], &change[0]);
-                Some(sql!("({} >= {} AND {} <> {})", change[2], widest, narrowest, widest))
             }
             Part::Extremum { most, .. } => {
                 let new = most.of(&stored[0], &change[0]);
@@ -320,6 +300,13 @@ impl Most {
             Most::Max => ">=",
         }
     }
+}
+
+/// One for the scale of x: of the digits that count the values of each scale.
+fn scale_digit(x: &Scalar) -> Sql {
+    let usual =
+        "WHEN 0 THEN 1::numeric WHEN 1 THEN 1e12 WHEN 2 THEN 1e24 WHEN 3 THEN 1e36 WHEN 4 THEN 1e48 WHEN 6 THEN 1e72";
+    sql!("CASE scale({}) {} ELSE rpad('1', 12 * scale({}) + 1, '0')::numeric END", x.sql, Sql::text(usual), x.sql)
 }
 
 /// x·w, without a multiplication for the usual weights where those are slow.

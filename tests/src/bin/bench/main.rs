@@ -3,6 +3,7 @@
 
 mod capture;
 mod latency;
+mod nexmark;
 mod plugin;
 mod refresh;
 mod report;
@@ -49,6 +50,7 @@ const PARTS: &[Part] = &[
     ("writers", writers::measure),
     ("refresh", refresh::measure),
     ("tpch", tpch::measure),
+    ("nexmark", nexmark::measure),
 ];
 
 fn main() -> ExitCode {
