@@ -16,11 +16,11 @@ SELECT g.k1 AS k1 FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON
 -- stage pgt_r1 unless empty: pgt_d1
 SELECT c2 AS k1, count(*) AS n, max(c3) AS p1 FROM (SELECT "id" AS c1, "customer_id" AS c2, "amount" AS c3 FROM "public"."orders") AS d(c1, c2, c3) JOIN pgt_d1 AS x ON ((c2) = x.k1) GROUP BY 1;
 -- stage pgt_t1 unless empty: pgt_g1
-SELECT g.k1 AS k1, (coalesce(s.n, 0) + g.n) AS n, CASE WHEN r.n IS NOT NULL THEN r.p1 ELSE GREATEST(s.p1, g.d1) END AS p1, s.k1 AS j1, s.n AS m, s.p1 AS q1, r.n AS r FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1) LEFT JOIN pgt_r1 AS r ON (r.k1 = g.k1);
+SELECT g.k1 AS k1, (coalesce(s.n, 0) + g.n) AS n, CASE WHEN r.n IS NOT NULL THEN r.p1 ELSE GREATEST(s.p1, g.d1) END AS p1, s.k1 AS j1, s.n AS m, s.p1 AS q1, r.n AS r, s.ctid AS x FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1) LEFT JOIN pgt_r1 AS r ON (r.k1 = g.k1);
 -- check unless empty: pgt_t1
 SELECT 'the stored state of a group contradicts its changes'::text AS "wrong" FROM pgt_t1 WHERE n < 0 OR r <> n;
 -- modify unless empty: pgt_t1
-MERGE INTO ONLY pgtrickle_changes.state_1_1 AS s USING (SELECT k1, n, p1 FROM pgt_t1 WHERE (m IS NULL OR n <> m OR record_image_ne(ROW(p1), ROW(q1)))) AS t(k1, n, p1) ON s.k1 = t.k1 WHEN MATCHED AND t.n = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = t.n, p1 = t.p1 WHEN NOT MATCHED AND t.n > 0 THEN INSERT (k1, n, p1) VALUES (t.k1, t.n, t.p1);
+MERGE INTO ONLY pgtrickle_changes.state_1_1 AS s USING (SELECT k1, n, p1, x FROM pgt_t1 WHERE (m IS NULL OR n <> m OR record_image_ne(ROW(p1), ROW(q1)))) AS t(k1, n, p1, x) ON s.ctid = t.x WHEN MATCHED AND t.n = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = t.n, p1 = t.p1 WHEN NOT MATCHED AND t.n > 0 THEN INSERT (k1, n, p1) VALUES (t.k1, t.n, t.p1);
 -- stage pgt_root unless empty: pgt_t1
 SELECT k1 AS c1, p1 AS c2, 1::bigint AS w FROM pgt_t1 WHERE (m IS NULL OR n = 0 OR record_image_ne(ROW(p1), ROW(q1))) AND n > 0 UNION ALL SELECT j1 AS c1, q1 AS c2, (-1)::bigint AS w FROM pgt_t1 WHERE (m IS NULL OR n = 0 OR record_image_ne(ROW(p1), ROW(q1))) AND m IS NOT NULL;
 -- modify unless empty: pgt_root
@@ -28,9 +28,9 @@ MERGE INTO ONLY "public"."st" AS t USING (SELECT c1, c2, w FROM pgt_root AS a WH
 
 -- recompute
 -- stage pgt_t1 unless empty: 
-SELECT CASE WHEN g.n IS NOT NULL THEN g.k1 ELSE s.k1 END AS k1, coalesce(g.n, 0) AS n, g.p1 AS p1, s.k1 AS j1, s.n AS m, s.p1 AS q1 FROM (SELECT c2 AS k1, count(*) AS n, max(c3) AS p1 FROM (SELECT "id" AS c1, "customer_id" AS c2, "amount" AS c3 FROM "public"."orders") AS d(c1, c2, c3) GROUP BY 1) AS g(k1, n, p1) FULL JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1);
+SELECT CASE WHEN g.n IS NOT NULL THEN g.k1 ELSE s.k1 END AS k1, coalesce(g.n, 0) AS n, g.p1 AS p1, s.k1 AS j1, s.n AS m, s.p1 AS q1, s.ctid AS x FROM (SELECT c2 AS k1, count(*) AS n, max(c3) AS p1 FROM (SELECT "id" AS c1, "customer_id" AS c2, "amount" AS c3 FROM "public"."orders") AS d(c1, c2, c3) GROUP BY 1) AS g(k1, n, p1) FULL JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1);
 -- modify unless empty: pgt_t1
-MERGE INTO ONLY pgtrickle_changes.state_1_1 AS s USING (SELECT k1, n, p1 FROM pgt_t1 WHERE (m IS NULL OR n <> m OR record_image_ne(ROW(p1), ROW(q1)))) AS t(k1, n, p1) ON s.k1 = t.k1 WHEN MATCHED AND t.n = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = t.n, p1 = t.p1 WHEN NOT MATCHED AND t.n > 0 THEN INSERT (k1, n, p1) VALUES (t.k1, t.n, t.p1);
+MERGE INTO ONLY pgtrickle_changes.state_1_1 AS s USING (SELECT k1, n, p1, x FROM pgt_t1 WHERE (m IS NULL OR n <> m OR record_image_ne(ROW(p1), ROW(q1)))) AS t(k1, n, p1, x) ON s.ctid = t.x WHEN MATCHED AND t.n = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = t.n, p1 = t.p1 WHEN NOT MATCHED AND t.n > 0 THEN INSERT (k1, n, p1) VALUES (t.k1, t.n, t.p1);
 -- stage pgt_root unless empty: 
 SELECT CASE WHEN v.w > 0 THEN a.c1 ELSE b.c1 END AS c1, CASE WHEN v.w > 0 THEN a.c2 ELSE b.c2 END AS c2, v.w AS w FROM (SELECT c1, c2, true AS i1 FROM (SELECT k1 AS c1, p1 AS c2 FROM pgtrickle_changes.state_1_1) AS d(c1, c2)) AS a FULL JOIN (SELECT "Region" AS c1, "total" AS c2, true AS i1 FROM ONLY "public"."st") AS b ON (a.c1 = b.c1) CROSS JOIN (VALUES (1::bigint), ((-1)::bigint)) AS v(w) WHERE (a.i1 IS NULL OR b.i1 IS NULL OR record_image_ne(ROW(a.c1, a.c2), ROW(b.c1, b.c2))) AND CASE WHEN v.w > 0 THEN a.i1 ELSE b.i1 END;
 -- modify unless empty: pgt_root

@@ -24,7 +24,8 @@ impl AggregatePlan {
         let select = select.columns(hash.collect::<Vec<_>>()).column("coalesce(g.n, 0)", new.n);
         let select = select.columns(of("g", &new.parts).into_iter().zip(new.parts.clone()));
         let select = select.columns(s.into_iter().zip(old.keys)).column("s.n", old.n);
-        let query = select.columns(of("s", &new.parts).into_iter().zip(old.parts)).sql();
+        let select = select.columns(of("s", &new.parts).into_iter().zip(old.parts));
+        let query = select.column("s.ctid", Ident::new("x")).sql();
         let touch = Step::Stage { name: self.touched(), query, reads: Vec::new(), skip_if_empty: Vec::new() };
         vec![touch, self.store()]
     }

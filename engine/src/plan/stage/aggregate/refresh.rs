@@ -155,7 +155,7 @@ impl AggregatePlan {
         let select = select.column(Self::new_count(), new.n).columns(parts.into_iter().zip(new.parts));
         let select = select.columns(of("s", &new.keys).into_iter().zip(old.keys));
         let select = select.column("s.n", old.n).columns(stored.into_iter().zip(old.parts));
-        let query = select.column(recounted, Ident::new("r")).sql();
+        let query = select.column(recounted, Ident::new("r")).column("s.ctid", Ident::new("x")).sql();
         Step::Stage { name: self.touched(), query, skip_if_empty: vec![self.gathered()], reads }
     }
 
@@ -195,8 +195,9 @@ impl AggregatePlan {
             changed.push(images_differ(&new_values, &old_values));
         }
         let names = new.names();
-        let source = named(names.clone(), From::Enr { name: self.touched(), alias: None });
-        let source = Query::from(source.filter(sql!("({})", Sql::any(changed)))).aliased("t", names.clone());
+        let with_place: Vec<Ident> = names.iter().cloned().chain([Ident::new("x")]).collect();
+        let source = named(with_place.clone(), From::Enr { name: self.touched(), alias: None });
+        let source = Query::from(source.filter(sql!("({})", Sql::any(changed)))).aliased("t", with_place);
         let set = |names: Vec<Ident>| names.iter().cloned().zip(of("t", &names)).collect::<Vec<_>>();
         let update = Matched::Update { condition: None, set: set([vec![new.n], new_values].concat()) };
         let insert = |condition| Matched::Insert { condition, columns: set(names.clone()) };
@@ -206,7 +207,8 @@ impl AggregatePlan {
             let gone = Matched::Delete { condition: Some(sql!("t.n = 0")) };
             vec![gone, update, insert(Some(sql!("t.n > 0")))]
         };
-        let on = vec![self.same_group("s", "t")];
+        // Nobody else writes the table, so the row is still where it was found.
+        let on = vec![if self.is_grand() { self.same_group("s", "t") } else { sql!("s.ctid = t.x") }];
         let merge = Merge { table: self.place.table.clone(), alias: Ident::new("s"), source, on, when };
         let touched = vec![self.touched()];
         Step::Modify { sql: merge.sql(), reads: touched.clone(), skip_if_empty: touched, expect: None }
