@@ -17,7 +17,7 @@ packages=(
     build-essential pkg-config dpkg-dev ca-certificates bison flex perl
     libclang-dev clang libreadline-dev zlib1g-dev liblz4-dev libzstd-dev libssl-dev libxml2-dev
     postgresql-15 postgresql-server-dev-15 postgresql-15-wal2json
-    prometheus chromium
+    chromium
 )
 
 apt_updated=
@@ -36,6 +36,20 @@ install_packages() {
     step "installing Debian packages: ${missing[*]}"
     apt_update
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# Only the programs: an installed package would run a Prometheus of its own.
+unpack_prometheus() {
+    [ -x "$PG_CACHE/prometheus/promtool" ] && return
+    step "unpacking Debian's prometheus"
+    as_root install -d -m 755 -o "$(id -un)" "$PG_CACHE"
+    local work
+    work=$(mktemp -d "$PG_CACHE/unpack.XXXXXX")
+    apt_update
+    (cd "$work" && apt-get -qq -o APT::Sandbox::User= download prometheus && dpkg-deb -x prometheus_*.deb .)
+    mkdir -p "$PG_CACHE/prometheus"
+    mv "$work"/usr/bin/prometheus "$work"/usr/bin/promtool "$PG_CACHE/prometheus/"
+    rm -rf "$work"
 }
 
 install_cargo_pgrx() {
@@ -100,6 +114,7 @@ register() {
 }
 
 install_packages
+unpack_prometheus
 for major in "${PG_VERSIONS[@]}"; do
     [ "$major" = 15 ] || build_postgres "$major" "$(suite_of "$major")"
 done

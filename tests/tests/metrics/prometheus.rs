@@ -23,9 +23,10 @@ fn file(name: &str) -> PathBuf {
     install::root().join("monitoring/prometheus").join(name)
 }
 
-/// A program of Debian's package `prometheus`.
+/// A program of Debian's package `prometheus`, where `scripts/setup.sh` has put it.
 fn program(name: &str) -> Command {
-    Command::new(name)
+    let cache = std::env::var_os("PGTRICKLE_CACHE").unwrap_or_else(|| "/var/cache/pg_trickle".into());
+    Command::new(std::path::Path::new(&cache).join("prometheus").join(name))
 }
 
 fn promtool(_: PgVersion) -> Outcome {
