@@ -45,7 +45,7 @@ const UPHEAVAL: &str = "
     UPDATE region SET r_name = CASE r_name WHEN 'ASIA' THEN 'EUROPE' WHEN 'EUROPE' THEN 'ASIA' ELSE r_name END;
     UPDATE nation SET n_name = CASE n_name WHEN 'FRANCE' THEN 'GERMANY' WHEN 'GERMANY' THEN 'FRANCE' ELSE n_name END;
     UPDATE supplier SET s_nationkey = (s_nationkey + 1) % 25 WHERE s_suppkey % 3 = 0;
-    UPDATE lineitem SET l_orderkey = l_orderkey + 4 WHERE l_orderkey % 32 = 1;
+    UPDATE lineitem SET l_orderkey = l_orderkey + 3 WHERE l_orderkey % 32 = 7;
     UPDATE part SET p_name = 'forest green', p_type = 'PROMO BRASS', p_brand = 'Brand#23', p_container = 'MED BOX' WHERE p_partkey % 20 = 0;
     DELETE FROM customer WHERE c_custkey % 50 = 0;";
 
