@@ -21,7 +21,9 @@ fn all_queries(server: &Server) -> Outcome {
     }
     for query in &queries {
         let stream = StreamTable::new("public", &query.name);
-        stream.create(&mut session, &query.query, BY_HAND)?;
+        // AUTO would recompute after the upheaval.
+        let creation = stream.creation(&query.query, BY_HAND);
+        session.run(&creation.replace("schedule =>", "refresh_mode => 'DIFFERENTIAL', schedule =>"))?;
         let mode = stream.mode(&mut session)?;
         if mode != "DIFFERENTIAL" {
             return Err(Failure::new(format!("{} is maintained in mode {mode}", query.name)));
