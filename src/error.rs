@@ -117,10 +117,19 @@ impl From<Error> for pgtrickle_pg::xact::Failure {
 /// Whether an error is likely to pass by itself: conflicts (class 40), locks that others hold (55P03), lack of resources
 /// (53), interventions of an operator (57). Such a refresh is tried again and never suspends its stream table.
 pub fn is_transient(code: Code) -> bool {
-    // SQLSTATEs are packed six bits a character, the class being the first two.
-    let class = |a: char, b: char| (a as i32 - '0' as i32) | (b as i32 - '0' as i32) << 6;
-    let mine = code as i32 & 0xfff;
-    code == Code::ERRCODE_LOCK_NOT_AVAILABLE || [class('4', '0'), class('5', '3'), class('5', '7')].contains(&mine)
+    code == Code::ERRCODE_LOCK_NOT_AVAILABLE || ["40", "53", "57"].iter().any(|class| is_of(code, class))
+}
+
+/// Whether an error says that some value is wrong (class 22): a division by zero, an overflow.
+pub fn is_about_data(code: Code) -> bool {
+    is_of(code, "22")
+}
+
+/// Whether an error is of a class, the first two characters of its SQLSTATE.
+fn is_of(code: Code, class: &str) -> bool {
+    // SQLSTATEs are packed six bits a character, the first one lowest.
+    let packed = class.bytes().rev().fold(0, |packed, c| packed << 6 | i32::from(c - b'0'));
+    code as i32 & 0xfff == packed
 }
 
 /// Results whose error is ours.

@@ -2,7 +2,7 @@
 
 use super::track;
 use crate::catalog::{self, Frontier, StreamTable};
-use crate::error::is_transient;
+use crate::error::{is_about_data, is_transient};
 use crate::refresh::sources;
 use crate::settings;
 use crate::shmem::{self, DbShared, Status};
@@ -26,7 +26,7 @@ pub fn record_failure(st: &StreamTable, failure: &Failure) {
     let errors = catalog::write_scalar::<i32>(
         "UPDATE pgtrickle.pgt_stream_tables
             SET consecutive_errors = consecutive_errors + $5, last_error_message = $2, last_error_at = now(),
-                needs_reinit = needs_reinit OR $3,
+                needs_reinit = needs_reinit OR $3 OR $6,
                 status = CASE WHEN consecutive_errors + $5 >= $4 THEN 'SUSPENDED' ELSE 'ERROR' END
           WHERE pgt_id = $1 RETURNING consecutive_errors",
         &[
@@ -35,6 +35,8 @@ pub fn record_failure(st: &StreamTable, failure: &Failure) {
             corrupt.into(),
             settings::MAX_CONSECUTIVE_ERRORS.get().into(),
             i32::from(!is_transient(failure.code)).into(),
+            // A row that came and went may have a value that cannot be computed; the query itself never sees that row.
+            is_about_data(failure.code).into(),
         ],
     )
     .unwrap_or_default();

@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("own_changes_are_refused", own_changes_are_refused),
     ("drops", drops),
     ("columns_are_those_of_the_query", columns_are_those_of_the_query),
+    ("value_that_came_and_went", value_that_came_and_went),
     ("many_idle_stream_tables", many_idle_stream_tables),
 ];
 
@@ -194,4 +195,18 @@ fn many_idle_stream_tables(server: &Server) -> Outcome {
         wait::until("all of them see it", wait::PATIENCE, || session.holds(&seen))?;
     }
     Ok(())
+}
+
+/// A row whose value cannot be computed, and which is gone before the query could see it, is in the changes all the same.
+fn value_that_came_and_went(server: &Server) -> Outcome {
+    let mut session = arrange(server, "came", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)")?;
+    session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT 10 / a AS x FROM t', schedule => '0s')")?;
+    session.each("SELECT pgtrickle.pause_stream_table('st')")?;
+    session.each("INSERT INTO t VALUES (0)")?;
+    session.each("DELETE FROM t WHERE a = 0; INSERT INTO t VALUES (2)")?;
+    session.each("SELECT pgtrickle.resume_stream_table('st')")?;
+    wait::until("the stream table goes on", wait::PATIENCE, || {
+        session.holds("SELECT string_agg(x::text, ',' ORDER BY x) = '5,10' FROM st")
+    })?;
+    assert_text(&mut session, "SELECT status FROM pgtrickle.pgt_stream_tables WHERE pgt_schema = 'came'", "ACTIVE")
 }
