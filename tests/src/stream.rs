@@ -90,3 +90,17 @@ impl StreamTable {
         session.run(&format!("SELECT pgtrickle.drop_stream_table({})", self.argument()))
     }
 }
+
+/// Every stream table took up every change by its deltas, and never by a recomputation.
+pub fn assert_never_recomputed(session: &mut Session) -> Outcome {
+    let rows = session.rows(
+        "SELECT s.pgt_name, h.action, count(*) FROM pgtrickle.pgt_refresh_history h JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
+          WHERE h.action IN ('FULL', 'REINITIALIZE') GROUP BY 1, 2 ORDER BY 1",
+    )?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut text = String::from("recomputed:");
+    rows.iter().for_each(|row| text.push_str(&format!(" {row:?}")));
+    Err(Failure::new(text))
+}

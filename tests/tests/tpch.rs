@@ -2,8 +2,7 @@
 //! all maintained by deltas, all exact.
 
 use pgtrickle_tests::server::Server;
-use pgtrickle_tests::session::Session;
-use pgtrickle_tests::stream::{BY_HAND, StreamTable};
+use pgtrickle_tests::stream::{self, BY_HAND, StreamTable};
 use pgtrickle_tests::{During, Failure, Outcome, oracle, suite, tpch};
 
 const CYCLES: u64 = 3;
@@ -39,7 +38,7 @@ fn all_queries(server: &Server) -> Outcome {
             oracle::assert_exact(&mut session, &query.name, &query.query).during(format!("cycle {cycle}"))?;
         }
     }
-    recomputed(&mut session)
+    stream::assert_never_recomputed(&mut session)
 }
 
 /// Names and keys that all queries hang on, of a fifth and more of everything.
@@ -50,17 +49,3 @@ const UPHEAVAL: &str = "
     UPDATE lineitem SET l_orderkey = l_orderkey + 3 WHERE l_orderkey % 32 = 7;
     UPDATE part SET p_name = 'forest green', p_type = 'PROMO BRASS', p_brand = 'Brand#23', p_container = 'MED BOX' WHERE p_partkey % 20 = 0;
     DELETE FROM customer WHERE c_custkey % 50 = 0;";
-
-/// Every stream table took up every cycle by its deltas, and never by a recomputation.
-fn recomputed(session: &mut Session) -> Outcome {
-    let rows = session.rows(
-        "SELECT s.pgt_name, h.action, count(*) FROM pgtrickle.pgt_refresh_history h JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
-          WHERE h.action IN ('FULL', 'REINITIALIZE') GROUP BY 1, 2 ORDER BY 1",
-    )?;
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut text = String::from("recomputed:");
-    rows.iter().for_each(|row| text.push_str(&format!(" {row:?}")));
-    Err(Failure::new(text))
-}
