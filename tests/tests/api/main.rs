@@ -2,6 +2,7 @@
 
 mod alter;
 mod capture;
+mod choice;
 mod definitions;
 mod documentation;
 mod explain;
@@ -30,6 +31,7 @@ fn main() {
             .chain(explain::TESTS)
             .chain(functions::TESTS)
             .chain(alter::TESTS)
+            .chain(choice::TESTS)
             .chain(definitions::TESTS)
         {
             trials.push(shared.trial(name, test));
