@@ -47,7 +47,7 @@ DECLARE
 BEGIN
     FOR dependency IN
         SELECT s.pgt_relid, s.frontier, s.frontier_xid, d.source_relid, d.source_type,
-               to_regclass('pgtrickle_changes.changes_' || d.source_relid::oid) AS buffer
+               'pgtrickle_changes.changes_' || d.source_relid::oid AS buffer
           FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
          ORDER BY 1, 4
     LOOP
@@ -58,13 +58,15 @@ BEGIN
                          WHEN dependency.source_type = 'STREAM_TABLE' THEN 'REFRESH' ELSE 'NONE' END;
         pending_rows := 0;
         buffer_bytes := 0;
-        IF dependency.buffer IS NOT NULL THEN
+        BEGIN
             EXECUTE format('SELECT count(*) FROM %s WHERE NOT coalesce(pg_visible_in_snapshot(xid, $1) OR xid = $2, false)',
                            dependency.buffer)
                INTO pending_rows USING dependency.frontier, dependency.frontier_xid;
             SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0) INTO buffer_bytes
-              FROM pg_inherits WHERE inhparent = dependency.buffer;
-        END IF;
+              FROM pg_inherits WHERE inhparent = to_regclass(dependency.buffer);
+        EXCEPTION WHEN undefined_table THEN
+            NULL; -- There is none, or its stream table is being dropped.
+        END;
         RETURN NEXT;
     END LOOP;
 END
