@@ -33,6 +33,8 @@ pub enum Zset {
     /// The rows of which a change of a relation decides whether they have a partner: weighted 1 if they have got the
     /// first, -1 if they have lost the last.
     Flips { input: Box<Zset>, right: Rel, change: Box<Zset>, on: Vec<Conjunct> },
+    /// Weights added up over rows that agree in some columns, where not 0; the other columns are NULL.
+    Netted { input: Box<Zset>, by: Vec<usize> },
     /// Weights are multiplied with a number of each row.
     Repeat { input: Box<Zset>, times: Scalar },
     /// Each row beside each row that functions return for it; weights stay.
@@ -90,6 +92,7 @@ impl Zset {
             Zset::Filter { input, .. }
             | Zset::Matching { input, .. }
             | Zset::Flips { input, .. }
+            | Zset::Netted { input, .. }
             | Zset::Repeat { input, .. }
             | Zset::Negate(input) => input.arity(),
             Zset::Touched { input, .. } => input.arity(),
@@ -108,6 +111,7 @@ impl Zset {
             Zset::SourceChange { cols, .. } | Zset::StageChange { cols, .. } => cols.clone(),
             Zset::Map { exprs, .. } => exprs.iter().map(Scalar::col).collect(),
             Zset::Presence { right, .. } => right.cols().into_iter().map(Col::nullable).collect(),
+            Zset::Netted { input, .. } => input.cols().into_iter().map(Col::nullable).collect(),
             Zset::Filter { input, .. }
             | Zset::Matching { input, .. }
             | Zset::Flips { input, .. }
@@ -141,6 +145,7 @@ impl Zset {
             Zset::Map { input, .. }
             | Zset::Filter { input, .. }
             | Zset::Matching { input, .. }
+            | Zset::Netted { input, .. }
             | Zset::Repeat { input, .. }
             | Zset::FlatMap { input, .. }
             | Zset::Negate(input) => input.is_change(),
@@ -166,6 +171,7 @@ impl Zset {
             Zset::Map { input, .. }
             | Zset::Filter { input, .. }
             | Zset::Matching { input, .. }
+            | Zset::Netted { input, .. }
             | Zset::Repeat { input, .. }
             | Zset::FlatMap { input, .. }
             | Zset::Negate(input) => input.collect_staged(found),

@@ -87,25 +87,34 @@ struct Round {
 }
 
 /// Settings under which the statements run: names resolve to nothing but PostgreSQL's own, and plans suit small deltas,
-/// which must be joined first however many tables there are. What refreshes look up over and over is in memory: a lookup by
-/// index costs far less than PostgreSQL's usual settings say.
+/// which must be joined first however many tables there are.
 const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog"),
     (c"jit", c"off"),
-    (c"random_page_cost", c"0.4"),
     (c"join_collapse_limit", c"20"),
     (c"from_collapse_limit", c"20"),
     (c"geqo_threshold", c"20"),
 ];
+/// What deltas look up over and over is in memory: a lookup by index costs far less than PostgreSQL's usual settings say, a
+/// long scan of an index more.
+const LOOKUPS: &[(&CStr, &CStr)] = &[(c"random_page_cost", c"0.2"), (c"cpu_index_tuple_cost", c"0.02")];
 /// Netting a large delta in less memory than this spills to disk.
 const WORK_MEM: (&CStr, &CStr) = (c"work_mem", c"64MB");
 
-/// The settings of a stream table's refresh, until dropped.
+/// The settings under which a stream table's query is computed, until dropped.
 pub fn local_settings(st: &StreamTable) -> LocalSettings {
+    settings_with(st, &[])
+}
+
+/// The settings of a refresh: what is computed anew is planned as the same query of a user is.
+fn settings_of(st: &StreamTable, task: &Task) -> LocalSettings {
+    settings_with(st, if *task == Task::Recompute { &[] } else { LOOKUPS })
+}
+
+fn settings_with(st: &StreamTable, costs: &[(&'static CStr, &'static CStr)]) -> LocalSettings {
     let enough = spi::work_mem_kb() >= 64 << 10;
-    let settings: Vec<_> =
-        SETTINGS.iter().copied().chain((!enough).then_some(WORK_MEM)).chain(pinned::different(&st.settings)).collect();
-    LocalSettings::new(&settings)
+    let settings = SETTINGS.iter().chain(costs).copied().chain((!enough).then_some(WORK_MEM));
+    LocalSettings::new(&settings.chain(pinned::different(&st.settings)).collect::<Vec<_>>())
 }
 
 /// Refreshes stream tables, parents before their children, in the current transaction. The caller reports the outcomes
@@ -227,7 +236,7 @@ fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
     let mut delta_rows = 0;
     if action != Action::NoData {
         {
-            let _settings = local_settings(&st);
+            let _settings = settings_of(&st, &task);
             let _owner = RunAs::restricted(st.owner);
             if action == Action::Reinitialize && loaded.fingerprint != st.fingerprint {
                 fill::rebuild_state(&st, &loaded)?;

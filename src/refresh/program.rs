@@ -63,6 +63,9 @@ pub enum Task {
     Recompute,
 }
 
+/// So many plans are kept at most, on average: changes of ever other sizes would gather plans without end.
+const PLANS_PER_STEP: usize = 12;
+
 /// The statements of one task, with their plans.
 pub struct Statements {
     pub steps: Vec<Step>,
@@ -234,7 +237,11 @@ impl Statements {
         let known = self.plans.borrow().get(&key).cloned();
         known.unwrap_or_else(|| {
             let plan = Rc::new(Plan::prepare(sql, types));
-            self.plans.borrow_mut().insert(key, plan.clone());
+            let mut plans = self.plans.borrow_mut();
+            if plans.len() >= PLANS_PER_STEP * self.steps.len() {
+                plans.clear();
+            }
+            plans.insert(key, plan.clone());
             plan
         })
     }
@@ -244,10 +251,15 @@ impl Statements {
 /// for few rows than an overestimate.
 pub fn size_class(rows: u64) -> (u8, f64) {
     match rows {
-        0..=100 => (0, 10.0),
-        101..=600 => (1, 50.0),
-        601..=3_000 => (2, 1_000.0),
-        3_001..=30_000 => (3, 10_000.0),
-        _ => (4, 100_000.0),
+        0..=30 => (0, 10.0),
+        31..=100 => (1, 40.0),
+        101..=300 => (2, 150.0),
+        301..=1_000 => (3, 500.0),
+        1_001..=3_000 => (4, 1_500.0),
+        3_001..=10_000 => (5, 5_000.0),
+        10_001..=30_000 => (6, 15_000.0),
+        30_001..=100_000 => (7, 50_000.0),
+        100_001..=1_000_000 => (8, 300_000.0),
+        _ => (9, 2_000_000.0),
     }
 }

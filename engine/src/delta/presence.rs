@@ -4,6 +4,7 @@
 //! L_old · Δ∃R = π(L ⋈ P) − π(ΔL ⋈ P)        with P = Δδ(keys of R), δ(k) = [n > 0]
 //! Otherwise they are counted per row that the change touches, by the equalities that the condition has:
 //! L_old · Δ∃R = X · Δ∃R                      with X = touched L − touched ΔL
+//! Of ΔR only what the condition reads matters, so what cancels out there touches nothing.
 
 use super::Changed;
 use crate::ir::{Conjunct, Rel, Scalar};
@@ -47,7 +48,7 @@ fn per_key(
 }
 
 fn per_row((left, dl): (&Rel, Option<&Zset>), (right, dr): (&Rel, Zset), on: &[Conjunct], changed: &Changed) -> Zset {
-    let dr = changed.share(dr);
+    let dr = changed.share(netted(dr, left.arity(), on));
     let equalities: Vec<Conjunct> = on.iter().filter(|c| c.equi.is_some()).cloned().collect();
     let touched = |rows: Zset| match equalities.is_empty() {
         true => rows,
@@ -59,4 +60,17 @@ fn per_row((left, dl): (&Rel, Option<&Zset>), (right, dr): (&Rel, Zset), on: &[C
         None => now,
     };
     Zset::Flips { input: Box::new(changed.share(rows)), right: right.clone(), change: Box::new(dr), on: on.to_vec() }
+}
+
+/// The change of the right side in what the condition reads of it. Values that are equal may differ in what a condition
+/// makes of them, unless equal means identical.
+fn netted(dr: Zset, left: usize, on: &[Conjunct]) -> Zset {
+    let mut by: Vec<usize> = on.iter().flat_map(|c| &c.condition.cols).filter_map(|c| c.checked_sub(left)).collect();
+    by.sort_unstable();
+    by.dedup();
+    let cols = dr.cols();
+    if by.is_empty() || by.iter().any(|c| !cols[*c].ty.is_exact()) {
+        return dr;
+    }
+    Zset::Netted { input: Box::new(dr), by }
 }

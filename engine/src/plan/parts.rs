@@ -71,6 +71,8 @@ pub(crate) struct Row<'a> {
     pub n: Sql,
     /// Its parts' columns.
     pub columns: &'a [Sql],
+    /// Whether the group is there only while it has rows.
+    pub has_rows: bool,
 }
 
 impl Parts {
@@ -185,6 +187,10 @@ impl Parts {
         match output {
             Output::Count(c) => count(c),
             Output::Part(part) => row.columns[self.stored_at(*part)].clone(),
+            // As a plain column PostgreSQL has statistics of it.
+            Output::Sum { sum: s, count: Counted::Rows, scale, ty } if row.has_rows => {
+                sql!("{}::{}", sum(s, scale), ty.sql)
+            }
             Output::Sum { sum: s, count: c, scale, ty } => {
                 sql!("CASE WHEN {} > 0 THEN {}::{} END", count(c), sum(s, scale), ty.sql)
             }

@@ -76,6 +76,20 @@ impl Catalog {
         select.column("x.w * f.w", Ident::new("w")).into()
     }
 
+    /// Weights added up over the rows that agree in these columns.
+    pub(super) fn netted(&self, input: &Zset, by: &[usize]) -> Query {
+        let column = |(i, col): (usize, &Col)| match by.contains(&i) {
+            true => (Sql::column(i), Ident::column(i)),
+            false => (sql!("NULL::{}", col.ty.sql), Ident::column(i)),
+        };
+        let columns: Vec<(Sql, Ident)> = input.cols().iter().enumerate().map(column).collect();
+        let mut select = Select::from(self.item_of_zset(input)).columns(columns);
+        select = select.column("sum(w::integer)", Ident::new("w"));
+        select.group_by = by.iter().map(|c| Sql::column(*c)).collect();
+        select.having = vec![sql!("sum(w::integer) <> 0")];
+        select.into()
+    }
+
     /// A relation on the right of `l` columns.
     fn numbered_from(&self, right: &Rel, alias: &'static str, l: usize) -> From {
         self.rel(right).aliased(alias, columns(l + right.arity()).split_off(l))

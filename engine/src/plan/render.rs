@@ -76,6 +76,7 @@ impl Catalog {
                 self.presence(right, change, keys, only, *left_arity)
             }
             Zset::Flips { input, right, change, on } => self.flips(input, right, change, on),
+            Zset::Netted { input, by } => self.netted(input, by),
             Zset::Repeat { input, times } => {
                 let weight = sql!("w * ({})", times.sql);
                 named(columns(input.arity()), self.item_of_zset(input)).column(weight, Ident::new("w")).into()

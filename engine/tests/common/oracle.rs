@@ -229,6 +229,12 @@ impl State {
                 };
                 plus(&present(&now), &present(&before), -1)
             }
+            Zset::Netted { input, by } => {
+                let kept = |row: &Row| {
+                    (0..row.len()).map(|i| if by.contains(&i) { row[i].clone() } else { Value::Null }).collect()
+                };
+                collect(self.zset(input).iter().map(|(row, w)| (kept(row), *w)))
+            }
             Zset::Flips { input, right, change, on } => {
                 let (now, change) = (self.rel(right), self.zset(change));
                 let before = plus(&now, &change, -1);

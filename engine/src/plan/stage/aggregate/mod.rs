@@ -112,7 +112,8 @@ impl AggregatePlan {
     /// Keys and results.
     fn outputs(&self, side: &Side) -> Vec<Sql> {
         let columns: Vec<Sql> = side.parts.iter().map(Sql::from).collect();
-        let results = self.parts.results(&Row { n: Sql::from(&side.n), columns: &columns });
+        let row = Row { n: Sql::from(&side.n), columns: &columns, has_rows: !self.is_grand() };
+        let results = self.parts.results(&row);
         side.keys.iter().map(Sql::from).chain(results).collect()
     }
 

@@ -88,8 +88,9 @@ impl AggregatePlan {
     /// The condition under which a group of `g` with state `s` must be computed anew, if there is such a thing.
     fn dirtiness(&self) -> Option<Sql> {
         let (stored, gathered) = (of("s", &self.new_side().parts), self.gathered_columns());
-        let stored = Row { n: sql!("s.n"), columns: &stored };
-        let parts = self.parts.dirty(&stored, &Row { n: sql!("g.n"), columns: &gathered });
+        let has_rows = !self.is_grand();
+        let stored = Row { n: sql!("s.n"), columns: &stored, has_rows };
+        let parts = self.parts.dirty(&stored, &Row { n: sql!("g.n"), columns: &gathered, has_rows });
         let conditions: Vec<Sql> = parts.into_iter().chain(self.lost_look()).collect();
         let always = self.parts.always_dirty();
         (!conditions.is_empty()).then(|| if always { sql!("true") } else { sql!("({})", Sql::any(conditions)) })
@@ -138,7 +139,7 @@ impl AggregatePlan {
     fn touch(&self) -> Step {
         let (new, old) = (self.new_side(), self.old_side());
         let (stored, gathered) = (of("s", &new.parts), self.gathered_columns());
-        let row = |n, columns| Row { n, columns };
+        let row = |n, columns| Row { n, columns, has_rows: !self.is_grand() };
         let mut parts = self.parts.merged(&row(sql!("s.n"), &stored), &row(sql!("g.n"), &gathered));
         let mut keys = self.lasting_keys();
         let (mut from, mut reads, mut recounted) = (self.with_state(), vec![self.gathered()], sql!("NULL::bigint"));
