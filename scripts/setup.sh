@@ -45,6 +45,7 @@ unpack_prometheus() {
     as_root install -d -m 755 -o "$(id -un)" "$PG_CACHE"
     local work
     work=$(mktemp -d "$PG_CACHE/unpack.XXXXXX")
+    trap "rm -rf '$work'" EXIT
     apt_update
     (cd "$work" && apt-get -qq -o APT::Sandbox::User= download prometheus && dpkg-deb -x prometheus_*.deb .)
     mkdir -p "$PG_CACHE/prometheus"
@@ -76,6 +77,7 @@ build_postgres() {
     as_root install -d -m 755 -o "$(id -un)" "$PG_CACHE"
     local work
     work=$(mktemp -d "$PG_CACHE/build.XXXXXX")
+    trap "rm -rf '$work'" EXIT
     mkdir -p "$work"/{lists/partial,cache,src}
     source_list_for "$suite" >"$work/sources.list"
     local opts=(-o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=/dev/null
