@@ -1,0 +1,107 @@
+//! What the processes of pg_trickle share: per database the state of capture, per stream table its counters.
+
+mod database;
+mod progress;
+mod tables;
+
+pub use database::{CaptureState, DbShared, FAILING_SOURCES, SOURCE_PLACES};
+pub use progress::Progress;
+pub use tables::*;
+
+use pgrx::{pg_guard, pg_sys};
+use pgtrickle_pg::shmem::LatchSlot;
+use pgtrickle_pg::{shared_static, shared_struct};
+use progress::{MAX_PROGRESS, ProgressShared};
+use std::sync::atomic::*;
+
+/// Databases of one cluster that can have stream tables at the same time.
+pub const MAX_DATABASES: usize = 64;
+
+shared_struct! {
+    /// A request to start capture of a table, from a creating backend to the worker that it starts for this.
+    pub struct TrackRequest {
+        /// 0 free, 1 asked, 2 done, 3 failed.
+        pub state: AtomicU32,
+        pub dboid: AtomicU32,
+        pub relid: AtomicU32,
+        /// One bit per attribute number.
+        pub columns: [AtomicU64; 26],
+        /// Why it failed: the packed SQLSTATE, and the message as NUL-padded UTF-8.
+        pub code: AtomicI32,
+        pub message: [AtomicU8; 256],
+    }
+}
+
+shared_struct! {
+    /// All shared memory of pg_trickle.
+    pub struct Shared {
+        pub launcher_latch: LatchSlot,
+        /// Set when a database may have gained or lost the extension.
+        pub databases_dirty: AtomicBool,
+        pub track_requests: [TrackRequest; 16],
+        pub databases: [DbShared; MAX_DATABASES],
+        pub stream_tables: [StreamTableShared; MAX_STREAM_TABLES],
+        pub sources: [SourceShared; MAX_SOURCES],
+        pub progress: [ProgressShared; MAX_PROGRESS],
+    }
+}
+
+shared_static! {
+    pub static SHARED: Shared = c"pg_trickle"
+}
+
+/// Whether the library was preloaded, so that shared memory exists.
+pub fn available() -> bool {
+    AVAILABLE.load(Ordering::Relaxed)
+}
+
+static AVAILABLE: AtomicBool = AtomicBool::new(false);
+
+/// Requests the shared memory. Only while `shared_preload_libraries` is processed.
+pub fn init() {
+    pgrx::pg_shmem_init!(SHARED = ());
+    AVAILABLE.store(true, Ordering::Relaxed);
+}
+
+/// The whole of shared memory; panics unless [`available`].
+pub fn shared() -> &'static Shared {
+    SHARED.get()
+}
+
+/// The slot of a database, if one was taken for it.
+pub fn db(dboid: u32) -> Option<&'static DbShared> {
+    shared().databases.iter().find(|d| dboid != 0 && d.dboid.load(Ordering::Acquire) == dboid)
+}
+
+/// The slot of the database that this process is connected to.
+pub fn my_db() -> Option<&'static DbShared> {
+    db(pgtrickle_pg::spi::my_database_id())
+}
+
+/// Takes a slot for a database. None when all are taken.
+pub fn claim_db(dboid: u32) -> Option<&'static DbShared> {
+    db(dboid).or_else(|| {
+        shared()
+            .databases
+            .iter()
+            .find(|d| d.dboid.compare_exchange(0, dboid, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+    })
+}
+
+/// Stores a text, cut where the place ends.
+pub fn store_text(to: &[AtomicU8], text: &str) {
+    let mut end = text.len().min(to.len() - 1);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let bytes = text[..end].bytes().chain(std::iter::repeat(0));
+    for (slot, byte) in to.iter().zip(bytes) {
+        slot.store(byte, Ordering::Relaxed);
+    }
+}
+
+/// Reads back what [`stream_table`] stored.
+pub fn load_text(from: &[AtomicU8]) -> String {
+    let bytes: Vec<u8> = from.iter().map(|b| b.load(Ordering::Relaxed)).take_while(|&b| b != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
