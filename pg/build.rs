@@ -23,8 +23,15 @@ const FUNCTIONS: &[&str] = &[
 const CONSTANTS: &[&str] = &["Anum_pg_inherits_.*", "InheritsRelationId", "InheritsRelidSeqnoIndexId"];
 
 /// Given to PostgreSQL as C callbacks, or called where no error can be raised: the plain symbols.
-const RAW: &[&str] =
-    &["ExecStoreHeapTuple", "SetLatch", "SignalHandlerForConfigReload", "die", "wal_segment_close", "wal_segment_open"];
+const RAW: &[&str] = &[
+    "ExecStoreHeapTuple",
+    "SetLatch",
+    "SignalHandlerForConfigReload",
+    "die",
+    "standard_ProcessUtility",
+    "wal_segment_close",
+    "wal_segment_open",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=include/pg.h");

@@ -125,6 +125,11 @@ pub fn is_about_data(code: Code) -> bool {
     is_of(code, "22")
 }
 
+/// Whether an error is one that PostgreSQL did not expect (class XX).
+pub fn is_internal(code: Code) -> bool {
+    is_of(code, "XX")
+}
+
 /// Whether an error is of a class, the first two characters of its SQLSTATE.
 fn is_of(code: Code, class: &str) -> bool {
     // SQLSTATEs are packed six bits a character, the first one lowest.

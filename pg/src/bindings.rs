@@ -17,5 +17,8 @@ include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 pub mod raw {
     use pgrx::pg_sys::*;
 
+    // The headers' name; pgrx has a module of that name with the values in it.
+    type ProcessUtilityContext = pgrx::pg_sys::ProcessUtilityContext::Type;
+
     include!(concat!(env!("OUT_DIR"), "/raw.rs"));
 }

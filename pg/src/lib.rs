@@ -34,6 +34,7 @@ pub mod staging;
 pub mod table;
 pub mod tuple;
 pub mod types;
+pub mod utility;
 pub mod wait;
 pub mod wal;
 pub mod window;

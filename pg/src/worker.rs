@@ -37,10 +37,29 @@ pub fn handle_signals() {
     }
 }
 
-/// Connects the worker to a database, as the bootstrap superuser.
+/// Connects the worker to a database, as the bootstrap superuser, even if it allows nobody else.
 pub fn connect(dboid: u32) {
+    let flags = pg_sys::BGWORKER_BYPASS_ALLOWCONN;
     // SAFETY: called once per worker, before any other use of the database.
-    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::Oid::from(dboid), pg_sys::Oid::INVALID, 0) }
+    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::Oid::from(dboid), pg_sys::Oid::INVALID, flags) }
+}
+
+/// Ends this worker, which had nothing to do.
+pub fn end() -> ! {
+    // SAFETY: runs what is to be run at exit; Rust values on the stack are given up with the process.
+    unsafe { pg_sys::proc_exit(0) }
+}
+
+/// Asks another process of this server to end, as `pg_terminate_backend` does.
+pub fn terminate(pid: i32) {
+    // SAFETY: sends a signal; that the process may be gone is fine.
+    unsafe { libc::kill(pid, libc::SIGTERM) };
+}
+
+/// Whether a process of this server with this id is there.
+pub fn is_backend(pid: i32) -> bool {
+    // SAFETY: looks into shared memory.
+    unsafe { !pg_sys::BackendPidGetProc(pid).is_null() }
 }
 
 /// Sets a setting for the life of this process, with a superuser's rights.

@@ -20,6 +20,22 @@ unsafe extern "C-unwind" fn run_after_commit(event: pg_sys::XactEvent::Type, cal
     }
 }
 
+/// Calls `callback` at the end of every transaction of this backend, however it ends. The same conditions.
+pub fn at_end(callback: fn()) {
+    // SAFETY: as above.
+    unsafe { pg_sys::RegisterXactCallback(Some(run_at_end), callback as *mut c_void) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn run_at_end(event: pg_sys::XactEvent::Type, callback: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    if matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {
+        // SAFETY: made from a fn() by at_end.
+        let callback: fn() = unsafe { std::mem::transmute(callback) };
+        callback();
+    }
+}
+
 /// Why a transaction was rolled back.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -41,6 +57,14 @@ impl Failure {
             hint: report.hint().map(str::to_owned),
         }
     }
+}
+
+/// The SQLSTATE of an error that was caught.
+pub fn failure_code(error: &CaughtError) -> PgSqlErrorCode {
+    let (CaughtError::PostgresError(report)
+    | CaughtError::ErrorReport(report)
+    | CaughtError::RustPanic { ereport: report, .. }) = error;
+    report.sql_error_code()
 }
 
 /// Runs `work` in a transaction of its own, with a snapshot; any error, PostgreSQL's or the work's own, rolls it back.

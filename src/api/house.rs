@@ -72,6 +72,9 @@ pub fn alert(event: &str, st: Option<&StreamTable>, message: &str) {
 /// Looks after capture and history, every few seconds.
 pub fn keep_house(db: &DbShared) {
     read_slot(db);
+    if shmem::shared().origins_dirty.swap(false, Ordering::SeqCst) {
+        drop_lost_origins();
+    }
     let unused: Vec<pg_sys::Oid> = catalog::scalar(
         // A creation in progress has not committed its dependency yet.
         "SELECT array(SELECT t.source_relid::oid FROM pgtrickle.pgt_change_tracking t
@@ -128,6 +131,14 @@ pub fn drop_capture(dboid: u32) {
             "SELECT pg_catalog.pg_replication_origin_drop(roname) FROM pg_catalog.pg_replication_origin WHERE roname = $1",
         );
     });
+}
+
+/// Drops the origins of databases that are gone.
+pub fn drop_lost_origins() {
+    const DROP: &str = "SELECT pg_catalog.pg_replication_origin_drop(roname) FROM pg_catalog.pg_replication_origin
+         WHERE roname ~ '^pg_trickle_[0-9]+$'
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_database WHERE oid::text = pg_catalog.substr(roname, 12))";
+    Spi::connect(|client| client.select(DROP, None, &[]).map(drop).unwrap_or_report());
 }
 
 /// Whether the buffer of a source has rows that are not visible in a frontier. A parent's rows that the refresh itself

@@ -23,7 +23,7 @@ pub mod track;
 pub mod understand;
 mod verify;
 
-pub use house::{alert, drop_capture, keep_house, record_failure};
+pub use house::{alert, drop_capture, drop_lost_origins, keep_house, record_failure};
 pub use understand::sqlstate;
 
 use crate::catalog;

@@ -50,8 +50,13 @@ shared_struct! {
         /// Sources at whose changes decoding failed, 0 where none is, and how often in a row.
         pub failing_relids: [AtomicU32; FAILING_SOURCES],
         pub failing_counts: [AtomicU32; FAILING_SOURCES],
+        /// Where decoding failed by no source's fault, and how often in a row.
+        pub stuck_at: AtomicU64,
+        pub stuck_count: AtomicU32,
         /// Set when the extension is gone from the database: capture is to stop and the slot to be dropped.
         pub retired: AtomicBool,
+        /// The backend for whose command nobody may be connected to the database, 0 for none; see `workers/away.rs`.
+        pub emptied_by: AtomicI32,
         /// Set by drain(): no refresh is begun by the scheduler until resume_all().
         pub draining: AtomicBool,
         /// Set when the catalog of stream tables changed and the scheduler must read it again.

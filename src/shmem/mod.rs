@@ -38,6 +38,8 @@ shared_struct! {
         pub launcher_latch: LatchSlot,
         /// Set when a database may have gained or lost the extension.
         pub databases_dirty: AtomicBool,
+        /// Set when a database was dropped, whose replication origin some scheduler has to drop.
+        pub origins_dirty: AtomicBool,
         pub track_requests: [TrackRequest; 16],
         pub databases: [DbShared; MAX_DATABASES],
         pub stream_tables: [StreamTableShared; MAX_STREAM_TABLES],
@@ -86,6 +88,13 @@ pub fn claim_db(dboid: u32) -> Option<&'static DbShared> {
             .iter()
             .find(|d| d.dboid.compare_exchange(0, dboid, Ordering::AcqRel, Ordering::Relaxed).is_ok())
     })
+}
+
+/// Gives a database's slot back, with all that was counted for it.
+pub fn release_db(db: &DbShared) {
+    let dboid = db.dboid.swap(0, Ordering::SeqCst);
+    retain_stream_tables(dboid, |_| false);
+    retain_sources(dboid, |_| false);
 }
 
 /// Stores a text, cut where the place ends.

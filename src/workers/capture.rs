@@ -1,5 +1,6 @@
 //! What the two capture workers of a database have in common: names, start and end, alerts.
 
+use super::away;
 use crate::error::Error;
 use crate::shmem::{self, CaptureState, DbShared};
 use pgrx::PgSqlErrorCode;
@@ -20,7 +21,7 @@ pub fn socket_path(dboid: u32) -> String {
 /// First steps of a capture worker: signals, database, identity, shared memory.
 pub fn start(dboid: u32, name: &CStr) -> &'static DbShared {
     worker::handle_signals();
-    worker::connect(dboid);
+    away::connect(dboid);
     worker::set_config(c"application_name", name);
     worker::neutralise_settings();
     if pgtrickle_pg::spi::setting(c"wal_level").as_deref() != Some("logical") {

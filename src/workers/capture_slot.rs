@@ -33,16 +33,18 @@ const RECORD: &str = "INSERT INTO pgtrickle.pgt_capture (slot_name, system_ident
         generation = EXCLUDED.generation, created_lsn = EXCLUDED.created_lsn, created_at = now()";
 const FORGET_OTHERS: &str = "DELETE FROM pgtrickle.pgt_capture WHERE slot_name <> $1";
 
-/// Makes sure that the slot exists and that what is remembered belongs to it.
-pub fn ensure(name: &str) {
+/// Makes sure that the slot exists, that it can be decoded (`stuck` if that failed again and again) and that what is
+/// remembered belongs to it.
+pub fn ensure(name: &str, stuck: bool) {
     let (remembered, state) = worker::in_transaction(|| (read(name), slot::state(name)));
     let reason = match (&remembered, &state) {
         (None, SlotState::Missing) => None,
-        (Some(r), SlotState::Usable { .. }) if r.ours && r.complete => return,
+        (Some(r), SlotState::Usable { .. }) if r.ours && r.complete && !stuck => return,
         (None, _) => Some("its slot was left behind by an earlier installation".to_string()),
         (Some(r), _) if !r.ours => Some("the database was restored or copied".to_string()),
         (Some(_), SlotState::Unusable(why)) => Some(format!("its slot cannot be used: {why}")),
         (Some(_), SlotState::Missing) => Some("its slot is gone".to_string()),
+        (Some(_), SlotState::Usable { .. }) if stuck => Some("the WAL since then cannot be decoded".to_string()),
         (Some(_), SlotState::Usable { .. }) => Some("making its slot was interrupted".to_string()),
     };
     if let Some(reason) = &reason {

@@ -3,6 +3,8 @@
 //! Whether a database has the extension can only be seen from inside it, so its scheduler is started to look; it claims
 //! the database's place in shared memory when it finds the extension, and ends when it does not.
 
+use super::away;
+use super::capture::socket_path;
 use super::metrics::Endpoint;
 use crate::shmem::{self, CaptureState};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker};
@@ -118,6 +120,7 @@ impl Database {
         self.scheduler.look();
         self.capture.iter_mut().for_each(Seat::look);
         match shmem::db(dboid) {
+            Some(db) if away::wanted(db) => self.capture.iter_mut().chain([&mut self.scheduler]).for_each(Seat::stop),
             Some(db) if db.retired.load(Ordering::SeqCst) => self.capture.iter_mut().for_each(Seat::stop),
             Some(db) => {
                 self.scheduler.fill(dboid);
@@ -139,12 +142,23 @@ impl Database {
 
     /// How long until a worker that ended is to be started again. Where the extension is not installed none will be.
     fn next_start(&self, dboid: u32) -> Option<Duration> {
-        let served = shmem::db(dboid).is_some_and(|db| !db.retired.load(Ordering::SeqCst));
+        let served = shmem::db(dboid).is_some_and(|db| !db.retired.load(Ordering::SeqCst) && !away::wanted(db));
         let seats = self.capture.iter().chain([&self.scheduler]).filter(|_| served);
         let waiting = seats.filter(|seat| seat.running.is_none() && seat.failures > 0);
         let until = |seat: &Seat| seat.next_start.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         waiting.map(until).min()
     }
+}
+
+/// Gives back what a database had that was dropped. PostgreSQL has dropped its slot with it; origins are shared by all
+/// databases, and only from inside of one can they be dropped.
+fn forget(dboid: u32) {
+    if let Some(db) = shmem::db(dboid) {
+        shmem::release_db(db);
+        shmem::shared().origins_dirty.store(true, Ordering::SeqCst);
+    }
+    // That there is none is fine.
+    let _ = std::fs::remove_file(socket_path(dboid));
 }
 
 /// Main function of the launcher.
@@ -166,7 +180,8 @@ pub extern "C-unwind" fn pgtrickle_launcher_main(_arg: pg_sys::Datum) {
         let told = shared.databases_dirty.swap(false, Ordering::SeqCst);
         if told || looked.is_none_or(|at| at.elapsed() > LOOK_FOR_DATABASES) {
             looked = Some(Instant::now());
-            let present = databases::connectable();
+            let present = databases::all();
+            known.keys().filter(|dboid| !present.contains(dboid)).for_each(|&dboid| forget(dboid));
             known.retain(|dboid, _| present.contains(dboid));
             for dboid in present {
                 let database = known.entry(dboid).or_insert_with(Database::new);

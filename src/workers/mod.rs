@@ -11,6 +11,7 @@
 mod apply;
 mod apply_buffers;
 mod apply_sink;
+mod away;
 mod capture;
 mod capture_slot;
 mod entry;
@@ -42,6 +43,7 @@ pub fn register() {
     if worker::upgrading() {
         return;
     }
+    away::register();
     BackgroundWorkerBuilder::new("pg_trickle_launcher")
         .set_type("pg_trickle_launcher")
         .set_library("pg_trickle")

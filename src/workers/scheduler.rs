@@ -1,5 +1,6 @@
 //! The scheduler: one per database. Decides which stream tables are due and refreshes them.
 
+use super::away;
 use super::entry::{self, Entries, Entry};
 use super::watch::Watch;
 use crate::catalog::{self, Frontier, StreamTable};
@@ -31,9 +32,11 @@ const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
     worker::handle_signals();
     let dboid = dboid.value() as u32;
-    worker::connect(dboid);
+    away::connect(dboid);
     worker::set_config(c"application_name", c"pg_trickle_scheduler");
     worker::neutralise_settings();
+    // Another database's scheduler may be at it, too.
+    drop(xact::attempt(|| Ok::<_, Error>(api::drop_lost_origins())));
     if !worker::in_transaction(catalog::installed) {
         // Left over when the server went down between DROP EXTENSION and its tidying up.
         worker::in_transaction(|| api::drop_capture(dboid));
@@ -295,9 +298,7 @@ impl Scheduler {
         if let Err(error) = dropped {
             warning!("the replication slot could not be dropped: {}", error.message);
         }
-        let dboid = self.db.dboid.swap(0, Ordering::SeqCst);
-        shmem::retain_stream_tables(dboid, |_| false);
-        shmem::retain_sources(dboid, |_| false);
+        shmem::release_db(self.db);
     }
 }
 

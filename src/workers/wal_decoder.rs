@@ -2,11 +2,13 @@
 
 use super::capture::{self, slot_name, socket_path};
 use super::capture_slot;
+use crate::error::is_internal;
 use crate::settings;
 use crate::shmem::{CaptureState, DbShared, FAILING_SOURCES};
 use pgrx::prelude::*;
 use pgtrickle_decoder::session::blamed_relation;
 use pgtrickle_decoder::stream::{self, Config, Monitor};
+use pgtrickle_pg::xact::failure_code;
 use pgtrickle_pg::{origin, wait, worker};
 use std::ffi::CString;
 use std::os::unix::net::UnixStream;
@@ -30,8 +32,10 @@ pub extern "C-unwind" fn pgtrickle_wal_decoder_main(argument: pg_sys::Datum) {
     worker::before_exit(leave);
     PgTryBuilder::new(|| work(dboid, db))
         .catch_others(|error| {
-            if let Some(relid) = blamed_relation() {
-                blame(db, relid);
+            match blamed_relation() {
+                Some(relid) => blame(db, relid),
+                None if is_internal(failure_code(&error)) => blame_slot(db),
+                None => {}
             }
             capture::note_failure();
             error.rethrow()
@@ -58,10 +62,17 @@ fn work(dboid: u32, db: &'static DbShared) {
     let slot = CString::new(name.as_str()).expect("digits and letters");
     allow_own_plugin();
     set_work_mem();
-    capture_slot::ensure(&name);
+    let stuck = db.stuck_count.load(Acquire) >= FAILURES_MAX;
+    capture_slot::ensure(&name, stuck);
+    if stuck {
+        db.stuck_count.store(0, Release);
+    }
     worker::report_activity(c"waiting for the apply worker", true);
     let greeted = stream::greet(connect(dboid), &slot);
     capture_slot::check_position(&name, greeted.start_lsn);
+    if db.stuck_at.swap(greeted.start_lsn, AcqRel) != greeted.start_lsn {
+        db.stuck_count.store(0, Release);
+    }
     let own_origin = worker::in_transaction(|| origin::find(&slot))
         .unwrap_or_else(|| error!("replication origin {name} does not exist"));
     let quarantined = quarantined(db);
@@ -104,6 +115,13 @@ fn blame(db: &DbShared, relid: u32) {
         let failures = db.failing_counts[i].fetch_add(1, AcqRel) + 1;
         pgrx::warning!("pg_trickle: decoding failed at a change of relation {relid}, {failures} times so far");
     }
+}
+
+/// Counts a failure that is no source's fault: WAL that nobody can decode (any more), as after a move of the whole database
+/// to another tablespace.
+fn blame_slot(db: &DbShared) {
+    let failures = db.stuck_count.fetch_add(1, AcqRel) + 1;
+    pgrx::warning!("pg_trickle: the WAL could not be decoded, {failures} times so far");
 }
 
 /// Sources that are given up until somebody repairs them.

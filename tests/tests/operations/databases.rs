@@ -1,0 +1,152 @@
+//! Commands that PostgreSQL runs only on a database that nobody is connected to.
+
+use pgtrickle_tests::server::{Server, Shutdown};
+use pgtrickle_tests::session::Session;
+use pgtrickle_tests::{Failure, Outcome, oracle, wait};
+
+const QUERY: &str = "SELECT a, count(*) AS n FROM t GROUP BY a";
+
+/// A database with a stream table, captured and followed.
+fn shop(server: &Server) -> Outcome<Session> {
+    server.session()?.run("CREATE DATABASE shop")?;
+    let mut session = server.session_in("shop")?;
+    session.each("CREATE EXTENSION pg_trickle; CREATE TABLE t (a int); INSERT INTO t VALUES (1), (1)")?;
+    session.each(&format!("SELECT pgtrickle.create_stream_table('st', '{QUERY}', '1s')"))?;
+    follows(&mut session)?;
+    Ok(session)
+}
+
+/// Changes the source and waits for the scheduler.
+fn follows(session: &mut Session) -> Outcome {
+    session.run("INSERT INTO t VALUES (1), (2)")?;
+    wait::retry("the stream table follows", 2 * wait::PATIENCE, || {
+        if !session.holds("SELECT pgtrickle.wait_for_stream_table('st', timeout => '5 s')")? {
+            return Err(Failure::new("not refreshed"));
+        }
+        oracle::assert_exact(session, "st", QUERY)
+    })
+}
+
+fn workers(session: &mut Session, database: &str) -> Outcome<Vec<Vec<Option<String>>>> {
+    session.rows(&format!(
+        "SELECT pid FROM pg_stat_activity WHERE datname = '{database}' AND backend_type LIKE 'pg_trickle%' ORDER BY 1"
+    ))
+}
+
+/// Neither slot nor origin nor socket, and no worker that looks for what is gone.
+fn check_gone(server: &Server, session: &mut Session, dboid: i64) -> Outcome {
+    let left = format!(
+        "SELECT (SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'pg_trickle_{dboid}')
+              + (SELECT count(*) FROM pg_replication_origin WHERE roname = 'pg_trickle_{dboid}')"
+    );
+    wait::until("slot and origin are gone", wait::PATIENCE, || Ok(session.number(&left)? == 0))?;
+    if server.data_dir().join(format!("pg_trickle.{dboid}.sock")).exists() {
+        return Err(Failure::new("the socket is still there"));
+    }
+    let log = server.log();
+    match log.lines().find(|line| line.contains("FATAL") && !line.contains("administrator command")) {
+        Some(line) => Err(Failure::new(format!("in the log: {line}"))),
+        None => Ok(()),
+    }
+}
+
+const DBOID: &str = "SELECT oid FROM pg_database WHERE datname = 'shop'";
+
+pub fn drop_database(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    drop(shop(server)?);
+    let dboid = session.number(DBOID)?;
+    wait::until("nobody else is connected", wait::PATIENCE, || {
+        session.holds(
+            "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'shop' AND backend_type = 'client backend'",
+        )
+    })?;
+    session.run("DROP DATABASE shop")?;
+    check_gone(server, &mut session, dboid)?;
+    // The place in shared memory is free again, and another database of this name is another database.
+    drop(shop(server)?);
+    session.run("DROP DATABASE shop WITH (FORCE)")
+}
+
+/// As for any database: refused, unless by FORCE. What was refused has changed nothing.
+pub fn drop_database_in_use(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    let mut user = shop(server)?;
+    let dboid = session.number(DBOID)?;
+    let (state, text) = session.error("DROP DATABASE shop")?;
+    if state != "55006" || !text.contains("There is 1 other session using the database") {
+        return Err(Failure::new(text));
+    }
+    follows(&mut user)?;
+    session.run("DROP DATABASE shop WITH (FORCE)")?;
+    check_gone(server, &mut session, dboid)
+}
+
+pub fn rename_database(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    drop(shop(server)?);
+    session.run("BEGIN")?;
+    session.run("ALTER DATABASE shop RENAME TO store")?;
+    session.run("COMMIT")?;
+    follows(&mut server.session_in("store")?)?;
+    session.run("BEGIN")?;
+    session.run("ALTER DATABASE store RENAME TO nothing")?;
+    session.run("ROLLBACK")?;
+    follows(&mut server.session_in("store")?)
+}
+
+/// Copies and moves: original and copy are followed afterwards, each by itself.
+pub fn database_moves(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    drop(shop(server)?);
+    session.run("CREATE DATABASE copy TEMPLATE shop")?;
+    follows(&mut server.session_in("copy")?)?;
+    follows(&mut server.session_in("shop")?)?;
+    let dir = server.dir().join("space");
+    session.run("SET allow_in_place_tablespaces = on")?;
+    session.run("CREATE TABLESPACE space LOCATION ''").map_err(|e| e.during(dir.display()))?;
+    session.run("ALTER DATABASE shop SET TABLESPACE space")?;
+    follows(&mut server.session_in("shop")?)?;
+    // A template of one's own is followed like any other, also after a restart.
+    session.run("ALTER DATABASE shop IS_TEMPLATE true")?;
+    server.crash_restart(Shutdown::Fast)?;
+    follows(&mut server.session_in("shop")?)?;
+    server.session()?.run("CREATE DATABASE another TEMPLATE shop")?;
+    follows(&mut server.session_in("another")?)?;
+    follows(&mut server.session_in("shop")?)
+}
+
+pub fn only_owners_send_workers_away(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    drop(shop(server)?);
+    session.each("CREATE ROLE outsider LOGIN CREATEDB; CREATE ROLE keeper LOGIN CREATEDB")?;
+    let before = workers(&mut session, "shop")?;
+    let mut outsider = server.session_as("outsider")?;
+    for command in ["DROP DATABASE shop", "ALTER DATABASE shop RENAME TO x", "CREATE DATABASE x TEMPLATE shop"] {
+        let (state, text) = outsider.error(command)?;
+        if state != "42501" {
+            return Err(Failure::new(text));
+        }
+    }
+    if before.len() < 3 || workers(&mut session, "shop")? != before {
+        return Err(Failure::new("workers were disturbed by who may not"));
+    }
+    session.run("ALTER DATABASE shop OWNER TO keeper")?;
+    server.session_as("keeper")?.run("DROP DATABASE shop")
+}
+
+/// Closed to users, followed all the same: a slot that nobody reads would keep all WAL.
+pub fn connections_not_allowed(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    drop(shop(server)?);
+    let active = format!(
+        "SELECT count(*) = 1 FROM pg_replication_slots WHERE active AND slot_name = 'pg_trickle_{}'",
+        session.number(DBOID)?
+    );
+    session.run("ALTER DATABASE shop ALLOW_CONNECTIONS false")?;
+    server.crash_restart(Shutdown::Fast)?;
+    let mut session = server.session()?;
+    wait::until("the slot is in use", wait::PATIENCE, || session.holds(&active))?;
+    session.run("ALTER DATABASE shop ALLOW_CONNECTIONS true")?;
+    follows(&mut server.session_in("shop")?)
+}

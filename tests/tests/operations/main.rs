@@ -1,0 +1,20 @@
+//! What an operator does to a server with stream tables, and what befalls it.
+
+mod databases;
+
+use pgtrickle_tests::server::Server;
+use pgtrickle_tests::{Outcome, suite};
+
+fn main() {
+    suite::main(2, |version| {
+        let own = |name: &'static str, test: fn(&Server) -> Outcome| suite::on_own_server(version, name, &[], test);
+        Ok(vec![
+            own("drop_database", databases::drop_database),
+            own("drop_database_in_use", databases::drop_database_in_use),
+            own("rename_database", databases::rename_database),
+            own("database_moves", databases::database_moves),
+            own("only_owners_send_workers_away", databases::only_owners_send_workers_away),
+            own("connections_not_allowed", databases::connections_not_allowed),
+        ])
+    })
+}
