@@ -44,7 +44,10 @@ fn check_gone(server: &Server, session: &mut Session, dboid: i64) -> Outcome {
         return Err(Failure::new("the socket is still there"));
     }
     let log = server.log();
-    match log.lines().find(|line| line.contains("FATAL") && !line.contains("administrator command")) {
+    match log
+        .lines()
+        .find(|line| line.contains("] pg_trickle") && line.contains("FATAL") && !line.contains("administrator command"))
+    {
         Some(line) => Err(Failure::new(format!("in the log: {line}"))),
         None => Ok(()),
     }
