@@ -47,7 +47,11 @@ pub fn connect(dboid: u32) {
 /// Ends this worker, which had nothing to do.
 pub fn end() -> ! {
     // SAFETY: runs what is to be run at exit; Rust values on the stack are given up with the process.
-    unsafe { pg_sys::proc_exit(0) }
+    unsafe { pg_sys::proc_exit(0) };
+    #[allow(unreachable_code)]
+    {
+        unreachable!("the process has ended")
+    }
 }
 
 /// Asks another process of this server to end, as `pg_terminate_backend` does.

@@ -61,13 +61,15 @@ pub fn database_from_template(version: PgVersion) -> Outcome {
     shell(&server, "createdb mydb")?;
     set_up(&mut server.session_in("mydb")?)?;
     shell(&server, "createdb -T mydb copy")?;
-    let mut session = server.session_in("copy")?;
-    wait::retry("a refresh of the copy", 2 * wait::PATIENCE, || {
-        for (name, _) in STREAM_TABLES {
-            session.each(&format!("SELECT pgtrickle.refresh_stream_table('{}')", name_now(name)))?;
-        }
-        Ok(())
-    })?;
-    check_following(&mut session)?;
-    check_following(&mut server.session_in("mydb")?)
+    for database in ["copy", "mydb"] {
+        let mut session = server.session_in(database)?;
+        wait::retry(database, 2 * wait::PATIENCE, || {
+            for (name, _) in STREAM_TABLES {
+                session.each(&format!("SELECT pgtrickle.refresh_stream_table('{}')", name_now(name)))?;
+            }
+            Ok(())
+        })?;
+        check_following(&mut session).map_err(|e| e.during(database))?;
+    }
+    Ok(())
 }
