@@ -6,6 +6,7 @@ CREATE VIEW pgtrickle.pg_stat_stream_tables AS
     SELECT s.pgt_id, n.nspname::text AS schema, c.relname::text AS name, s.status, s.refresh_mode, s.effective_refresh_mode,
            s.is_populated, GREATEST(s.data_timestamp, k.current_at) AS data_timestamp,
            clock_timestamp() - GREATEST(s.data_timestamp, k.current_at) AS staleness,
+           s.status NOT IN ('PAUSED', 'SUSPENDED') AND coalesce(clock_timestamp() >= k.stale_at, false) AS is_stale,
            k.last_refresh_at, k.last_ms AS last_duration_ms,
            CASE WHEN k.differential + k.full_refreshes > 0 THEN k.total_ms / (k.differential + k.full_refreshes) END AS avg_duration_ms,
            coalesce(k.differential + k.full_refreshes, 0) AS refreshes, coalesce(k.differential, 0) AS differential_refreshes,
@@ -16,7 +17,7 @@ CREATE VIEW pgtrickle.pg_stat_stream_tables AS
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       LEFT JOIN pgtrickle._stream_table_counters() k ON k.pgt_id = s.pgt_id;
 COMMENT ON VIEW pgtrickle.pg_stat_stream_tables IS
-    'How each stream table fares: status, staleness, and its refreshes since the server started';
+    'How each stream table fares: status, staleness, whether that is more than its schedule allows, and its refreshes since the server started';
 
 CREATE FUNCTION pgtrickle.st_refresh_stats()
 RETURNS TABLE (stream_table text, status text, refresh_mode text, total_refreshes bigint, successful_refreshes bigint,
@@ -99,7 +100,8 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
       FROM pgtrickle.pg_stat_progress_pgtrickle p
     UNION ALL
     (SELECT t.stream_table, t.status, t.action, t.start_time, t.start_time + make_interval(secs => t.duration_ms / 1000), t.duration_ms,
-            coalesce(t.error_message, format('%s inserted, %s deleted in %s refreshes', t.rows_inserted, t.rows_deleted, t.refreshes))
+            coalesce(t.error_message, format('%s inserted, %s deleted', t.rows_inserted, t.rows_deleted)
+                                      || CASE WHEN t.refreshes > 1 THEN format(' in %s refreshes', t.refreshes) ELSE '' END)
        FROM pgtrickle.refresh_timeline(100000) t WHERE t.start_time > clock_timestamp() - make_interval(secs => seconds))
 $$;
 COMMENT ON FUNCTION pgtrickle.parallel_job_status(integer) IS
@@ -139,8 +141,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
           FROM tree t JOIN edges e ON e.parent = t.relid)
     SELECT repeat('   ', GREATEST(t.depth - 1, 0)) || CASE WHEN t.depth > 0 THEN '└─ ' ELSE '' END || t.path[cardinality(t.path)],
            t.relid::regclass::text, CASE WHEN v.pgt_relid IS NULL THEN 'source' ELSE 'stream table' END, t.depth, v.status,
-           clock_timestamp() - v.data_timestamp
+           p.staleness
       FROM tree t LEFT JOIN pgtrickle.pgt_stream_tables v ON v.pgt_relid = t.relid
+      LEFT JOIN pgtrickle.pg_stat_stream_tables p USING (pgt_id)
      ORDER BY t.path
 $$;
 COMMENT ON FUNCTION pgtrickle.dependency_tree() IS
@@ -178,7 +181,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
       FROM checks c
      CROSS JOIN (SELECT count(*), count(*) FILTER (WHERE status = 'ACTIVE'), count(*) FILTER (WHERE status = 'PAUSED'),
                         count(*) FILTER (WHERE status IN ('ERROR', 'SUSPENDED')),
-                        count(*) FILTER (WHERE status = 'ACTIVE' AND staleness > interval '5 minutes')
+                        count(*) FILTER (WHERE is_stale)
                    FROM pgtrickle.pg_stat_stream_tables) AS t (total, active, paused, failing, stale)
      GROUP BY t.total, t.active, t.paused, t.failing, t.stale
 $$;
@@ -191,15 +194,18 @@ COMMENT ON VIEW pgtrickle.quick_health IS 'health_summary() as a view: one row, 
 CREATE FUNCTION pgtrickle.metrics_summary()
 RETURNS TABLE (metric text, value double precision, unit text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT 'stream tables', count(*)::float8, '' FROM pgtrickle.pgt_stream_tables
-    UNION ALL SELECT 'refreshes', coalesce(sum(refreshes), 0)::float8, 'since the server started' FROM pgtrickle.pg_stat_stream_tables
-    UNION ALL SELECT 'failed refreshes', coalesce(sum(failures), 0)::float8, 'since the server started' FROM pgtrickle.pg_stat_stream_tables
-    UNION ALL SELECT 'rows changed', coalesce(sum(rows_changed), 0)::float8, 'since the server started' FROM pgtrickle.pg_stat_stream_tables
-    UNION ALL SELECT 'average refresh', (sum(avg_duration_ms * refreshes) / nullif(sum(refreshes), 0))::float8, 'ms' FROM pgtrickle.pg_stat_stream_tables
-    UNION ALL SELECT 'oldest data', extract(epoch FROM max(staleness))::float8, 's' FROM pgtrickle.pg_stat_stream_tables
+    SELECT m.* FROM (SELECT count(*), coalesce(sum(refreshes), 0), coalesce(sum(failures), 0), coalesce(sum(rows_changed), 0),
+                           sum(avg_duration_ms * refreshes) / nullif(sum(refreshes), 0), extract(epoch FROM max(staleness))
+                      FROM pgtrickle.pg_stat_stream_tables) AS s (tables, refreshes, failures, rows_changed, average_ms, oldest_s),
+           LATERAL (VALUES ('stream tables', s.tables::float8, 'stream tables'),
+                           ('completed refreshes since the server started', s.refreshes::float8, 'refreshes'),
+                           ('failed refreshes since the server started', s.failures::float8, 'refreshes'),
+                           ('rows changed by refreshes since the server started', s.rows_changed::float8, 'rows'),
+                           ('average time of a refresh', s.average_ms::float8, 'ms'),
+                           ('age of the oldest data', s.oldest_s::float8, 's')) AS m (metric, value, unit)
     UNION ALL SELECT 'commit to visible, ' || p.label, p.value, 's'
                 FROM pgtrickle._lag() l, LATERAL (VALUES ('p50', l.p50_seconds), ('p95', l.p95_seconds), ('p99', l.p99_seconds)) p (label, value)
-    UNION ALL SELECT replace(name, '_', ' '), value::float8, description FROM pgtrickle.reliability_counters()
+    UNION ALL SELECT description, value::float8, unit FROM pgtrickle.reliability_counters()
 $$;
 COMMENT ON FUNCTION pgtrickle.metrics_summary() IS 'The main figures of this database, one a row; /metrics has them all';
 
@@ -208,8 +214,8 @@ RETURNS TABLE (configured_mode text, effective_mode text, reason text)
 LANGUAGE sql STABLE AS $$ -- the name is resolved by the caller's search path
     SELECT s.refresh_mode, s.effective_refresh_mode,
            CASE WHEN s.full_reason IS NOT NULL THEN 'it is recomputed and the difference applied, because ' || s.full_reason
-                WHEN s.refresh_mode = 'AUTO' THEN pg_catalog.format('its changes are computed from those of its sources; recomputed when more than %s of their rows have changed',
-                                                                    pg_catalog.current_setting('pg_trickle.differential_max_change_ratio'))
+                WHEN s.refresh_mode = 'AUTO' THEN pg_catalog.format('its changes are computed from those of its sources; recomputed when that has been cheaper, or when more than %s %% of their rows have changed',
+                                                                    (pg_catalog.current_setting('pg_trickle.differential_max_change_ratio')::numeric * 100)::float8)
                 ELSE 'its changes are computed from those of its sources' END
       FROM pgtrickle.pgt_stream_tables s WHERE s.pgt_id = pgtrickle._id_of(name)
 $$;

@@ -6,14 +6,15 @@ RETURNS TABLE (schema text, name text, status text, refresh_mode text, effective
                consecutive_errors integer, last_error_message text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT n.nspname::text, c.relname::text, s.status, s.refresh_mode, s.effective_refresh_mode, s.schedule,
-           s.is_populated, clock_timestamp() - s.data_timestamp, s.data_timestamp, s.last_refresh_at,
+           s.is_populated, v.staleness, s.data_timestamp, s.last_refresh_at,
            s.consecutive_errors, s.last_error_message
       FROM pgtrickle.pgt_stream_tables s
+      LEFT JOIN pgtrickle.pg_stat_stream_tables v USING (pgt_id)
       JOIN pg_class c ON c.oid = s.pgt_relid
       JOIN pg_namespace n ON n.oid = c.relnamespace
      ORDER BY 1, 2
 $$;
-COMMENT ON FUNCTION pgtrickle.pgt_status() IS 'State of each stream table';
+COMMENT ON FUNCTION pgtrickle.pgt_status() IS 'State of each stream table; staleness is the time since its data was last known to be current';
 
 CREATE FUNCTION pgtrickle.slot_health()
 RETURNS TABLE (slot_name text, active boolean, active_pid integer, wal_status text, retained_wal_bytes bigint,

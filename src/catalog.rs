@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::refresh::pinned;
+use crate::shmem;
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgrx::{PgSqlErrorCode as Code, datum::DatumWithOid, spi};
@@ -80,6 +81,12 @@ impl StreamTable {
     /// `schema.name` for messages.
     pub fn label(&self) -> String {
         format!("{}.{}", self.schema, self.name)
+    }
+
+    /// Its counters in shared memory; None where there are none, or no place is left.
+    pub fn counters(&self) -> Option<&'static shmem::StreamTableShared> {
+        let dboid = pgtrickle_pg::spi::my_database_id();
+        shmem::available().then(|| shmem::stream_table(dboid, self.pgt_id, &self.schema, &self.name)).flatten()
     }
 }
 

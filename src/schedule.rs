@@ -1,6 +1,7 @@
 //! When a stream table is to be refreshed.
 
 use crate::error::{Error, Result};
+use crate::settings;
 use chrono::{DateTime, Utc};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds};
@@ -9,6 +10,9 @@ use std::time::Duration;
 
 /// 2000-01-01, from which PostgreSQL counts, after 1970-01-01.
 const EPOCH_OFFSET_US: i64 = 946_684_800_000_000;
+
+/// Data younger than this is never stale.
+const PATIENCE_US: i64 = 10_000_000;
 
 /// What a schedule says.
 #[derive(Clone, Debug)]
@@ -30,6 +34,23 @@ impl Schedule {
             (None, false) => Schedule::Calculated,
         }
     }
+
+    /// From when on data that was current at `fresh` is stale: two refreshes were missed, or three intervals have passed, and
+    /// at least ten seconds.
+    pub fn stale_at(&self, fresh: i64) -> i64 {
+        let three = |every: Duration| fresh.saturating_add((every * 3).as_micros() as i64);
+        let missed = match self {
+            Schedule::Every(every) => three(*every),
+            Schedule::Calculated => three(default_interval()),
+            Schedule::Cron(cron) => next(cron, next(cron, fresh)),
+        };
+        missed.max(fresh.saturating_add(PATIENCE_US))
+    }
+}
+
+/// The interval of schedule 'calculated' where nobody reads.
+pub fn default_interval() -> Duration {
+    Duration::from_secs(settings::DEFAULT_SCHEDULE_SECONDS.get().max(0) as u64)
 }
 
 /// Whether a schedule is meant as cron's: a nickname, or five or six fields of which the first two are numbers. The catalog's
@@ -65,8 +86,13 @@ fn at(us: i64) -> DateTime<Utc> {
 /// How long from `now` until the first time of `cron` after `last`; zero if that has passed, however often. In microseconds
 /// since 2000-01-01.
 pub fn until_next(cron: &Cron, last: i64, now: i64) -> Duration {
-    let next = cron.find_next_occurrence(&at(last), false).map(|next| next.timestamp_micros() - EPOCH_OFFSET_US);
-    Duration::from_micros(next.map_or(i64::MAX / 4, |next| next - now).max(0) as u64)
+    Duration::from_micros((next(cron, last) - now).max(0) as u64)
+}
+
+/// The first time of `cron` after `last`; far away if there is none.
+fn next(cron: &Cron, last: i64) -> i64 {
+    let next = cron.find_next_occurrence(&at(last), false);
+    next.map_or(i64::MAX / 4, |next| next.timestamp_micros() - EPOCH_OFFSET_US)
 }
 
 #[cfg(test)]
@@ -100,5 +126,13 @@ mod tests {
         assert_eq!(until_next(&cron, 0, minute), Duration::from_secs(59 * 60));
         assert_eq!(until_next(&cron, 0, 5 * hour), Duration::ZERO);
         assert_eq!(until_next(&cron, 5 * hour + minute, 5 * hour + minute), Duration::from_secs(59 * 60));
+    }
+    #[test]
+    fn data_is_stale_when_two_refreshes_were_missed() {
+        let (second, hour) = (1_000_000, 3_600_000_000);
+        let every = |seconds| Schedule::Every(Duration::from_secs(seconds)).stale_at(hour);
+        assert_eq!([every(0), every(1), every(60)], [10, 10, 180].map(|s| hour + s * second));
+        let hourly = Schedule::Cron(Box::new(parse_cron("@hourly").unwrap()));
+        assert_eq!(hourly.stale_at(5 * hour + second), 7 * hour);
     }
 }

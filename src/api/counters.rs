@@ -19,6 +19,7 @@ fn _stream_table_counters() -> TableIterator<
     (
         name!(pgt_id, i64),
         name!(current_at, Option<TimestampWithTimeZone>),
+        name!(stale_at, Option<TimestampWithTimeZone>),
         name!(differential, i64),
         name!(full_refreshes, i64),
         name!(failures, i64),
@@ -36,6 +37,7 @@ fn _stream_table_counters() -> TableIterator<
             (
                 s.pgt_id.load(Acquire),
                 timestamp(&s.fresh_until),
+                timestamp(&s.stale_at),
                 s.differential_refreshes.load(Relaxed) as i64,
                 s.full_refreshes.load(Relaxed) as i64,
                 s.failures.load(Relaxed) as i64,
@@ -49,34 +51,49 @@ fn _stream_table_counters() -> TableIterator<
     TableIterator::new(rows)
 }
 
-/// One counter or gauge of a database's workers.
-type Counter = (&'static str, fn(&DbShared) -> u64, &'static str);
+/// One counter or gauge of a database's workers: name, how to read it, its unit, what it is.
+type Counter = (&'static str, fn(&DbShared) -> u64, &'static str, &'static str);
 
 const COUNTERS: &[Counter] = &[
-    ("records_total", |db| db.records_total.load(Relaxed), "change records received from the decoder"),
-    ("transactions_total", |db| db.transactions_total.load(Relaxed), "transactions received from the decoder"),
-    ("bytes_total", |db| db.bytes_total.load(Relaxed), "bytes received from the decoder"),
-    ("pending_records", |db| db.pending_records.load(Relaxed), "records received and not yet in change buffers"),
-    ("queue_depth", |db| db.queue_depth.load(Relaxed), "frames that wait to be applied"),
-    ("queue_bytes", |db| db.queue_bytes.load(Relaxed), "bytes of the frames that wait to be applied"),
-    ("slot_retained_bytes", |db| db.slot_retained_bytes.load(Relaxed), "WAL kept for the replication slot"),
-    ("holdback_us", |db| db.holdback_us.load(Relaxed), "microseconds for which the oldest writing transaction is open"),
-    ("jobs_queued", |db| db.jobs_queued.load(Relaxed), "refreshes that are due and wait for a worker"),
-    ("jobs_running", |db| db.jobs_running.load(Relaxed), "refreshes that run"),
-    ("worker_idle_ms", |db| db.idle_us.load(Relaxed) / 1000, "milliseconds that refresh workers had nothing to do"),
-    ("health_cycles", |db| db.health_cycles.load(Relaxed), "looks at all change buffers"),
-    ("cache_hits", |db| db.cache_hits.load(Relaxed), "refresh programs found in the cache"),
-    ("cache_misses", |db| db.cache_misses.load(Relaxed), "refresh programs that had to be made"),
-    ("cache_evictions", |db| db.cache_evictions.load(Relaxed), "refresh programs dropped to make room"),
+    ("records_total", |db| db.records_total.load(Relaxed), "records", "change records received from the decoder"),
+    (
+        "transactions_total",
+        |db| db.transactions_total.load(Relaxed),
+        "transactions",
+        "transactions received from the decoder",
+    ),
+    ("bytes_total", |db| db.bytes_total.load(Relaxed), "bytes", "changes received from the decoder, in bytes"),
+    (
+        "pending_records",
+        |db| db.pending_records.load(Relaxed),
+        "records",
+        "records received and not yet in change buffers",
+    ),
+    ("queue_depth", |db| db.queue_depth.load(Relaxed), "frames", "frames that wait to be applied"),
+    ("queue_bytes", |db| db.queue_bytes.load(Relaxed), "bytes", "bytes of the frames that wait to be applied"),
+    ("slot_retained_bytes", |db| db.slot_retained_bytes.load(Relaxed), "bytes", "WAL kept for the replication slot"),
+    ("holdback_us", |db| db.holdback_us.load(Relaxed), "µs", "time for which the oldest writing transaction is open"),
+    ("jobs_queued", |db| db.jobs_queued.load(Relaxed), "refreshes", "refreshes that are due and wait for a worker"),
+    ("jobs_running", |db| db.jobs_running.load(Relaxed), "refreshes", "refreshes that run"),
+    ("worker_idle_ms", |db| db.idle_us.load(Relaxed) / 1000, "ms", "time that refresh workers had nothing to do"),
+    ("health_cycles", |db| db.health_cycles.load(Relaxed), "looks", "looks at all change buffers"),
+    ("cache_hits", |db| db.cache_hits.load(Relaxed), "programs", "refresh programs found in the cache"),
+    ("cache_misses", |db| db.cache_misses.load(Relaxed), "programs", "refresh programs that had to be made"),
+    ("cache_evictions", |db| db.cache_evictions.load(Relaxed), "programs", "refresh programs dropped to make room"),
 ];
 
 /// What the workers of this database have counted since the server started.
 #[pg_extern]
-fn reliability_counters() -> TableIterator<'static, (name!(name, String), name!(value, i64), name!(description, String))>
-{
+fn reliability_counters()
+-> TableIterator<'static, (name!(name, String), name!(value, i64), name!(unit, String), name!(description, String))> {
     let db = shmem::available().then(shmem::my_db).flatten();
     let rows: Vec<_> = db
-        .map(|db| COUNTERS.iter().map(|(name, read, what)| ((*name).into(), read(db) as i64, (*what).into())).collect())
+        .map(|db| {
+            COUNTERS
+                .iter()
+                .map(|(name, read, unit, what)| ((*name).into(), read(db) as i64, (*unit).into(), (*what).into()))
+                .collect()
+        })
         .unwrap_or_default();
     TableIterator::new(rows)
 }
@@ -104,9 +121,8 @@ fn _lag() -> TableIterator<
 #[pg_extern]
 fn get_staleness(name: &str) -> Option<f64> {
     let st = crate::error::or_raise(catalog::by_name(name));
-    let known = shmem::available()
-        .then(|| shmem::stream_table(pgtrickle_pg::spi::my_database_id(), st.pgt_id, &st.schema, &st.name))
-        .flatten()
+    let known = st
+        .counters()
         .map(|s| s.fresh_until.load(Relaxed))
         .filter(|&at| at != 0)
         .map(|at| (pgtrickle_pg::worker::now_us() - at).max(0) as f64 / 1e6);

@@ -5,7 +5,7 @@ use crate::catalog::{self, Frontier, StreamTable};
 use crate::error::{is_about_data, is_transient};
 use crate::refresh::sources;
 use crate::settings;
-use crate::shmem::{self, DbShared, Status};
+use crate::shmem::{DbShared, Status};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
@@ -50,8 +50,7 @@ pub fn record_failure(st: &StreamTable, failure: &Failure) {
     if corrupt {
         alert("reinitialize_needed", Some(st), &message);
     }
-    let dboid = pgtrickle_pg::spi::my_database_id();
-    if let Some(counters) = shmem::stream_table(dboid, st.pgt_id, &st.schema, &st.name) {
+    if let Some(counters) = st.counters() {
         counters.failures.fetch_add(1, Ordering::Relaxed);
         counters.consecutive_errors.store(errors.max(0) as u64, Ordering::Relaxed);
         counters.set_status(if suspended { Status::Suspended } else { Status::Error });
@@ -107,11 +106,13 @@ fn read_slot(db: &DbShared) {
           WHERE slot_name = 'pg_trickle_' || $1::text",
         &[i64::from(db.dboid.load(Ordering::Relaxed)).into()],
     );
-    // Only what writes holds a frontier back: the changes of a transaction that is still open.
+    // Only what writes holds a frontier back: the changes of a transaction that is still open, or prepared.
     let holdback = catalog::scalar::<f64>(
-        "SELECT max(extract(epoch FROM pg_catalog.clock_timestamp() - xact_start))::float8
-           FROM pg_catalog.pg_stat_activity
-          WHERE datname = current_database() AND backend_xid IS NOT NULL AND backend_type = 'client backend'",
+        "SELECT extract(epoch FROM pg_catalog.clock_timestamp() - least(
+                    (SELECT min(xact_start) FROM pg_catalog.pg_stat_activity
+                      WHERE datname = current_database() AND backend_xid IS NOT NULL
+                        AND backend_type IN ('client backend', 'logical replication worker')),
+                    (SELECT min(prepared) FROM pg_catalog.pg_prepared_xacts WHERE database = current_database())))::float8",
         &[],
     );
     db.holdback_us.store((holdback.unwrap_or(0.0).max(0.0) * 1e6) as u64, Ordering::Relaxed);

@@ -93,6 +93,8 @@ shared_struct! {
         pub idle_us: AtomicU64,
         /// Looks at all change buffers so far; see `workers/watch.rs`.
         pub health_cycles: AtomicU64,
+        /// Set while one of the database's workers cannot be started because no background worker is free.
+        pub workers_short: AtomicBool,
     }
 }
 

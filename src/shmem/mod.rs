@@ -36,6 +36,8 @@ shared_struct! {
     /// All shared memory of pg_trickle.
     pub struct Shared {
         pub launcher_latch: LatchSlot,
+        /// Set while the endpoint of `metrics_port` is wanted and cannot be served.
+        pub endpoint_failed: AtomicBool,
         /// Set when a database may have gained or lost the extension.
         pub databases_dirty: AtomicBool,
         /// Set when a database was dropped, whose replication origin some scheduler has to drop.

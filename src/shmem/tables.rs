@@ -54,6 +54,8 @@ shared_struct! {
         pub error_text: [AtomicU8; 512],
         /// Commit time up to which the stream table is known to be current, µs since 2000-01-01.
         pub fresh_until: AtomicI64,
+        /// When its data begins to count as stale, as its schedule allows; 0 if that is not known.
+        pub stale_at: AtomicI64,
         /// Refreshes by duration; upper bounds in [`DURATION_BOUNDS_S`], last one open.
         pub duration_counts: [AtomicU64; DURATION_BUCKETS],
         pub duration_sum_us: AtomicU64,
@@ -141,6 +143,11 @@ pub fn stream_tables_counted() -> usize {
     shared().stream_tables.iter().filter(|s| s.pgt_id.load(Ordering::Acquire) != 0).count()
 }
 
+/// Sources whose change buffers have a place, in all databases.
+pub fn sources_measured() -> usize {
+    shared().sources.iter().filter(|s| s.relid.load(Ordering::Acquire) != 0).count()
+}
+
 impl StreamTableShared {
     fn clear(&self) {
         let counters = [&self.differential_refreshes, &self.full_refreshes, &self.failures, &self.consecutive_errors]
@@ -149,7 +156,7 @@ impl StreamTableShared {
             .chain([&self.recompute_us, &self.recomputed_since])
             .chain(self.duration_counts.iter().chain(&self.delta_us).chain(&self.delta_changes));
         counters.for_each(|counter| counter.store(0, Ordering::Relaxed));
-        [&self.fresh_until, &self.refreshed_at, &self.error_at]
+        [&self.fresh_until, &self.stale_at, &self.refreshed_at, &self.error_at]
             .into_iter()
             .for_each(|at| at.store(0, Ordering::Relaxed));
         self.sources.iter().for_each(|relid| relid.store(0, Ordering::Relaxed));
@@ -174,6 +181,12 @@ impl StreamTableShared {
     pub fn status(&self) -> Status {
         let status = self.status.load(Ordering::Relaxed);
         Status::ALL.into_iter().find(|&s| s as u32 == status).unwrap_or(Status::Initializing)
+    }
+
+    /// Whether it is to be refreshed and its data is older than its schedule allows.
+    pub fn is_stale(&self, now: i64) -> bool {
+        let stale_at = self.stale_at.load(Ordering::Relaxed);
+        stale_at != 0 && now >= stale_at && self.active.load(Ordering::Relaxed)
     }
 
     /// Remembers why a refresh failed.

@@ -1,11 +1,11 @@
 //! Stream tables as the scheduler sees them: when each is due, which read which.
 
 use crate::catalog::{Frontier, SourceType, StreamTable};
-use crate::schedule::{Schedule, until_next};
-use crate::settings;
+use crate::schedule::{self, Schedule, until_next};
 use crate::shmem::DbShared;
 use pgtrickle_pg::worker;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A stream table and what its refreshes found.
@@ -109,7 +109,7 @@ fn interval(schedule: &Schedule) -> Duration {
     match schedule {
         Schedule::Every(every) => *every,
         Schedule::Cron(_) => Duration::MAX / 4,
-        Schedule::Calculated => Duration::from_secs(settings::DEFAULT_SCHEDULE_SECONDS.get().max(0) as u64),
+        Schedule::Calculated => schedule::default_interval(),
     }
 }
 
@@ -152,6 +152,18 @@ pub fn due_times(entries: &Entries) -> HashMap<i64, Instant> {
 pub fn immediate(entries: &Entries) -> Vec<i64> {
     let intervals = least_of_readers(entries, Entry::interval);
     intervals.into_iter().filter(|(_, interval)| interval.is_zero()).map(|(id, _)| id).collect()
+}
+
+/// Tells in shared memory from when on each stream table's data counts as stale: what its schedule, or that of its readers,
+/// allows after the moment for which it was last known to be current.
+pub fn note_patience(entries: &Entries) {
+    let governing = least_of_readers(entries, |entry| (entry.interval(), entry.st.pgt_id));
+    for (id, (_, governor)) in governing {
+        let Some(counters) = entries[&id].st.counters() else { continue };
+        let fresh = counters.fresh_until.load(Ordering::Relaxed);
+        let stale_at = if fresh == 0 { 0 } else { entries[&governor].schedule.stale_at(fresh) };
+        counters.stale_at.store(stale_at, Ordering::Relaxed);
+    }
 }
 
 /// Counts how far each stream table is from the base tables.

@@ -42,12 +42,14 @@ struct Seat {
     started: Instant,
     failures: u32,
     next_start: Instant,
+    /// Whether no background worker was free for it when it was last to be started.
+    refused: bool,
 }
 
 impl Seat {
     fn new(role: &'static Role) -> Seat {
         let now = Instant::now();
-        Seat { role, running: None, started: now, failures: 0, next_start: now }
+        Seat { role, running: None, started: now, failures: 0, next_start: now, refused: false }
     }
 
     /// Notices that the worker has ended.
@@ -77,6 +79,7 @@ impl Seat {
             .set_start_time(BgWorkerStartTime::RecoveryFinished)
             .set_restart_time(None)
             .load_dynamic();
+        self.refused = worker.is_err();
         match worker {
             Ok(worker) => self.running = Some(worker),
             Err(_) => {
@@ -125,6 +128,8 @@ impl Database {
             Some(db) => {
                 self.scheduler.fill(dboid);
                 self.capture.iter_mut().for_each(|seat| seat.fill(dboid));
+                let refused = self.capture.iter().chain([&self.scheduler]).any(|seat| seat.refused);
+                db.workers_short.store(refused, Ordering::Relaxed);
                 let failing =
                     self.capture.iter().any(|seat| seat.failures >= FAILING_AFTER && seat.started.elapsed() < STABLE);
                 if failing {

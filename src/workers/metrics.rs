@@ -42,6 +42,7 @@ impl Endpoint {
         self.server = None;
         self.failed_at = None;
         self.wanted = wanted;
+        shmem::shared().endpoint_failed.store(false, Relaxed);
         if self.wanted.1 == 0 {
             return;
         }
@@ -51,6 +52,7 @@ impl Endpoint {
             Ok(server) => self.server = Some(server),
             Err(error) => {
                 self.failed_at = Some(Instant::now());
+                shmem::shared().endpoint_failed.store(true, Relaxed);
                 warning!(
                     "pg_trickle cannot serve metrics on {}:{}: {error}; see pg_trickle.metrics_port and metrics_listen_address",
                     self.wanted.0,

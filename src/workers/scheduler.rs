@@ -260,7 +260,8 @@ impl Scheduler {
         if let Err(error) = xact::attempt(|| Ok::<_, Error>(api::keep_house(self.db))) {
             warning!("housekeeping failed: {}", error.message);
         }
-        let tables: Vec<_> = self.entries.values().map(|e| (&e.st, e.interval())).collect();
+        entry::note_patience(&self.entries);
+        let tables: Vec<_> = self.entries.values().map(|e| &e.st).collect();
         self.watch.cycle(self.db, &sources, &tables);
     }
 
@@ -302,18 +303,14 @@ impl Scheduler {
     }
 }
 
-fn counters(st: &StreamTable) -> Option<&'static shmem::StreamTableShared> {
-    shmem::stream_table(pgtrickle_pg::spi::my_database_id(), st.pgt_id, &st.schema, &st.name)
-}
-
 fn note_fresh(st: &StreamTable) {
-    if let Some(counters) = counters(st) {
+    if let Some(counters) = st.counters() {
         counters.fresh_until.store(worker::now_us(), Ordering::Relaxed);
     }
 }
 
 fn note_catalog(st: &StreamTable) {
-    let Some(counters) = counters(st) else { return };
+    let Some(counters) = st.counters() else { return };
     counters.set_status(Status::named(&st.status));
     shmem::store_text(&counters.schema, &st.schema);
     shmem::store_text(&counters.name, &st.name);

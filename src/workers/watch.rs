@@ -12,12 +12,10 @@ use pgtrickle_engine::sql::{Ident, Literal, QualifiedName, Sql};
 use pgtrickle_pg::{worker, xact};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Counting may take this part of the time: after a slow count of large buffers the next one comes later.
 const COUNTING_SHARE: u32 = 20;
-/// Data of an active stream table is stale when it is older than this, and than three of its intervals.
-const STALE: Duration = Duration::from_secs(10);
 
 /// What has been told already.
 type Told = BTreeSet<(&'static str, u32)>;
@@ -47,7 +45,7 @@ impl Watch {
     }
 
     /// One look at everything.
-    pub fn cycle(&mut self, db: &DbShared, sources: &BTreeSet<u32>, tables: &[(&StreamTable, Duration)]) {
+    pub fn cycle(&mut self, db: &DbShared, sources: &BTreeSet<u32>, tables: &[&StreamTable]) {
         if Instant::now() >= self.count_at {
             let began = Instant::now();
             if let Err(error) = xact::attempt(|| Ok::<_, Error>(measure(db, sources))) {
@@ -56,7 +54,7 @@ impl Watch {
             self.count_at = Instant::now() + began.elapsed() * COUNTING_SHARE;
             db.health_cycles.fetch_add(1, Relaxed);
         }
-        let mut events = self.refreshes(db, tables);
+        let mut events = self.refreshes(tables);
         events.extend(self.conditions(db, tables));
         if events.is_empty() {
             return;
@@ -68,11 +66,10 @@ impl Watch {
     }
 
     /// Refreshes since the last cycle, summed up per stream table.
-    fn refreshes<'a>(&mut self, db: &DbShared, tables: &[(&'a StreamTable, Duration)]) -> Vec<Event<'a>> {
-        let dboid = db.dboid.load(Relaxed);
+    fn refreshes<'a>(&mut self, tables: &[&'a StreamTable]) -> Vec<Event<'a>> {
         let mut events = Vec::new();
-        for &(st, _) in tables {
-            let Some(shared) = shmem::stream_table(dboid, st.pgt_id, &st.schema, &st.name) else { continue };
+        for &st in tables {
+            let Some(shared) = st.counters() else { continue };
             let now = counted(shared);
             let before = self.refreshes.insert(st.pgt_id, now).unwrap_or_default();
             let refreshes = now.0.saturating_sub(before.0);
@@ -83,12 +80,12 @@ impl Watch {
                 events.push(Event { name: "refresh_completed", st: Some(st), message });
             }
         }
-        self.refreshes.retain(|pgt_id, _| tables.iter().any(|(st, _)| st.pgt_id == *pgt_id));
+        self.refreshes.retain(|pgt_id, _| tables.iter().any(|st| st.pgt_id == *pgt_id));
         events
     }
 
     /// What is not well and was so far.
-    fn conditions<'a>(&mut self, db: &DbShared, tables: &[(&'a StreamTable, Duration)]) -> Vec<Event<'a>> {
+    fn conditions<'a>(&mut self, db: &DbShared, tables: &[&'a StreamTable]) -> Vec<Event<'a>> {
         let mut events = Vec::new();
         let mut news = |name, about: u32, unwell: bool, st, message: &dyn Fn() -> String| {
             if !unwell {
@@ -113,11 +110,12 @@ impl Watch {
         news("slot_lag_warning", 0, retained_mb > threshold, None, &|| {
             format!("the replication slot retains {retained_mb} MB of WAL (threshold {threshold})")
         });
-        for &(st, every) in tables {
-            let age = age(dboid, st).filter(|_| !matches!(st.status.as_str(), "PAUSED" | "SUSPENDED"));
-            let stale = age.is_some_and(|age| age > STALE.max(every * 3));
-            news("stale_data", st.relid, stale, Some(st), &|| {
-                format!("the data is {:.0} s old", age.unwrap_or_default().as_secs_f64())
+        let now = worker::now_us();
+        for &st in tables {
+            let Some(shared) = st.counters() else { continue };
+            news("stale_data", st.relid, shared.is_stale(now), Some(st), &|| {
+                let age = now - shared.fresh_until.load(Relaxed);
+                format!("the data is {:.0} s old", age as f64 / 1e6)
             });
         }
         events
@@ -128,13 +126,6 @@ impl Watch {
 fn counted(shared: &shmem::StreamTableShared) -> (u64, u64) {
     let refreshes = shared.differential_refreshes.load(Relaxed) + shared.full_refreshes.load(Relaxed);
     (refreshes, shared.rows_changed.load(Relaxed))
-}
-
-/// How old the data of a stream table is.
-fn age(dboid: u32, st: &StreamTable) -> Option<Duration> {
-    let shared = shmem::stream_table(dboid, st.pgt_id, &st.schema, &st.name)?;
-    let fresh_until = shared.fresh_until.load(Relaxed);
-    (fresh_until != 0).then(|| Duration::from_micros((worker::now_us() - fresh_until).max(0) as u64))
 }
 
 /// Counts the pending rows of every buffer, and their bytes, by one query.

@@ -49,7 +49,8 @@ fn read() -> (BTreeMap<u32, Node>, Vec<(u32, u32)>) {
     (nodes, edges)
 }
 
-fn name(relid: u32) -> String {
+/// `schema.name` of a relation.
+pub(super) fn name(relid: u32) -> String {
     let found = Spi::connect(|client| {
         client
             .select(

@@ -3,10 +3,13 @@
 //! Both fill a [`Report`]; `text` and `json` print it.
 
 mod dag;
+mod delta;
 mod json;
+mod layout;
 mod preview;
 mod stored;
 mod text;
+mod validate;
 
 use crate::catalog::{self, Frontier, StreamTable};
 use crate::error::{Error, Result, or_raise};
@@ -25,6 +28,8 @@ struct Report {
     /// What is said first, in order: a word and what it is about.
     facts: Vec<(&'static str, String)>,
     stages: Vec<Stage>,
+    /// What the staged changes of sources are called in the statements, and whose they are.
+    deltas: Vec<(String, String)>,
 }
 
 /// One stage.
@@ -75,8 +80,13 @@ fn explained(name: &str, with_analyze: bool, format: &str) -> Result<Vec<String>
     // As it is now, refreshed or not.
     let st = catalog::by_id(st.pgt_id).unwrap_or(st);
     let loaded = program::load(&st)?;
-    let mut report =
-        Report { title: st.label(), facts: facts(&st, &loaded), stages: stages(&loaded.program, &all(&st, &loaded)) };
+    let changed = all(&st, &loaded);
+    let mut report = Report {
+        title: st.label(),
+        facts: facts(&st, &loaded),
+        stages: stages(&loaded.program, &changed),
+        deltas: changed.iter().map(|&source| delta(source, dag::name(source.0))).collect(),
+    };
     let now = costs::last(st.pgt_id);
     let kept = stored::costs(st.pgt_id, loaded.fingerprint);
     for (number, stage) in report.stages.iter_mut().enumerate() {
@@ -121,6 +131,11 @@ fn facts(st: &StreamTable, loaded: &Loaded) -> Vec<(&'static str, String)> {
 fn all(st: &StreamTable, loaded: &Loaded) -> BTreeSet<SourceId> {
     let captured = st.sources.iter().filter(|s| s.kind != catalog::SourceType::Other);
     captured.map(|s| SourceId(s.relid)).chain(loaded.program.compared().iter().copied()).collect()
+}
+
+/// What the staged changes of a source are called, and the source's name.
+fn delta(source: SourceId, name: String) -> (String, String) {
+    (Program::source_delta(source).as_str().to_owned(), name)
 }
 
 /// The stages of a program, with the statements of a refresh after changes of these sources.

@@ -1,12 +1,13 @@
 //! `preview_stream_table`: what would be maintained how, with nothing created.
 
-use super::{Report, printer, stages};
-use crate::analyze::{self, Analysis, Analyzed, Capture, Input};
+use super::text::count;
+use super::{Report, Stage, delta, printer, stages};
+use crate::analyze::{self, Analyzed, Capture, Input};
 use crate::error::{Result, or_raise};
 use pgrx::prelude::*;
 use pgtrickle_engine::explain::plain;
 use pgtrickle_engine::ir::SourceId;
-use pgtrickle_engine::program::{Program, Target};
+use pgtrickle_engine::program::{Definition, Program, Target};
 use pgtrickle_engine::sql::QualifiedName;
 
 /// How a stream table of this query would be maintained, as [`explain_st`](super::explain_st) shows it.
@@ -22,9 +23,7 @@ fn previewed(query: &str, format: &str) -> Result<Vec<String>> {
     let stages = match &analysis.plan {
         Analyzed::Differential(definition) => {
             facts.push(("Mode", "DIFFERENTIAL: its changes would follow from those of its sources".to_owned()));
-            let target = Target { table: QualifiedName::new("pgtrickle", "preview"), pgt_id: 0 };
-            let changed = definition.sources.iter().map(|source| source.id).collect();
-            Program::new(definition, &target).map(|program| stages(&program, &changed)).unwrap_or_default()
+            maintained(definition)
         }
         Analyzed::Opaque { reason } => {
             facts.push((
@@ -38,20 +37,31 @@ fn previewed(query: &str, format: &str) -> Result<Vec<String>> {
     };
     let columns = analysis.columns.iter().map(|(name, ty)| format!("{} {}", name.as_str(), ty.sql));
     facts.extend(columns.map(|column| ("Columns", column)));
-    facts.extend(sources(&analysis).into_iter().map(|source| ("Sources", source)));
+    facts.extend(analysis.sources.iter().map(source).map(|source| ("Sources", source)));
     if let Analyzed::Differential(definition) = &analysis.plan {
         facts.extend(analyze::tree::lines(definition).into_iter().map(|line| ("Operators", line)));
     }
-    Ok(print(&Report { title: "A stream table of this query".to_owned(), facts, stages }))
+    let deltas = match &analysis.plan {
+        Analyzed::Differential(definition) => {
+            definition.sources.iter().map(|source| delta(source.id, plain(&source.table))).collect()
+        }
+        Analyzed::Opaque { .. } => Vec::new(),
+    };
+    Ok(print(&Report { title: "A stream table of this query".to_owned(), facts, stages, deltas }))
 }
 
-fn sources(analysis: &Analysis) -> Vec<String> {
-    let source = |source: &analyze::Source| {
-        let capture = match source.capture {
-            Capture::Wal => "followed in the WAL".to_owned(),
-            Capture::Never(what) => format!("{what}, read at each refresh and compared"),
-        };
-        format!("{}: {} columns used, {capture}", plain(&source.name), source.columns.len())
+/// The stages of a program that does not exist yet.
+pub(super) fn maintained(definition: &Definition) -> Vec<Stage> {
+    let target = Target { table: QualifiedName::new("pgtrickle", "preview"), pgt_id: 0 };
+    let changed = definition.sources.iter().map(|source| source.id).collect();
+    Program::new(definition, &target).map(|program| stages(&program, &changed)).unwrap_or_default()
+}
+
+/// A source, and how its changes are found.
+pub(super) fn source(source: &analyze::Source) -> String {
+    let capture = match source.capture {
+        Capture::Wal => "followed in the WAL".to_owned(),
+        Capture::Never(what) => format!("{what}, read at each refresh and compared"),
     };
-    analysis.sources.iter().map(source).collect()
+    format!("{}: {} used, {capture}", plain(&source.name), count(source.columns.len() as i64, "column"))
 }

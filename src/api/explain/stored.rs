@@ -50,8 +50,9 @@ pub(super) fn history(pgt_id: i64) -> Vec<String> {
     Spi::connect(|client| {
         client
             .select(
-                "SELECT pg_catalog.format('%s %s refreshes, %s rows changed, %s ms the last one (of %s)',
-                            sum(refreshes), action, sum(delta_row_count),
+                "SELECT pg_catalog.format('%s %s refresh%s, %s row%s changed; the last took %s ms, at %s',
+                            sum(refreshes), action, CASE WHEN sum(refreshes) = 1 THEN '' ELSE 'es' END,
+                            sum(delta_row_count), CASE WHEN sum(delta_row_count) = 1 THEN '' ELSE 's' END,
                             round((extract(epoch FROM (pg_catalog.array_agg(duration ORDER BY refresh_id DESC))[1]) * 1000)::numeric, 2),
                             to_char(max(end_time), 'YYYY-MM-DD HH24:MI:SS'))
                    FROM pgtrickle.pgt_refresh_history WHERE pgt_id = $1 AND status = 'COMPLETED'

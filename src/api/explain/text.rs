@@ -1,6 +1,6 @@
 //! A report as lines that read well in psql.
 
-use super::{Report, Stage};
+use super::{Report, Stage, layout};
 
 const WIDTH: usize = 110;
 
@@ -19,11 +19,16 @@ pub(super) fn lines(report: &Report) -> Vec<String> {
     if report.stages.iter().any(|stage| !stage.statements.is_empty()) {
         lines.push(String::new());
         lines.push("SQL, when every source has changed:".to_owned());
+        for (delta, source) in &report.deltas {
+            lines.push(format!(
+                "  -- {delta}: the changes of {source}; w is 1 for a row that came, -1 for one that went"
+            ));
+        }
     }
     for (number, stage) in report.stages.iter().enumerate() {
         for (what, sql) in &stage.statements {
             lines.push(format!("  -- stage {}: {what}", number + 1));
-            lines.push(format!("  {sql};"));
+            lines.extend(layout::lines(&format!("{sql};"), 2));
         }
     }
     lines
@@ -34,15 +39,15 @@ fn stage_lines(number: usize, stage: &Stage) -> Vec<String> {
     let mut say = |word: &str, text: String| lines.extend(hanging(&format!("     {word:6} "), &text));
     say("rule", stage.rule.clone());
     if let Some(state) = &stage.state {
-        say("state", format!("{}: {} rows, {}", state.table, state.rows, bytes(state.bytes)));
+        say("state", format!("{}: {}, {}", state.table, count(state.rows, "row"), bytes(state.bytes)));
     }
     if let Some(cost) = &stage.cost {
         let each = duration(cost.ms / cost.calls.max(1) as f64);
-        let total = duration(cost.ms);
-        say("cost", format!("{} calls, {} rows changed, {total} in all, {each} each", cost.calls, cost.rows));
+        let (calls, rows, total) = (count(cost.calls, "call"), count(cost.rows, "row"), duration(cost.ms));
+        say("cost", format!("{calls}, {rows} changed, {total} in all, {each} each"));
     }
     if let Some((rows, ms)) = stage.now {
-        say("now", format!("{rows} rows changed, {}", duration(ms)));
+        say("now", format!("{} changed, {}", count(rows, "row"), duration(ms)));
     }
     lines
 }
@@ -64,6 +69,11 @@ fn hanging(label: &str, text: &str) -> Vec<String> {
         }
     }
     lines
+}
+
+/// A number with its noun.
+pub(super) fn count(number: i64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Milliseconds in a unit that fits.

@@ -6,7 +6,12 @@ use pgtrickle_tests::{Failure, Outcome};
 
 use crate::{Test, arrange, assert_error, assert_text};
 
-pub const TESTS: &[Test] = &[("explain_st", explain_st), ("preview_stream_table", preview), ("explain_dag", dag)];
+pub const TESTS: &[Test] = &[
+    ("explain_st", explain_st),
+    ("preview_stream_table", preview),
+    ("validate_query", validate),
+    ("explain_dag", dag),
+];
 
 fn lines(session: &mut Session, sql: &str) -> Outcome<String> {
     let rows = session.rows(sql)?;
@@ -31,6 +36,8 @@ fn explain_st(server: &Server) -> Outcome {
          INSERT INTO t VALUES (3, 4); SELECT pgtrickle.refresh_stream_table('reach')",
     )?;
     let sums = lines(&mut session, "SELECT pgtrickle.explain_st('sums')")?;
+    let base = session.text("SELECT 't'::regclass::oid")?;
+    says(&sums, &[&format!("pgt_delta_{base}: the changes of explains.t"), "\n  FROM pgt_g1 AS g\n"])?;
     says(
         &sums,
         &["explains.sums", "DIFFERENTIAL", "1. GROUP BY of explains.t", "the change is added", "2 rows", "MERGE"],
@@ -42,7 +49,7 @@ fn explain_st(server: &Server) -> Outcome {
             "1. WITH RECURSIVE … UNION of explains.t (JOIN)",
             "2. GROUP BY of stage 1",
             "6 rows",
-            "1 calls",
+            "1 call,",
             "1 DIFFERENTIAL",
         ],
     )?;
@@ -67,6 +74,32 @@ fn preview(server: &Server) -> Outcome {
     let opaque = lines(&mut session, "SELECT pgtrickle.preview_stream_table('SELECT a, now() AS n FROM t')")?;
     says(&opaque, &["FULL", "because it", "The whole query"])?;
     assert_text(&mut session, "SELECT count(*) FROM pgtrickle.pgt_status() WHERE schema = 'previews'", "0")
+}
+
+fn validate(server: &Server) -> Outcome {
+    let mut session =
+        arrange(server, "validates", "CREATE TABLE t (a int PRIMARY KEY, b int); CREATE UNLOGGED TABLE u (a int)")?;
+    let mut check = |query: &str, rows: &[&str]| {
+        let sql =
+            format!("SELECT check_name || '|' || result || '|' || severity FROM pgtrickle.validate_query('{query}')");
+        says(&lines(&mut session, &sql)?, rows)
+    };
+    check(
+        "SELECT b, count(*) AS n FROM t GROUP BY b",
+        &[
+            "refresh_mode|DIFFERENTIAL|OK",
+            "columns|b integer, n bigint|OK",
+            "source|validates.t: 1 column used, followed in the WAL|OK",
+            "stage|GROUP BY of validates.t|OK",
+        ],
+    )?;
+    check(
+        "SELECT a, now() AS n FROM t",
+        &["refresh_mode|FULL: it would be recomputed at each refresh, because", "|WARNING"],
+    )?;
+    check("SELECT a FROM u", &["source|validates.u", "compared|WARNING"])?;
+    check("SELECT random() AS r FROM t", &["query|", "volatile", "|ERROR"])?;
+    assert_text(&mut session, "SELECT count(*) FROM pgtrickle.pgt_status() WHERE schema = 'validates'", "0")
 }
 
 fn dag(server: &Server) -> Outcome {

@@ -59,7 +59,7 @@ fn figures(server: &Server) -> Outcome {
         ),
         ("SELECT hits + misses > 0 FROM pgtrickle.cache_stats()", "t"),
         ("SELECT value > 0 FROM pgtrickle.reliability_counters() WHERE name = 'records_total'", "t"),
-        ("SELECT value > 0 FROM pgtrickle.metrics_summary() WHERE metric = 'refreshes'", "t"),
+        ("SELECT value > 0 FROM pgtrickle.metrics_summary() WHERE metric LIKE 'completed refreshes%'", "t"),
         (
             "SELECT string_agg(DISTINCT worker, ' ') FROM pgtrickle.worker_pool_status() WHERE worker <> 'pg_trickle_tracker'",
             "pg_trickle_apply pg_trickle_launcher pg_trickle_scheduler pg_trickle_wal_decoder",
