@@ -16,6 +16,7 @@ mod server;
 mod snapshot;
 mod status;
 
+pub use history::{INTERVAL, Memory, POINTS, Point};
 pub use metrics::render;
 pub use server::{Limits, Server};
 pub use snapshot::{

@@ -75,6 +75,8 @@ pub const METRICS: &[Metric] = &[
         |s, out| out.per_table(s, |t| f64::from(t.active))),
     metric("staleness_seconds", Gauge, TABLE, "seconds", "Paused, failing, or the workers are busy: `pgtrickle.health_check()`, `pgtrickle.worker_pool_status()`.", "Age of the stream table's data; missing before its first fill.",
         |s, out| out.per_table_if(s, |t| t.staleness_seconds)),
+    metric("stale", Gauge, TABLE, "0 or 1", "As for `staleness_seconds`.", "1 if the stream table is to be refreshed and its data is older than its schedule allows: three intervals or two times of a cron expression, at least 10 seconds.",
+        |s, out| out.per_table(s, |t| f64::from(t.stale))),
     metric("refresh_duration_seconds", Histogram, TABLE, "seconds", "`pgtrickle.explain_st()` shows what is recomputed; an index on the join columns of the sources often helps.", "How long refreshes took.",
         |s, out| for (d, t) in tables(s) { out.put_histogram(&table_labels(d, t), &t.refresh_durations) }),
     metric("differential_refreshes_total", Counter, TABLE_ID, "refreshes", "None while `full_refreshes_total` grows: `pgtrickle.explain_refresh_mode()` says why.", "Refreshes that applied a delta.",

@@ -1,6 +1,6 @@
 //! What is answered: `/metrics`, `/health`, and the status page with its data.
 
-use crate::history::History;
+use crate::history::{History, Memory};
 use crate::server::Source;
 use crate::snapshot::{Reading, Snapshot};
 use crate::{health, metrics, status};
@@ -27,9 +27,9 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// From where to take the figures, and whether texts of errors may be shown.
-    pub fn new(snapshot: Source, details: fn() -> bool) -> Pages {
-        Pages { snapshot, details, history: RefCell::default() }
+    /// From where to take the figures, whether texts of errors may be shown, and where the last minutes are kept.
+    pub fn new(snapshot: Source, details: fn() -> bool, memory: Box<dyn Memory>) -> Pages {
+        Pages { snapshot, details, history: RefCell::new(History::new(memory)) }
     }
 
     /// Adds the figures of now to the history.

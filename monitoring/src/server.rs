@@ -3,6 +3,7 @@
 //! Nobody can hold it up: there is one thread and no waiting in it, connections are few, and when all are taken the one
 //! that has been quiet for longest makes room for the next.
 
+use crate::history::Memory;
 use crate::pages::Pages;
 use crate::snapshot::{Reading, Snapshot};
 use hyper::service::service_fn;
@@ -53,13 +54,14 @@ pub struct Server {
 
 impl Server {
     /// Listens on `address` and serves what `snapshot` returns, which is called on the server's thread for each request,
-    /// and every few seconds, and must read atomics only.
+    /// and every few seconds, and must read atomics only. The last minutes are kept in `memory`.
     ///
     /// The caller masks all signals around this call: the thread inherits the mask and must never run a handler.
     pub fn start(
         address: impl ToSocketAddrs,
         limits: Limits,
         snapshot: impl Fn(Reading) -> Snapshot + Send + 'static,
+        memory: impl Memory,
     ) -> io::Result<Server> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
@@ -67,7 +69,10 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("pg_trickle metrics".into()).spawn(move || {
-            let serve = || LocalSet::new().block_on(&runtime, serve(listener, limits, Box::new(snapshot), stopped));
+            let serve = || {
+                LocalSet::new()
+                    .block_on(&runtime, serve(listener, limits, Box::new(snapshot), Box::new(memory), stopped))
+            };
             // A panic ends the thread, which `is_running` tells; nobody else must hear of it.
             let _ = catch_unwind(AssertUnwindSafe(serve));
         })?;
@@ -103,8 +108,14 @@ impl Drop for Server {
 /// Gives the figures.
 pub(crate) type Source = Box<dyn Fn(Reading) -> Snapshot>;
 
-async fn serve(listener: TcpListener, limits: Limits, snapshot: Source, stopped: oneshot::Receiver<()>) {
-    let pages = Rc::new(Pages::new(snapshot, limits.details));
+async fn serve(
+    listener: TcpListener,
+    limits: Limits,
+    snapshot: Source,
+    memory: Box<dyn Memory>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let pages = Rc::new(Pages::new(snapshot, limits.details, memory));
     tokio::task::spawn_local(accept(listener, limits, Rc::clone(&pages)));
     tokio::task::spawn_local(async move {
         loop {

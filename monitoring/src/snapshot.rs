@@ -3,6 +3,8 @@
 /// Everything that `/metrics` and `/health` show.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
+    /// When it was taken, in microseconds.
+    pub at_us: i64,
     /// The extension's version.
     pub version: &'static str,
     /// Each database with the extension.
@@ -135,6 +137,8 @@ pub struct StreamTable {
     pub active: bool,
     /// Age of its data; none before the first fill.
     pub staleness_seconds: Option<f64>,
+    /// Whether it is to be refreshed and its data is older than its schedule allows.
+    pub stale: bool,
     /// How long refreshes took.
     pub refresh_durations: Durations,
     /// Refreshes that applied a delta.

@@ -22,7 +22,7 @@ pub fn data(s: &Snapshot, history: &History, details: bool) -> String {
         ("busy", number(s.pool.busy as f64)),
         ("queued", number(s.pool.queue_depth as f64)),
         ("databases", array(s.databases.iter().map(|d| database(d, details)))),
-        ("history", history.json()),
+        ("history", history.json(s.at_us)),
     ])
 }
 
@@ -69,6 +69,7 @@ fn stream_table(t: &StreamTable, details: bool) -> String {
         ("status", string(t.status)),
         ("sources", array(t.sources.iter().map(|&relid| number(f64::from(relid))))),
         ("staleness_seconds", optional(t.staleness_seconds, number)),
+        ("stale", t.stale.to_string()),
         ("refreshes", number(t.refreshes_total as f64)),
         ("failures", number(t.refresh_failures_total as f64)),
         ("consecutive_errors", number(t.consecutive_errors as f64)),

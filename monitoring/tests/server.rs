@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::snapshot;
-use pgtrickle_monitoring::{CaptureState, Limits, Reading, Server, Snapshot};
+use common::{Kept, snapshot};
+use pgtrickle_monitoring::{CaptureState, Limits, Memory, Point, Reading, Server, Snapshot};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 fn limited(limits: Limits, snapshot: impl Fn(Reading) -> Snapshot + Send + 'static) -> Server {
-    Server::start("127.0.0.1:0", limits, snapshot).expect("start")
+    Server::start("127.0.0.1:0", limits, snapshot, Kept::default()).expect("start")
 }
 
 fn start(snapshot: impl Fn() -> Snapshot + Send + 'static) -> Server {
@@ -125,6 +125,17 @@ fn looking_takes_no_peak_away() {
     assert_eq!(scrapes.load(Relaxed), 1);
 }
 
+/// A server that begins anew goes on where another ended.
+#[test]
+fn the_last_minutes_outlive_the_server() {
+    let memory = Kept::default();
+    let points = [996_500_000, 998_500_000].map(|at_us| Point { at_us, records_per_second: 7.0, ..Point::default() });
+    points.into_iter().for_each(|point| memory.keep(point));
+    let server = Server::start("127.0.0.1:0", Limits::default(), |_| snapshot(), memory).expect("start");
+    let (_, body) = get(&server, "/status.json");
+    assert!(body.contains(r#""records_per_second":[7,7]"#), "{body}");
+}
+
 #[test]
 fn texts_of_errors_are_shown_only_when_wanted() {
     let hidden = get(&start(snapshot), "/status.json").1;
@@ -220,5 +231,5 @@ fn endless_headers_are_refused() {
 #[test]
 fn a_port_in_use_is_an_error() {
     let server = start(snapshot);
-    assert!(Server::start(server.address(), Limits::default(), |_| snapshot()).is_err());
+    assert!(Server::start(server.address(), Limits::default(), |_| snapshot(), Kept::default()).is_err());
 }

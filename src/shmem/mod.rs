@@ -1,13 +1,16 @@
 //! What the processes of pg_trickle share: per database the state of capture, per stream table its counters.
 
 mod database;
+mod history;
 mod progress;
 mod tables;
 
 pub use database::{CaptureState, DbShared, FAILING_SOURCES, SOURCE_PLACES};
+pub use history::History;
 pub use progress::Progress;
 pub use tables::*;
 
+use history::HistoryShared;
 use pgrx::{pg_guard, pg_sys};
 use pgtrickle_pg::shmem::LatchSlot;
 use pgtrickle_pg::{shared_static, shared_struct};
@@ -47,6 +50,7 @@ shared_struct! {
         pub stream_tables: [StreamTableShared; MAX_STREAM_TABLES],
         pub sources: [SourceShared; MAX_SOURCES],
         pub progress: [ProgressShared; MAX_PROGRESS],
+        pub history: HistoryShared,
     }
 }
 

@@ -48,7 +48,7 @@ impl Endpoint {
         }
         let address = (self.wanted.0.as_str(), self.wanted.1);
         let limits = monitoring::Limits { details: || DETAILS.load(Relaxed), ..monitoring::Limits::default() };
-        match worker::with_signals_blocked(|| monitoring::Server::start(address, limits, snapshot)) {
+        match worker::with_signals_blocked(|| monitoring::Server::start(address, limits, snapshot, shmem::History)) {
             Ok(server) => self.server = Some(server),
             Err(error) => {
                 self.failed_at = Some(Instant::now());
@@ -76,6 +76,7 @@ fn snapshot(reading: Reading) -> monitoring::Snapshot {
     let mut lags: Vec<f64> = served.iter().flat_map(|db| db.recent_lags(now)).collect();
     let total = |counter: fn(&DbShared) -> u64| served.iter().map(|db| counter(db)).sum();
     monitoring::Snapshot {
+        at_us: now,
         version: env!("CARGO_PKG_VERSION"),
         databases: served.iter().map(|db| database(db, now, reading)).collect(),
         cdc_lag: monitoring::Lag::of_seconds(&mut lags),
@@ -168,6 +169,7 @@ fn stream_table(st: &StreamTableShared, now: i64) -> monitoring::StreamTable {
         rows_changed_total: st.rows_changed.load(Relaxed),
         consecutive_errors: st.consecutive_errors.load(Relaxed),
         active: st.active.load(Relaxed),
+        stale: st.is_stale(now),
         staleness_seconds: since(st.fresh_until.load(Relaxed)),
         refresh_durations: monitoring::Durations {
             bounds_seconds: &DURATION_BOUNDS_S,

@@ -1,6 +1,21 @@
 //! A snapshot in which everything has a value.
 
 use pgtrickle_monitoring::*;
+use std::sync::{Arc, Mutex};
+
+/// The last minutes, in this process.
+#[derive(Clone, Default)]
+pub struct Kept(pub Arc<Mutex<Vec<Point>>>);
+
+impl Memory for Kept {
+    fn keep(&self, point: Point) {
+        self.0.lock().expect("nobody panics here").push(point);
+    }
+
+    fn points(&self) -> Vec<Point> {
+        self.0.lock().expect("nobody panics here").clone()
+    }
+}
 
 pub fn snapshot() -> Snapshot {
     let stream_table = StreamTable {
@@ -16,6 +31,7 @@ pub fn snapshot() -> Snapshot {
         consecutive_errors: 1,
         active: true,
         staleness_seconds: Some(1.5),
+        stale: false,
         refresh_durations: Durations {
             bounds_seconds: &[0.001, 0.1, 10.0],
             counts: vec![3, 4, 0, 5],
@@ -51,6 +67,7 @@ pub fn snapshot() -> Snapshot {
         stream_tables: vec![stream_table.clone()],
     };
     Snapshot {
+        at_us: 1_000_000_000,
         version: "0.59.0",
         databases: vec![database(16384, "shop"), database(16385, "bank")],
         cdc_lag: Lag::of_seconds(&mut (1..=200).rev().map(|ms| f64::from(ms) / 1000.0).collect::<Vec<_>>()),

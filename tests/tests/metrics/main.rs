@@ -2,6 +2,8 @@
 
 mod alerts;
 mod bench;
+mod drivers;
+mod health;
 mod page;
 mod prometheus;
 mod tables;
@@ -11,7 +13,15 @@ use pgtrickle_tests::suite;
 
 fn main() {
     suite::main(2, |version| {
-        let groups = [tables::trials, workers::trials, alerts::trials, prometheus::trials, page::trials];
+        let groups = [
+            drivers::trials,
+            tables::trials,
+            workers::trials,
+            alerts::trials,
+            health::trials,
+            prometheus::trials,
+            page::trials,
+        ];
         Ok(groups.into_iter().flat_map(|trials| trials(version)).collect())
     })
 }

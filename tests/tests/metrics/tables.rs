@@ -72,8 +72,16 @@ fn refreshes(version: PgVersion) -> Outcome {
 fn staleness(b: &mut Bench) -> Outcome {
     b.session.each("INSERT INTO t VALUES (7); SELECT pgtrickle.refresh_stream_table('st')")?;
     within("just refreshed", b.value("staleness_seconds", ST)?, &(0.0..=1.5))?;
-    std::thread::sleep(Duration::from_secs(2));
-    within("two seconds later", b.value("staleness_seconds", ST)?, &(2.0..=5.0)).map(drop)
+    b.reaches("staleness_seconds", ST, 2.0..=5.0)?;
+    // Old for a schedule of a second, not for one of an hour.
+    b.set("pg_trickle.enabled", "off")?;
+    b.reaches("staleness_seconds", ST, 12.0..=30.0)?;
+    b.becomes("stale", ST, 0.0)?;
+    b.session.each("SELECT pgtrickle.alter_stream_table('st', schedule => '1s')")?;
+    b.becomes("stale", ST, 1.0)?;
+    b.set("pg_trickle.enabled", "on")?;
+    b.becomes("stale", ST, 0.0)?;
+    b.session.each("SELECT pgtrickle.alter_stream_table('st', schedule => '1h')")
 }
 
 fn failures(version: PgVersion) -> Outcome {
