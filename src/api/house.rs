@@ -5,7 +5,7 @@ use crate::catalog::{self, Frontier, StreamTable};
 use crate::error::{is_about_data, is_transient};
 use crate::refresh::sources;
 use crate::settings;
-use crate::shmem::{DbShared, Status};
+use crate::shmem::{self, DbShared, Status};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
