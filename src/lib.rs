@@ -45,6 +45,7 @@ extension_sql_file!("../sql/views.sql", name = "views", finalize);
 #[allow(non_snake_case)]
 pub extern "C-unwind" fn _PG_init() {
     settings::register();
+    pgtrickle_pg::statistics::install();
     if pgtrickle_pg::worker::preloading() {
         shmem::init();
         workers::register();

@@ -6,9 +6,11 @@
 //! |---|---|
 //! | a query is a [`Rel`](ir::Rel) of about ten operators, columns by position | [`ir`] |
 //! | constructs that are others in disguise: right and full joins, INTERSECT, EXCEPT | [`lower`] |
+//! | groups that nobody asks for are left out | [`demand`] |
 //! | the tree is cut at each stateful operator into stages; what stands above reads a stage's table like a source | [`mod@cut`] |
 //! | what changes, as an equation per operator from `Rel` to [`Zset`](zset::Zset) | [`delta`] |
 //! | the algebra of aggregates: which parts are kept, how a change is added, when it cannot be | `plan/parts.rs` |
+//! | which changes of a source matter | [`relevant`] |
 //! | what a stage of any kind can do, and each kind's table and steps | `plan/stage/` |
 //! | rows kept as they are: netting their change, finding them, changing them | `plan/kept.rs` |
 //! | by which columns rows are found | [`keys`], [`dependencies`] |
@@ -39,6 +41,7 @@
 
 pub mod cut;
 pub mod delta;
+pub mod demand;
 pub mod dependencies;
 pub mod explain;
 pub mod ir;
@@ -47,5 +50,6 @@ pub mod lower;
 mod plan;
 pub mod program;
 pub mod recursion;
+pub mod relevant;
 pub mod sql;
 pub mod zset;

@@ -2,11 +2,13 @@
 
 use crate::cut::cut;
 use crate::delta::{Changed, delta};
+use crate::demand::restrict;
 use crate::explain::{construct, over, plain};
 use crate::ir::{Col, Rel, SourceId, Ty};
 use crate::keys::{KnownKeys, key};
 use crate::plan::Catalog;
 use crate::plan::kept::Kept;
+use crate::relevant::{Relevance, relevance};
 use crate::sql::{From, Ident, QualifiedName, Query, Select, Sql};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -80,6 +82,9 @@ pub enum Step {
     /// Run the query into a tuplestore and register that as ephemeral named relation `name`. If it is skipped, an empty
     /// relation is registered.
     Stage { name: Ident, query: Sql, reads: Vec<Ident>, skip_if_empty: Vec<Ident> },
+    /// Run the query, which may read `name`, and put its result in the place of that relation; same columns. If it is
+    /// skipped, the relation stays as it is.
+    Restage { name: Ident, query: Sql, reads: Vec<Ident>, skip_if_empty: Vec<Ident> },
     /// Run a data-modifying statement. If `expect` is there, it is a query that returns one bigint: the number of rows
     /// that the statement must have processed; any other number means that stored state is corrupt.
     Modify { sql: Sql, reads: Vec<Ident>, skip_if_empty: Vec<Ident>, expect: Option<Sql> },
@@ -92,6 +97,7 @@ impl Step {
     pub fn skip_if_empty(&self) -> &[Ident] {
         match self {
             Step::Stage { skip_if_empty, .. }
+            | Step::Restage { skip_if_empty, .. }
             | Step::Modify { skip_if_empty, .. }
             | Step::Check { skip_if_empty, .. } => skip_if_empty,
         }
@@ -144,6 +150,7 @@ pub struct Program {
     query: Origin,
     root: Kept,
     compared: BTreeSet<SourceId>,
+    relevant: BTreeMap<SourceId, Vec<Relevance>>,
     /// Construct and inputs of each stage and of the root.
     outline: Vec<(&'static str, String)>,
 }
@@ -170,7 +177,7 @@ impl Program {
 
     /// Plans a query by its delta rules.
     pub fn new(definition: &Definition, target: &Target) -> Result<Program, Unsupported> {
-        let stages = cut(&definition.root)?;
+        let stages = cut(&restrict(&definition.root))?;
         let primary_key = |source: &SourceInfo| Some((source.id, source.primary_key.clone()?));
         let sources = definition.sources.iter().filter_map(primary_key).collect();
         let mut known = KnownKeys { sources, stages: Vec::new() };
@@ -184,6 +191,7 @@ impl Program {
         let outline = all.map(|rel| (construct(rel), over(rel, &definition.sources))).collect();
         Ok(Program {
             outline,
+            relevant: relevance(stages.stages.iter().chain([&stages.root])),
             catalog: Catalog::new(&definition.sources, &stages, &known, target.pgt_id),
             root: Kept::root(target, &definition.columns, cols, identity),
             query: Origin::Rules(stages.root),
@@ -207,6 +215,7 @@ impl Program {
             query: Origin::View(view.clone()),
             root: Kept::root(target, columns, cols, Identity::Bag),
             compared: BTreeSet::new(),
+            relevant: BTreeMap::new(),
             outline: vec![("The whole query", format!("of {}", plain(view)))],
         }
     }
@@ -219,6 +228,12 @@ impl Program {
     /// Sources whose changes [`Program::refresh`] finds out by itself, if they are named among the changed ones.
     pub fn compared(&self) -> &BTreeSet<SourceId> {
         &self.compared
+    }
+
+    /// Which changes of a source matter, a term per scan: what matters to none of them need not be staged. Nothing is known
+    /// of a query without delta rules.
+    pub fn relevant(&self, source: SourceId) -> Option<&[Relevance]> {
+        self.relevant.get(&source).map(Vec::as_slice)
     }
 
     /// The hidden tables to create.

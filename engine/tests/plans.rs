@@ -98,6 +98,9 @@ fn printed(step: &Step) -> String {
         Step::Stage { name, query, skip_if_empty, .. } => {
             format!("-- stage {} unless empty: {}\n{query};\n", name.as_str(), names(skip_if_empty))
         }
+        Step::Restage { name, query, skip_if_empty, .. } => {
+            format!("-- stage {} again unless empty: {}\n{query};\n", name.as_str(), names(skip_if_empty))
+        }
         Step::Modify { sql, skip_if_empty, expect, .. } => {
             let expect = expect.as_ref().map_or(String::new(), |e| format!("-- as many as {e}\n"));
             format!("-- modify unless empty: {}\n{expect}{sql};\n", names(skip_if_empty))

@@ -195,6 +195,11 @@ impl Script {
                     self.line(format!("DROP TABLE IF EXISTS {}", name.as_str()));
                     self.line(format!("CREATE TEMP TABLE {} AS {query}", name.as_str()));
                 }
+                Step::Restage { name, query, .. } => {
+                    self.line(format!("CREATE TEMP TABLE pgt_again AS {query}"));
+                    self.line(format!("DROP TABLE {}", name.as_str()));
+                    self.line(format!("ALTER TABLE pgt_again RENAME TO {}", name.as_str()));
+                }
                 Step::Modify { sql, expect, .. } => {
                     self.line(sql);
                     if let Some(expect) = expect {

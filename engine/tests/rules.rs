@@ -10,6 +10,7 @@ use common::recursion::{self, recursive};
 use common::tables::{Contents, TABLES};
 use pgtrickle_engine::cut::{Stages, cut};
 use pgtrickle_engine::delta::{Changed, delta};
+use pgtrickle_engine::demand::restrict;
 use pgtrickle_engine::ir::{Rel, SourceId};
 use pgtrickle_engine::zset::Zset;
 use std::collections::BTreeSet;
@@ -26,7 +27,7 @@ struct Kept {
 
 impl Kept {
     fn fill(query: &Rel, sources: &State) -> Kept {
-        let stages = cut(query).expect("a query of supported operators");
+        let stages = cut(&restrict(query)).expect("a query of supported operators");
         let mut state = sources.clone();
         let mut inputs = Vec::new();
         for stage in &stages.stages {

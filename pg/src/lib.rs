@@ -31,6 +31,7 @@ pub mod slot;
 pub mod snapshot;
 pub mod spi;
 pub mod staging;
+pub mod statistics;
 pub mod table;
 pub mod tuple;
 pub mod types;

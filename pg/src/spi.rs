@@ -117,6 +117,30 @@ impl Plan {
         }
     }
 
+    /// The condition of a query that is a plain scan of `relation`, ready to be evaluated; null if every row fulfils it, or if
+    /// the query is not such a scan.
+    pub(crate) fn condition_of_scan(&self, relation: u32) -> *mut pg_sys::ExprState {
+        // SAFETY: the cached plan is held while looked at and its condition copied. Without a parent, variables of the
+        // condition are taken from the context's scan tuple, whose columns are the relation's.
+        unsafe {
+            let cached = pg_sys::SPI_plan_get_cached_plan(self.0);
+            if cached.is_null() {
+                return std::ptr::null_mut();
+            }
+            let planned = pg_sys::list_nth((*cached).stmt_list, 0).cast::<pg_sys::PlannedStmt>();
+            let scan = (*planned).planTree.cast::<pg_sys::Scan>();
+            let is_scan = (*(*planned).planTree).type_ == pg_sys::NodeTag::T_SeqScan && (*planned).subplans.is_null();
+            let read = |scan: *mut pg_sys::Scan| {
+                let entry = pg_sys::list_nth((*planned).rtable, (*scan).scanrelid as i32 - 1);
+                (*entry.cast::<pg_sys::RangeTblEntry>()).relid.to_u32()
+            };
+            let condition = if is_scan && read(scan) == relation { (*scan).plan.qual } else { std::ptr::null_mut() };
+            let condition = pg_sys::copyObjectImpl(condition.cast()).cast::<pg_sys::List>();
+            pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
+            pg_sys::ExecInitQual(condition, std::ptr::null_mut())
+        }
+    }
+
     /// A copy of the row type that the query returns.
     pub(crate) fn result_desc(&self) -> pg_sys::TupleDesc {
         // SAFETY: a plan of one statement has one source, whose descriptor is copied into the current context.

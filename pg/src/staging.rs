@@ -1,9 +1,16 @@
 //! Staging: change rows and query results in tuplestores that later statements read as ephemeral named relations.
 
+mod held;
+mod relevant;
+
+pub use relevant::Reader;
+
 use crate::bindings;
 use crate::snapshot::Snapshot;
 use crate::spi::Plan;
+use held::Held;
 use pgrx::pg_sys;
+use relevant::Relevant;
 use std::ffi::CString;
 
 /// Number of the four fixed columns of a change buffer: xid, lsn, seq, w.
@@ -39,7 +46,8 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SegmentScan {
     pub new_rows: u64,
-    /// Rows that come and go in one update which changes nothing that the reader looks at; not among the new ones.
+    /// Rows that no reader lets through, or that come and go in one update which changes nothing that any of them looks at;
+    /// not among the new ones.
     pub cancelled_rows: u64,
     pub later_rows: u64,
     /// A change that deltas cannot express (TRUNCATE and the like) becomes visible.
@@ -54,16 +62,8 @@ pub struct SegmentScan {
 pub struct Filling {
     store: *mut pg_sys::Tuplestorestate,
     desc: pg_sys::TupleDesc,
-    /// The columns that the reader looks at, if it says so.
-    looked_at: Option<Vec<Looked>>,
+    relevant: Relevant,
     rows: u64,
-}
-
-/// Where a column is in the buffer's rows, and how its values are stored.
-struct Looked {
-    at: usize,
-    by_value: bool,
-    length: i16,
 }
 
 /// The number of a relation's storage, which changes when it is truncated or rewritten.
@@ -96,17 +96,16 @@ fn new_store() -> *mut pg_sys::Tuplestorestate {
 }
 
 impl Filling {
-    /// Starts a store with the columns of the buffer table `buffer`, of which the reader looks at those of these numbers
-    /// (none given: at any).
-    pub fn like(buffer: u32, columns: Option<&[i16]>) -> Filling {
+    /// Starts a store with the columns of the buffer table `buffer`, for what matters to one of the readers (none given:
+    /// everything does). Their conditions are evaluated with the rights of the current role.
+    pub fn like(buffer: u32, readers: &[Reader]) -> Filling {
         // SAFETY: the relation is opened under a lock that is kept until the transaction ends; the descriptor is copied.
         unsafe {
             let rel = pg_sys::relation_open(pg_sys::Oid::from(buffer), pg_sys::AccessShareLock as i32);
             let desc = pg_sys::CreateTupleDescCopy((*rel).rd_att);
             pg_sys::relation_close(rel, pg_sys::NoLock as i32);
-            let places = 0..(*desc).natts as usize;
-            let looked_at = columns.map(|numbers| places.filter_map(|at| Looked::find(desc, at, numbers)).collect());
-            Filling { store: new_store(), desc, looked_at, rows: 0 }
+            let relevant = Relevant::new(buffer, desc, readers);
+            Filling { store: new_store(), desc, relevant, rows: 0 }
         }
     }
 
@@ -163,12 +162,18 @@ impl Filling {
                             found.new_rows += 1;
                             found.newest_lsn = found.newest_lsn.max(fixed[1].value() as u64);
                             found.reinitialise |= fixed[3].value() == 0;
-                            match fixed[3].value() as i64 {
+                            let weight = fixed[3].value() as i64;
+                            let readers = if weight == 0 { relevant::ALL } else { self.relevant.readers_of(slot) };
+                            match weight {
+                                _ if readers == relevant::NONE => {
+                                    held.put_into(self.store);
+                                    found.cancelled_rows += 1;
+                                }
                                 -1 => {
                                     held.put_into(self.store);
-                                    held.hold(slot);
+                                    held.hold(slot, readers);
                                 }
-                                1 if self.looked_at.as_ref().is_some_and(|columns| held.looks_like(slot, columns)) => {
+                                1 if held.cancels(slot, readers, &self.relevant) => {
                                     held.forget();
                                     found.cancelled_rows += 2;
                                 }
@@ -202,126 +207,25 @@ impl Filling {
     }
 }
 
-impl Looked {
-    /// The column at this place of a buffer, if its name is that of one of these numbers.
-    ///
-    /// # Safety
-    /// `desc` is a descriptor with so many columns.
-    unsafe fn find(desc: pg_sys::TupleDesc, at: usize, columns: &[i16]) -> Option<Looked> {
-        // SAFETY: the caller's descriptor.
-        let attribute = unsafe { &*crate::table::attribute(desc, at) };
-        // SAFETY: a name is a C string.
-        let name = unsafe { std::ffi::CStr::from_ptr(attribute.attname.data.as_ptr()) }.to_str().ok()?;
-        let number: i16 = name.strip_prefix('c')?.parse().ok()?;
-        let looked = Looked { at, by_value: attribute.attbyval, length: attribute.attlen };
-        (at >= FIXED_COLUMNS as usize && columns.contains(&number)).then_some(looked)
-    }
-
-    /// Whether two values are stored in the same bytes.
-    ///
-    /// # Safety
-    /// Both are values of this column, not NULL.
-    unsafe fn same(&self, a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
-        if self.by_value {
-            return a == b;
-        }
-        // SAFETY: a value by reference has as many bytes as its type says, or as its header.
-        unsafe {
-            let bytes = |value: pg_sys::Datum| {
-                let start = value.cast_mut_ptr::<u8>();
-                let length = match self.length {
-                    -1 => pgrx::varlena::varsize_any(start.cast()),
-                    -2 => std::ffi::CStr::from_ptr(start.cast()).count_bytes(),
-                    length => length as usize,
-                };
-                std::slice::from_raw_parts(start, length)
-            };
-            bytes(a) == bytes(b)
-        }
-    }
-}
-
-/// A row that goes, kept back until it is known whether the next one is the same again.
-struct Held {
-    slot: *mut pg_sys::TupleTableSlot,
-    /// The slot refers to it, as the scan's own is overwritten by the next row.
-    tuple: Box<pg_sys::HeapTupleData>,
-    full: bool,
-}
-
-impl Held {
-    /// # Safety
-    /// The descriptor outlives it.
-    unsafe fn new(desc: pg_sys::TupleDesc) -> Held {
-        // SAFETY: the caller's descriptor; a tuple's head of zeros is never looked at.
-        unsafe {
-            let slot = pg_sys::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsBufferHeapTuple);
-            Held { slot, tuple: Box::new(std::mem::zeroed()), full: false }
-        }
-    }
-
-    /// Holds the row in a scan's slot, with a pin of its own on its page.
-    ///
-    /// # Safety
-    /// The slot has a tuple on a page.
-    unsafe fn hold(&mut self, slot: *mut pg_sys::TupleTableSlot) {
-        // SAFETY: a slot of these operations is a BufferHeapTupleTableSlot; the box does not move while it is stored.
-        unsafe {
-            let buffered = slot.cast::<pg_sys::BufferHeapTupleTableSlot>();
-            *self.tuple = *(*buffered).base.tuple;
-            pg_sys::ExecStoreBufferHeapTuple(&raw mut *self.tuple, self.slot, (*buffered).buffer);
-        }
-        self.full = true;
-    }
-
-    /// Whether it is what the other slot has, as far as these columns go.
-    ///
-    /// # Safety
-    /// The slot has a tuple of the same columns.
-    unsafe fn looks_like(&self, slot: *mut pg_sys::TupleTableSlot, columns: &[Looked]) -> bool {
-        if !self.full {
-            return false;
-        }
-        let needed = columns.last().map_or(0, |last| last.at + 1);
-        // SAFETY: so many attributes are taken apart in both, and both stay pinned.
-        unsafe {
-            pg_sys::slot_getsomeattrs_int(self.slot, needed as i32);
-            pg_sys::slot_getsomeattrs_int(slot, needed as i32);
-            let (a, b) = (&*self.slot, &*slot);
-            columns.iter().all(|column| match (*a.tts_isnull.add(column.at), *b.tts_isnull.add(column.at)) {
-                (false, false) => column.same(*a.tts_values.add(column.at), *b.tts_values.add(column.at)),
-                (a, b) => a == b,
-            })
-        }
-    }
-
-    /// Nothing is held any more; what was is in the store.
-    ///
-    /// # Safety
-    /// The store is alive.
-    unsafe fn put_into(&mut self, store: *mut pg_sys::Tuplestorestate) {
-        if self.full {
-            // SAFETY: the slot's tuple is complete.
-            unsafe { pg_sys::tuplestore_puttupleslot(store, self.slot) };
-            self.forget();
-        }
-    }
-
-    fn forget(&mut self) {
-        self.full = false;
-    }
-
-    /// # Safety
-    /// It is not used any more.
-    unsafe fn end(self) {
-        // SAFETY: made by us; its pin is released.
-        unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) };
-    }
-}
-
 /// Runs a query under `snapshot` and registers its result under `name`; `estimate` turns its row count into what the
 /// planner is told.
 pub fn stage_query(plan: &Plan, snapshot: &Snapshot, name: &str, estimate: impl FnOnce(u64) -> f64) -> Staged {
+    let staged = stored(plan, snapshot);
+    register(name, staged.store, plan.result_desc(), estimate(staged.rows));
+    staged
+}
+
+/// The same in place of a relation that is registered under that name, which the query may read.
+pub fn restage_query(plan: &Plan, snapshot: &Snapshot, name: &str, estimate: impl FnOnce(u64) -> f64) -> Staged {
+    let staged = stored(plan, snapshot);
+    let c_name = CString::new(name).unwrap_or_default();
+    // SAFETY: only the registration goes; the old store ends when its owner drops it.
+    unsafe { pg_sys::SPI_unregister_relation(c_name.as_ptr()) };
+    register(name, staged.store, plan.result_desc(), estimate(staged.rows));
+    staged
+}
+
+fn stored(plan: &Plan, snapshot: &Snapshot) -> Staged {
     let store = new_store();
     // SAFETY: the receiver copies rows into the store, which outlives it; both end with the SPI connection.
     unsafe {
@@ -335,9 +239,7 @@ pub fn stage_query(plan: &Plan, snapshot: &Snapshot, name: &str, estimate: impl 
             std::ptr::null(),
         );
         snapshot.active(|| plan.execute_into(receiver));
-        let rows = pg_sys::tuplestore_tuple_count(store) as u64;
-        register(name, store, plan.result_desc(), estimate(rows));
-        Staged { store, rows }
+        Staged { store, rows: pg_sys::tuplestore_tuple_count(store) as u64 }
     }
 }
 

@@ -51,7 +51,7 @@ impl Clock {
         cost.calls = 1;
         cost.time += now - self.last;
         self.last = now;
-        if let Step::Stage { name, .. } = &statements.steps[step] {
+        if let Step::Stage { name, .. } | Step::Restage { name, .. } = &statements.steps[step] {
             // A stage's last relation is its change.
             cost.rows = relations.rows(name) as i64;
         }

@@ -11,6 +11,7 @@ use lru::LruCache;
 use pgrx::pg_sys;
 use pgtrickle_engine::ir::{SourceId, Ty};
 use pgtrickle_engine::program::{Program, Step, Target};
+use pgtrickle_engine::relevant::Relevance;
 use pgtrickle_engine::sql::{Ident, QualifiedName};
 use pgtrickle_pg::class;
 use pgtrickle_pg::inval::{self, Invalidated};
@@ -38,12 +39,36 @@ pub struct Loaded {
     label: String,
     /// What it reads, and which columns of it.
     reads: HashMap<u32, Vec<i16>>,
+    /// Plans of the scans' conditions, by source and number of the scan.
+    filters: RefCell<HashMap<(u32, usize), Rc<Plan>>>,
+}
+
+/// What one scan of a source, as the program has it, makes of the source's changes.
+pub struct ScanOf {
+    pub columns: Vec<i16>,
+    pub filter: Option<Rc<Plan>>,
 }
 
 impl Loaded {
-    /// The columns of a source that the query reads, if it is known to be one.
-    pub fn columns_of(&self, source: u32) -> Option<&[i16]> {
-        self.reads.get(&source).map(Vec::as_slice)
+    /// What matters of a source's changes, whose buffer this is; nothing if everything does.
+    pub fn scans_of(&self, source: u32, buffer: &QualifiedName) -> Vec<ScanOf> {
+        let columns = || self.reads.get(&source).map(|columns| ScanOf { columns: columns.clone(), filter: None });
+        let Some(scans) = self.program.relevant(SourceId(source)) else {
+            return columns().into_iter().collect();
+        };
+        let filter = |number: usize, scan: &Relevance| {
+            let known = self.filters.borrow().get(&(source, number)).cloned();
+            known.or_else(|| {
+                let plan = Rc::new(Plan::prepare(scan.query(buffer)?.as_str(), &[]));
+                self.filters.borrow_mut().insert((source, number), plan.clone());
+                Some(plan)
+            })
+        };
+        let scan = |(number, scan): (usize, &Relevance)| ScanOf {
+            columns: scan.used().collect(),
+            filter: filter(number, scan),
+        };
+        scans.iter().enumerate().map(scan).collect()
     }
 }
 
@@ -158,6 +183,7 @@ pub fn build(st: &StreamTable, analysis: Analysis) -> Loaded {
         query_hash: st.query_hash,
         refresh_mode: st.refresh_mode.clone(),
         label: st.label(),
+        filters: RefCell::default(),
         reads: analysis.sources.iter().map(|s| (s.relid.to_u32(), s.columns.clone())).collect(),
     }
 }

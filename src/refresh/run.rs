@@ -9,7 +9,7 @@ use crate::shmem::Progress;
 use pgtrickle_engine::program::Step;
 use pgtrickle_engine::sql::{Ident, Sql};
 use pgtrickle_pg::snapshot::Snapshot;
-use pgtrickle_pg::staging::{Staged, stage_query};
+use pgtrickle_pg::staging::{Staged, restage_query, stage_query};
 use std::collections::HashMap;
 
 /// The ephemeral relations of one refresh, by name. They end with the SPI connection.
@@ -69,6 +69,13 @@ pub fn run(
                 relations.insert(name.clone(), staged);
             }
             _ if skip => {}
+            Step::Restage { name, query, reads, .. } => {
+                log(st, query);
+                let plan = statements.plan(number, query.as_str(), &[], relations.classes(reads));
+                let staged = restage_query(&plan, snapshot, name.as_str(), |rows| size_class(rows).1);
+                rows += staged.rows;
+                relations.insert(name.clone(), staged);
+            }
             Step::Modify { sql, reads, expect, .. } => {
                 log(st, sql);
                 let plan = statements.plan(number, sql.as_str(), &[], relations.classes(reads));

@@ -5,9 +5,11 @@ use super::run::Relations;
 use crate::catalog::{Frontier, SourceType, StreamTable};
 use pgtrickle_engine::ir::SourceId;
 use pgtrickle_engine::program::Program;
+use pgtrickle_engine::sql::{Ident, QualifiedName};
 use pgtrickle_pg::class;
 use pgtrickle_pg::snapshot::{Snapshot, XidSet, current_xid};
-use pgtrickle_pg::staging::{Filling, Position, Reach};
+use pgtrickle_pg::spi::RunAs;
+use pgtrickle_pg::staging::{Filling, Position, Reach, Reader};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
@@ -26,6 +28,11 @@ pub fn buffer_of(source: u32) -> Option<Buffer> {
     let segments =
         (0..SEGMENTS).filter_map(|n| class::named(c"pgtrickle_changes", &format!("changes_{source}_{n}"))).collect();
     Some(Buffer { relid, segments })
+}
+
+/// The name of a source's change buffer.
+pub fn buffer_name(source: u32) -> QualifiedName {
+    QualifiedName { schema: Ident::new("pgtrickle_changes"), name: Ident::new(format!("changes_{source}")) }
 }
 
 /// What staging found.
@@ -70,6 +77,9 @@ pub fn stage(
 ) -> Changes {
     let mut found = Changes::default();
     let own = current_xid();
+    // The conditions of scans may call the owner's functions.
+    let _settings = super::local_settings(st);
+    let _owner = RunAs::restricted(st.owner);
     for source in st.sources.iter().filter(|s| s.kind != SourceType::Other) {
         let Some(buffer) = buffer_of(source.relid) else {
             found.reinitialise = true;
@@ -85,13 +95,15 @@ pub fn stage(
                 Reach::Later
             }
         };
-        let mut filling = Filling::like(buffer.relid, loaded.columns_of(source.relid));
+        let scans = loaded.scans_of(source.relid, &buffer_name(source.relid));
+        let readers = scans.iter().map(|s| Reader { columns: s.columns.clone(), filter: s.filter.as_deref() });
+        let mut filling = Filling::like(buffer.relid, &readers.collect::<Vec<_>>());
         let mut rows = 0;
         for segment in buffer.segments {
             let key = (st.pgt_id, segment);
             // A parent's refreshes append wherever there is room, so the order of its rows says nothing.
             let from = POSITIONS.with_borrow(|known| known.get(&key).copied()).filter(|_| !from_parent);
-            let scan = filling.add(segment, newest, from, reach);
+            let scan = newest.active(|| filling.add(segment, newest, from, reach));
             rows += scan.new_rows;
             found.cancelled += scan.cancelled_rows;
             found.reinitialise |= scan.reinitialise;

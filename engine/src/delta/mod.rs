@@ -48,7 +48,7 @@ impl Changed {
     /// What several terms will read: to be staged once, before whatever they are part of. How many rows it has is then
     /// known, too, when those are planned.
     fn share(&self, value: Zset) -> Zset {
-        if self.apart || matches!(value, Zset::SourceChange { .. } | Zset::StageChange { .. } | Zset::Shared { .. }) {
+        if self.apart || is_staged(&value) {
             return value;
         }
         let value = Arc::new(value);
@@ -60,6 +60,15 @@ impl Changed {
     /// What is shared, by its numbers from `first` on; each reads only those before it.
     pub fn shared_from(&self, first: usize) -> Vec<Arc<Zset>> {
         self.shared.borrow()[first..].to_vec()
+    }
+}
+
+/// Whether it is staged already, but for a filter that staging has applied.
+fn is_staged(value: &Zset) -> bool {
+    match value {
+        Zset::SourceChange { .. } | Zset::StageChange { .. } | Zset::Shared { .. } => true,
+        Zset::Filter { input, .. } => matches!(**input, Zset::SourceChange { .. }),
+        _ => false,
     }
 }
 

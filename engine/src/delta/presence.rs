@@ -35,6 +35,7 @@ fn per_key(
     let mut keys: Vec<usize> = between.iter().filter_map(|c| c.equi).map(|(_, r)| r).collect();
     keys.sort_unstable();
     keys.dedup();
+    let dr = changed.share(netted(dr, left.arity(), &[only.as_slice(), &between].concat()));
     let present = Zset::Presence { right: right.clone(), change: Box::new(dr), keys, only, left_arity: left.arity() };
     let present = changed.share(present);
     let exprs: Vec<Scalar> = left.cols().iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();

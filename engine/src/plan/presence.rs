@@ -21,24 +21,33 @@ impl Catalog {
         named(weighted_columns(l), rows).filter(sql!("{}EXISTS ({})", not, partners.sql())).into()
     }
 
-    /// The change of which keys a relation has.
+    /// The change of which keys a relation has. One that more rows have left than come is gone if none is left; one that more
+    /// have come to is new if these are all.
     pub(super) fn presence(&self, right: &Rel, change: &Zset, keys: &[usize], only: &[Conjunct], l: usize) -> Query {
         let cols = right.cols();
         let names: Vec<Ident> = keys.iter().map(|k| Ident::column(l + k)).collect();
         let key_cols: Vec<Col> = keys.iter().map(|k| cols[*k].clone()).collect();
-        let touched = named(names.clone(), self.numbered_change(change, "d", l)).filter(condition(only));
-        let mut touched = touched.column("sum(w::integer)", Ident::new("i1")).group_by_first(keys.len());
-        touched.having = vec![sql!("sum(w::integer) <> 0")];
-        let partners = named(names.clone(), self.numbered_from(right, "d", l)).filter(condition(only));
-        let partners = Query::from(partners.column("true", Ident::new("i2"))).aliased("r", Vec::new());
+        let touched = |having: &'static str| {
+            let touched = named(names.clone(), self.numbered_change(change, "d", l)).filter(condition(only));
+            let mut touched = touched.column("sum(w::integer)", Ident::new("i1")).group_by_first(keys.len());
+            touched.having = vec![sql!("{}", having)];
+            Query::from(touched).aliased("k", Vec::new())
+        };
+        let partners = || named(names.clone(), self.numbered_from(right, "d", l)).filter(condition(only));
+        let partner = |select: Select| Query::from(select).aliased("r", Vec::new());
         let on = Sql::all(same_key_without_null(&key_cols, &of("k", &names), &of("r", &names)));
-        let touched = Query::from(touched).aliased("k", Vec::new());
-        let counted = counted(touched.join(JoinType::Left, partners, on), &names, &[]);
         let value = |(i, col): (usize, &Col)| match keys.contains(&i) {
             true => (Sql::column(l + i), Ident::column(i)),
             false => (sql!("NULL::{}", col.ty.sql), Ident::column(i)),
         };
-        flipped(Select::from(counted).columns(cols.iter().enumerate().map(value))).into()
+        let values: Vec<(Sql, Ident)> = cols.iter().enumerate().map(value).collect();
+        let left = Select::from(partner(partners())).filter(on.clone());
+        let gone = Select::from(touched("sum(w::integer) < 0")).columns(values.clone());
+        let gone = gone.column("(-1)::bigint", Ident::new("w")).filter(sql!("NOT EXISTS ({})", left.sql()));
+        let present = partner(partners().column("true", Ident::new("i2")));
+        let come = counted(touched("sum(w::integer) > 0").join(JoinType::Left, present, on), &names, &[]);
+        let come = Select::from(come).columns(values).column("1::bigint", Ident::new("w")).filter("i2 = i1");
+        Query::UnionAll(vec![gone.into(), come.into()])
     }
 
     /// The rows that have got their first partner or lost their last, by any condition.

@@ -225,7 +225,8 @@ impl State {
                     row.iter().enumerate().map(value).collect()
                 };
                 let present = |rows: &Weighted| -> Weighted {
-                    rows.keys().filter(|row| counts(row)).map(|row| (key(row), 1)).collect()
+                    let counted = rows.iter().filter(|(row, _)| counts(row)).map(|(row, w)| (key(row), *w));
+                    collect(counted).into_iter().filter(|(_, n)| *n > 0).map(|(key, _)| (key, 1)).collect()
                 };
                 plus(&present(&now), &present(&before), -1)
             }

@@ -11,12 +11,14 @@ INSERT INTO "public"."st" ("Region", "total") SELECT c1, c2 FROM (SELECT k1 AS c
 -- refresh
 -- stage pgt_g1 unless empty: pgt_delta_100
 SELECT c2 AS k1, coalesce(sum(w::integer), 0) AS n, max(c3) FILTER (WHERE w > 0) AS d1, max(c3) FILTER (WHERE w < 0) AS d2 FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, w FROM pgt_delta_100 WHERE w <> 0) AS d(c1, c2, c3, w) GROUP BY 1;
--- stage pgt_d1 unless empty: pgt_g1
-SELECT g.k1 AS k1 FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1) WHERE ((g.d2 IS NOT NULL AND (g.d2 >= GREATEST(s.p1, g.d1)) IS NOT FALSE)) AND (coalesce(s.n, 0) + g.n) > 0;
+-- stage pgt_t1 unless empty: pgt_g1
+SELECT g.k1 AS k1, (coalesce(s.n, 0) + g.n) AS n, GREATEST(s.p1, g.d1) AS p1, s.k1 AS j1, s.n AS m, s.p1 AS q1, NULL::bigint AS r, s.ctid AS x, ((g.d2 IS NOT NULL AND (g.d2 >= GREATEST(s.p1, g.d1)) IS NOT FALSE)) AND (coalesce(s.n, 0) + g.n) > 0 AS y FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1);
+-- stage pgt_d1 unless empty: pgt_t1
+SELECT k1 FROM pgt_t1 WHERE y;
 -- stage pgt_r1 unless empty: pgt_d1
 SELECT c2 AS k1, count(*) AS n, max(c3) AS p1 FROM (SELECT "id" AS c1, "customer_id" AS c2, "amount" AS c3 FROM "public"."orders") AS d(c1, c2, c3) JOIN pgt_d1 AS x ON ((c2) = x.k1) GROUP BY 1;
--- stage pgt_t1 unless empty: pgt_g1
-SELECT g.k1 AS k1, (coalesce(s.n, 0) + g.n) AS n, CASE WHEN r.n IS NOT NULL THEN r.p1 ELSE GREATEST(s.p1, g.d1) END AS p1, s.k1 AS j1, s.n AS m, s.p1 AS q1, r.n AS r, s.ctid AS x FROM pgt_g1 AS g LEFT JOIN pgtrickle_changes.state_1_1 AS s ON (s.k1 = g.k1) LEFT JOIN pgt_r1 AS r ON (r.k1 = g.k1);
+-- stage pgt_t1 again unless empty: pgt_d1
+SELECT g.k1 AS k1, g.n AS n, CASE WHEN r.n IS NOT NULL THEN r.p1 ELSE g.p1 END AS p1, g.j1 AS j1, g.m AS m, g.q1 AS q1, r.n AS r, g.x AS x, g.y AS y FROM pgt_t1 AS g LEFT JOIN pgt_r1 AS r ON (r.k1 = g.k1);
 -- check unless empty: pgt_t1
 SELECT 'the stored state of a group contradicts its changes'::text AS "wrong" FROM pgt_t1 WHERE n < 0 OR r <> n;
 -- modify unless empty: pgt_t1

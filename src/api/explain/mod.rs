@@ -161,7 +161,9 @@ fn stages(program: &Program, changed: &BTreeSet<SourceId>) -> Vec<Stage> {
 /// What a statement makes, and its text.
 fn statement(step: &Step) -> (String, String) {
     match step {
-        Step::Stage { name, query, .. } => (format!("{} :=", name.as_str()), query.to_string()),
+        Step::Stage { name, query, .. } | Step::Restage { name, query, .. } => {
+            (format!("{} :=", name.as_str()), query.to_string())
+        }
         Step::Modify { sql, .. } => ("run".to_owned(), sql.to_string()),
         Step::Check { query, .. } => ("must be empty".to_owned(), query.to_string()),
     }

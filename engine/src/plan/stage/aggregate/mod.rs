@@ -6,7 +6,8 @@
 //! - `pgt_d<i>`, *dirty*: the keys of groups that must be computed anew: `k1..`
 //! - `pgt_r<i>`, *recomputed*: those groups from the input's new state: `k1.., n, p1..`
 //! - `pgt_t<i>`, *touched*: per group the new state `k1.., n, p1..`, the old `j1.., m, q1..` (`m` is NULL where there was no
-//!   group) and `r`, the recomputed number of rows, `x`, where the old one is stored. The stage's own change is read from it.
+//!   group) and `r`, the recomputed number of rows, `x`, where the old one is stored, `y`, whether the group is dirty. The
+//!   stage's own change is read from it.
 
 mod recompute;
 mod refresh;

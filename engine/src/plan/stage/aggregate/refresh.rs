@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! g = γ Δinput                       summed up per group
-//! d = groups of g that are dirty     by what is stored and what was gathered
+//! t = g ⟕ state                      old and new state of each touched group
+//! d = groups of t that are dirty     by what is stored and what was gathered
 //! r = γ (input restricted to d)      at the new state
-//! t = g ⟕ state ⟕ r                  old and new state of each touched group
+//! t = t ⟕ r                          if any is dirty
 //! state' = state − old(t) + new(t)
 //! ```
+//!
+//! Where every group is dirty, d = g, and t = g ⟕ state ⟕ r at once.
 
 use super::super::super::matching::{image_hash, images_differ, of};
 use super::super::super::parts::Row;
@@ -35,10 +38,15 @@ impl AggregatePlan {
     /// The steps for a change of the input.
     pub(super) fn apply(&self, catalog: &Catalog, change: &Zset) -> Vec<Step> {
         let mut steps = vec![self.gather(catalog, change)];
-        if let Some(condition) = self.dirtiness() {
-            steps.extend([self.find_dirty(condition), self.recompute_dirty(catalog)]);
+        if self.parts.always_dirty() {
+            steps.extend([self.recompute(catalog, &self.gathered()), self.touch(Some(&self.recomputed()))]);
+        } else {
+            steps.push(self.touch(None));
+            if self.dirtiness().is_some() {
+                steps.extend([self.find_dirty(), self.recompute(catalog, &self.dirty()), self.touch_again()]);
+            }
         }
-        steps.extend([self.touch(), self.check(), self.store()]);
+        steps.extend([self.check(), self.store()]);
         steps
     }
 
@@ -92,8 +100,7 @@ impl AggregatePlan {
         let stored = Row { n: sql!("s.n"), columns: &stored, has_rows };
         let parts = self.parts.dirty(&stored, &Row { n: sql!("g.n"), columns: &gathered, has_rows });
         let conditions: Vec<Sql> = parts.into_iter().chain(self.lost_look()).collect();
-        let always = self.parts.always_dirty();
-        (!conditions.is_empty()).then(|| if always { sql!("true") } else { sql!("({})", Sql::any(conditions)) })
+        (!conditions.is_empty()).then(|| sql!("({})", Sql::any(conditions)))
     }
 
     fn with_state(&self) -> From {
@@ -105,59 +112,88 @@ impl AggregatePlan {
         sql!("(coalesce(s.n, 0) + g.n)")
     }
 
-    fn find_dirty(&self, condition: Sql) -> Step {
-        let keys = of("g", &self.key_names()).into_iter().zip(self.key_names());
-        let mut select = Select::from(self.with_state()).columns(keys).filter(condition);
-        if !self.is_grand() {
-            select = select.filter(sql!("{} > 0", Self::new_count()));
-        }
-        let reads = vec![self.gathered()];
+    fn find_dirty(&self) -> Step {
+        let select = named(self.key_names(), From::Enr { name: self.touched(), alias: None }).filter("y");
+        let reads = vec![self.touched()];
+        // Without keys a row says that the one group is dirty.
+        let select = if self.is_grand() { select.column("true", Ident::new("y")) } else { select };
         Step::Stage { name: self.dirty(), query: select.sql(), skip_if_empty: reads.clone(), reads }
     }
 
-    fn recompute_dirty(&self, catalog: &Catalog) -> Step {
-        let query = if self.is_grand() { self.recompute_grand(catalog) } else { self.recompute_keyed(catalog) };
-        let reads = vec![self.dirty()];
+    /// The groups whose keys this relation has.
+    fn recompute(&self, catalog: &Catalog, wanted: &Ident) -> Step {
+        let query =
+            if self.is_grand() { self.recompute_grand(catalog, wanted) } else { self.recompute_keyed(catalog, wanted) };
+        let reads = vec![wanted.clone()];
         Step::Stage { name: self.recomputed(), query: query.sql(), skip_if_empty: reads.clone(), reads }
     }
 
-    fn recompute_keyed(&self, catalog: &Catalog) -> Query {
-        let (relation, names, cols) = (self.dirty(), self.key_names(), self.key_cols());
-        let dirty = Keys { relation: &relation, names: &names, cols: &cols };
+    fn recompute_keyed(&self, catalog: &Catalog, wanted: &Ident) -> Query {
+        let (names, cols) = (self.key_names(), self.key_cols());
+        let wanted = Keys { relation: wanted, names: &names, cols: &cols };
         let keys: Vec<Sql> = self.keys.iter().map(|key| sql!("({})", key.sql)).collect();
-        dirty.of_input(catalog, &self.input, &keys, |from| self.grouped(from))
+        wanted.of_input(catalog, &self.input, &keys, |from| self.grouped(from))
     }
 
     /// The one group if it is dirty: WHERE saves reading the input otherwise, HAVING the row that would come all the same.
-    fn recompute_grand(&self, catalog: &Catalog) -> Query {
-        let dirty = sql!("EXISTS (SELECT FROM {})", self.dirty());
+    fn recompute_grand(&self, catalog: &Catalog, wanted: &Ident) -> Query {
+        let dirty = sql!("EXISTS (SELECT FROM {})", wanted);
         let mut select = self.groups(catalog).filter(dirty.clone());
         select.having = vec![dirty];
         select.into()
     }
 
-    fn touch(&self) -> Step {
+    /// Old and new state of each touched group, with what was recomputed if that is there already. What is dirty says so
+    /// in `y`.
+    fn touch(&self, recomputed: Option<&Ident>) -> Step {
         let (new, old) = (self.new_side(), self.old_side());
         let (stored, gathered) = (of("s", &new.parts), self.gathered_columns());
         let row = |n, columns| Row { n, columns, has_rows: !self.is_grand() };
         let mut parts = self.parts.merged(&row(sql!("s.n"), &stored), &row(sql!("g.n"), &gathered));
         let mut keys = self.lasting_keys();
         let (mut from, mut reads, mut recounted) = (self.with_state(), vec![self.gathered()], sql!("NULL::bigint"));
-        if self.dirtiness().is_some() {
-            from = from.join(JoinType::Left, From::enr(&self.recomputed(), "r"), self.same_group("r", "g"));
+        if let Some(recomputed) = recomputed {
+            from = from.join(JoinType::Left, From::enr(recomputed, "r"), self.same_group("r", "g"));
             parts = recomputed_or(&of("r", &new.parts), &parts);
             for i in self.inexact_keys() {
                 keys[i] = recomputed_or(&of("r", &new.keys[i..=i]), &keys[i..=i]).remove(0);
             }
             recounted = sql!("r.n");
-            reads.push(self.recomputed());
+            reads.push(recomputed.clone());
         }
         let select = Select::from(from).columns(keys.into_iter().zip(new.keys.clone())).columns(self.hash_from("g"));
         let select = select.column(Self::new_count(), new.n).columns(parts.into_iter().zip(new.parts));
         let select = select.columns(of("s", &new.keys).into_iter().zip(old.keys));
         let select = select.column("s.n", old.n).columns(stored.into_iter().zip(old.parts));
-        let query = select.column(recounted, Ident::new("r")).column("s.ctid", Ident::new("x")).sql();
-        Step::Stage { name: self.touched(), query, skip_if_empty: vec![self.gathered()], reads }
+        let mut select = select.column(recounted, Ident::new("r")).column("s.ctid", Ident::new("x"));
+        if recomputed.is_none()
+            && let Some(dirty) = self.dirtiness()
+        {
+            let dirty = if self.is_grand() { dirty } else { sql!("{} AND {} > 0", dirty, Self::new_count()) };
+            select = select.column(dirty, Ident::new("y"));
+        }
+        Step::Stage { name: self.touched(), query: select.sql(), skip_if_empty: vec![self.gathered()], reads }
+    }
+
+    /// The touched groups with those that were dirty as they were recomputed.
+    fn touch_again(&self) -> Step {
+        let (new, old) = (self.new_side(), self.old_side());
+        let recomputed = |names: &[Ident]| recomputed_or(&of("r", names), &of("g", names));
+        let inexact = self.inexact_keys();
+        let key = |(i, name): (usize, &Ident)| match inexact.contains(&i) {
+            true => recomputed(std::slice::from_ref(name)).remove(0),
+            false => of("g", std::slice::from_ref(name)).remove(0),
+        };
+        let keys: Vec<Sql> = new.keys.iter().enumerate().map(key).collect();
+        let from = From::enr(&self.touched(), "g");
+        let from = from.join(JoinType::Left, From::enr(&self.recomputed(), "r"), self.same_group("r", "g"));
+        let select = Select::from(from).columns(keys.into_iter().zip(new.keys.clone())).columns(self.hash_from("g"));
+        let select = select.column("g.n", new.n).columns(recomputed(&new.parts).into_iter().zip(new.parts.clone()));
+        let old = [old.keys, vec![old.n], old.parts].concat();
+        let select = select.columns(of("g", &old).into_iter().zip(old));
+        let query = select.column("r.n", Ident::new("r")).column("g.x", Ident::new("x")).column("g.y", Ident::new("y"));
+        let reads = vec![self.touched(), self.recomputed()];
+        Step::Restage { name: self.touched(), query: query.sql(), reads, skip_if_empty: vec![self.dirty()] }
     }
 
     /// The key as it is stored if it is.

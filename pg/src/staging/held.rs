@@ -1,0 +1,72 @@
+//! The old row of an update, kept back until its new one is seen.
+
+use super::relevant::Relevant;
+use pgrx::pg_sys;
+
+/// A row that goes, kept back until it is known whether the next one is the same again.
+pub(super) struct Held {
+    slot: *mut pg_sys::TupleTableSlot,
+    /// The slot refers to it, as the scan's own is overwritten by the next row.
+    tuple: Box<pg_sys::HeapTupleData>,
+    full: bool,
+    /// Who lets it through.
+    readers: u64,
+}
+
+impl Held {
+    /// # Safety
+    /// The descriptor outlives it.
+    pub(super) unsafe fn new(desc: pg_sys::TupleDesc) -> Held {
+        // SAFETY: the caller's descriptor; a tuple's head of zeros is never looked at.
+        unsafe {
+            let slot = pg_sys::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsBufferHeapTuple);
+            Held { slot, tuple: Box::new(std::mem::zeroed()), full: false, readers: 0 }
+        }
+    }
+
+    /// Holds the row in a scan's slot, with a pin of its own on its page.
+    ///
+    /// # Safety
+    /// The slot has a tuple on a page.
+    pub(super) unsafe fn hold(&mut self, slot: *mut pg_sys::TupleTableSlot, readers: u64) {
+        // SAFETY: a slot of these operations is a BufferHeapTupleTableSlot; the box does not move while it is stored.
+        unsafe {
+            let buffered = slot.cast::<pg_sys::BufferHeapTupleTableSlot>();
+            *self.tuple = *(*buffered).base.tuple;
+            pg_sys::ExecStoreBufferHeapTuple(&raw mut *self.tuple, self.slot, (*buffered).buffer);
+        }
+        (self.full, self.readers) = (true, readers);
+    }
+
+    /// Whether the new row in a slot, which these readers let through, makes no difference to any of them.
+    ///
+    /// # Safety
+    /// The slot has a tuple of the same columns.
+    pub(super) unsafe fn cancels(&self, slot: *mut pg_sys::TupleTableSlot, readers: u64, relevant: &Relevant) -> bool {
+        // SAFETY: both slots have a tuple and stay pinned.
+        self.full && self.readers == readers && unsafe { relevant.looks_alike(self.slot, slot, readers) }
+    }
+
+    /// Nothing is held any more; what was is in the store.
+    ///
+    /// # Safety
+    /// The store is alive.
+    pub(super) unsafe fn put_into(&mut self, store: *mut pg_sys::Tuplestorestate) {
+        if self.full {
+            // SAFETY: the slot's tuple is complete.
+            unsafe { pg_sys::tuplestore_puttupleslot(store, self.slot) };
+            self.forget();
+        }
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.full = false;
+    }
+
+    /// # Safety
+    /// It is not used any more.
+    pub(super) unsafe fn end(self) {
+        // SAFETY: made by us; its pin is released.
+        unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) };
+    }
+}

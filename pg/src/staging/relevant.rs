@@ -1,0 +1,143 @@
+//! What matters to the readers of a source: the rows that they let through, and the columns that they look at.
+
+use super::FIXED_COLUMNS;
+use crate::spi::Plan;
+use pgrx::pg_sys;
+
+/// One reader of a source.
+pub struct Reader<'a> {
+    /// The numbers of the columns in which a difference matters to it.
+    pub columns: Vec<i16>,
+    /// A query over the buffer alone whose condition says which rows it lets through; all without one.
+    pub filter: Option<&'a Plan>,
+}
+
+/// As a set of readers: every one.
+pub(super) const ALL: u64 = u64::MAX;
+/// As a set of readers: none.
+pub(super) const NONE: u64 = 0;
+
+/// The readers, ready to be asked. Without any, everything matters.
+pub(super) struct Relevant {
+    tests: Vec<Test>,
+    context: *mut pg_sys::ExprContext,
+}
+
+struct Test {
+    columns: Vec<Looked>,
+    /// Null if all rows pass.
+    condition: *mut pg_sys::ExprState,
+}
+
+/// Where a column is in the buffer's rows, and how its values are stored.
+struct Looked {
+    at: usize,
+    by_value: bool,
+    length: i16,
+}
+
+impl Relevant {
+    /// # Safety
+    /// `desc` describes the buffer's rows.
+    pub(super) unsafe fn new(buffer: u32, desc: pg_sys::TupleDesc, readers: &[Reader]) -> Relevant {
+        // More than a set of readers can tell apart: then everything matters.
+        let readers = if readers.len() < u64::BITS as usize { readers } else { &[] };
+        // SAFETY: the caller's descriptor; the context and the conditions are allocated in the SPI connection's context.
+        unsafe {
+            let tests = readers.iter().map(|reader| Test {
+                columns: (0..(*desc).natts as usize).filter_map(|at| Looked::find(desc, at, &reader.columns)).collect(),
+                condition: reader.filter.map_or(std::ptr::null_mut(), |plan| plan.condition_of_scan(buffer)),
+            });
+            Relevant { tests: tests.collect(), context: pg_sys::CreateStandaloneExprContext() }
+        }
+    }
+
+    /// Who lets the row in a slot through.
+    ///
+    /// # Safety
+    /// The slot has a tuple of the buffer.
+    pub(super) unsafe fn readers_of(&self, slot: *mut pg_sys::TupleTableSlot) -> u64 {
+        if self.tests.is_empty() {
+            return ALL;
+        }
+        let passes = |test: &Test| {
+            // SAFETY: the condition was made for rows of the buffer; what it allocates is freed with the next row.
+            test.condition.is_null() || unsafe { pg_sys::ExecQual(test.condition, self.context) }
+        };
+        // SAFETY: the context is ours, the slot the caller's.
+        unsafe {
+            pg_sys::MemoryContextReset((*self.context).ecxt_per_tuple_memory);
+            (*self.context).ecxt_scantuple = slot;
+        }
+        self.tests.iter().enumerate().filter(|(_, test)| passes(test)).fold(NONE, |set, (i, _)| set | 1 << i)
+    }
+
+    /// Whether two rows agree in all that these readers look at.
+    ///
+    /// # Safety
+    /// The slots have tuples of the buffer.
+    pub(super) unsafe fn looks_alike(
+        &self,
+        old: *mut pg_sys::TupleTableSlot,
+        new: *mut pg_sys::TupleTableSlot,
+        readers: u64,
+    ) -> bool {
+        let asked = |(i, test): (usize, &'_ Test)| readers & 1 << i == 0 || test.looks_alike(old, new);
+        !self.tests.is_empty() && self.tests.iter().enumerate().all(asked)
+    }
+}
+
+impl Test {
+    fn looks_alike(&self, old: *mut pg_sys::TupleTableSlot, new: *mut pg_sys::TupleTableSlot) -> bool {
+        let needed = self.columns.last().map_or(0, |last| last.at + 1) as i32;
+        // SAFETY: called with slots of the buffer's rows; so many attributes are taken apart in both, and both stay pinned.
+        unsafe {
+            pg_sys::slot_getsomeattrs_int(old, needed);
+            pg_sys::slot_getsomeattrs_int(new, needed);
+            let (a, b) = (&*old, &*new);
+            self.columns.iter().all(|column| match (*a.tts_isnull.add(column.at), *b.tts_isnull.add(column.at)) {
+                (false, false) => column.same(*a.tts_values.add(column.at), *b.tts_values.add(column.at)),
+                (a, b) => a == b,
+            })
+        }
+    }
+}
+
+impl Looked {
+    /// The column at this place of a buffer, if its name is that of one of these numbers.
+    ///
+    /// # Safety
+    /// `desc` is a descriptor with so many columns.
+    unsafe fn find(desc: pg_sys::TupleDesc, at: usize, columns: &[i16]) -> Option<Looked> {
+        // SAFETY: the caller's descriptor.
+        let attribute = unsafe { &*crate::table::attribute(desc, at) };
+        // SAFETY: a name is a C string.
+        let name = unsafe { std::ffi::CStr::from_ptr(attribute.attname.data.as_ptr()) }.to_str().ok()?;
+        let number: i16 = name.strip_prefix('c')?.parse().ok()?;
+        let looked = Looked { at, by_value: attribute.attbyval, length: attribute.attlen };
+        (at >= FIXED_COLUMNS as usize && columns.contains(&number)).then_some(looked)
+    }
+
+    /// Whether two values are stored in the same bytes.
+    ///
+    /// # Safety
+    /// Both are values of this column, not NULL.
+    unsafe fn same(&self, a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
+        if self.by_value {
+            return a == b;
+        }
+        // SAFETY: a value by reference has as many bytes as its type says, or as its header.
+        unsafe {
+            let bytes = |value: pg_sys::Datum| {
+                let start = value.cast_mut_ptr::<u8>();
+                let length = match self.length {
+                    -1 => pgrx::varlena::varsize_any(start.cast()),
+                    -2 => std::ffi::CStr::from_ptr(start.cast()).count_bytes(),
+                    length => length as usize,
+                };
+                std::slice::from_raw_parts(start, length)
+            };
+            bytes(a) == bytes(b)
+        }
+    }
+}
