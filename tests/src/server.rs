@@ -79,6 +79,24 @@ impl Server {
         Ok(server)
     }
 
+    /// A copy of a running server, as `pg_basebackup` makes it; not started. `options` are its: `-R` makes a standby.
+    pub fn copy_of(origin: &Server, options: &[&str], settings: &[(&str, &str)]) -> Outcome<Server> {
+        let server = Server { version: origin.version, dir: fresh_dir("copy")?, port: 5432, postmaster: Mutex::new(None) };
+        install::run(origin.program("pg_basebackup")?.args(["-c", "fast", "-D"]).arg(server.data_dir()).args(options))?;
+        server.set(settings)?;
+        Ok(server)
+    }
+
+    /// Changes settings of a server that does not run.
+    pub fn set(&self, settings: &[(&str, &str)]) -> Outcome {
+        let path = self.data_dir().join("postgresql.auto.conf");
+        let mut text = std::fs::read_to_string(&path)?;
+        text.push_str(&format!("unix_socket_directories = '{}'\n", self.dir.display()));
+        settings.iter().for_each(|(name, value)| text.push_str(&format!("{name} = {value}\n")));
+        std::fs::write(&path, text)?;
+        Ok(())
+    }
+
     fn configure(&self, settings: &[(&str, &str)]) -> Outcome {
         let mut all: Vec<(&str, String)> = SETTINGS.iter().map(|(name, value)| (*name, value.to_string())).collect();
         if self.version.restricts_plugins()? {

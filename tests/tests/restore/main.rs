@@ -3,6 +3,7 @@
 mod common;
 mod dump;
 mod pg_upgrade;
+mod standby;
 mod update;
 
 use pgtrickle_tests::install::PgVersion;
@@ -15,6 +16,7 @@ fn main() {
             trial("dump_and_restore", dump::dump_and_restore),
             trial("database_from_template", dump::database_from_template),
             trial("update", update::update),
+            trial("standby_promoted", standby::standby_promoted),
         ];
         for old in PgVersion::under_test().into_iter().filter(|&old| old < version) {
             let name = format!("pg_upgrade_from_{old}");
