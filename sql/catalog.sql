@@ -102,7 +102,9 @@ CREATE TABLE pgtrickle.pgt_capture (
     -- The time, in microseconds, at which capture began (anew): no other database, copy or restored dump has the same.
     generation        bigint NOT NULL,
     created_lsn       pg_lsn NOT NULL,
-    created_at        timestamptz NOT NULL DEFAULT now()
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    -- That of the server's WAL when the slot was last used, 0 if unknown: a promoted server may have a slot of its own from before.
+    timeline          integer NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE pgtrickle.pgt_capture IS 'The slot that feeds this database; the generation grows whenever capture had to start anew';
 

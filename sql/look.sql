@@ -113,7 +113,7 @@ RETURNS TABLE (source_table text, source_oid oid, state text, replica_identity t
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT format('%I.%I', n.nspname, c.relname), t.source_relid, t.state,
            CASE c.relreplident WHEN 'f' THEN 'FULL' WHEN 'd' THEN 'DEFAULT' WHEN 'i' THEN 'INDEX' ELSE 'NOTHING' END,
-           t.slot_name, coalesce(s.active, false), (pg_current_wal_lsn() - s.restart_lsn)::bigint,
+           t.slot_name, coalesce(s.active, false), (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - s.restart_lsn)::bigint,
            CASE WHEN c.oid IS NULL THEN 'the table no longer exists'
                 WHEN t.state <> 'ACTIVE' THEN 'capture stopped: ' || coalesce(t.detail, '') || '; see pgtrickle.repair_stream_table()'
                 WHEN c.relreplident <> 'f' AND c.relkind = 'r' THEN format('ALTER TABLE %I.%I REPLICA IDENTITY FULL', n.nspname, c.relname)

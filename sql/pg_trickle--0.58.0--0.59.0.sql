@@ -25,3 +25,6 @@ GRANT SELECT ON pgtrickle.pgt_stage_costs TO PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_stream_tables_pgt_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_refresh_history_refresh_id_seq', '');
+
+-- A slot left over on a server that was a standby in between is recognised by the timeline.
+ALTER TABLE pgtrickle.pgt_capture ADD COLUMN timeline integer NOT NULL DEFAULT 0;

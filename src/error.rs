@@ -49,6 +49,14 @@ impl Error {
             .hint("Set wal_level = logical in postgresql.conf and restart the server.")
     }
 
+    pub fn standby() -> Error {
+        Error::new(
+            Code::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            "stream tables cannot be changed or waited for on a standby",
+        )
+        .hint("Do so on the primary. After promotion the workers start by themselves.")
+    }
+
     pub fn no_such_stream_table(name: &str) -> Error {
         Error::new(Code::ERRCODE_UNDEFINED_TABLE, format!("there is no stream table \"{name}\""))
             .hint("SELECT pgt_schema, pgt_name FROM pgtrickle.pgt_stream_tables lists those that exist.")
@@ -97,6 +105,7 @@ impl Error {
         vec![
             Error::not_preloaded(),
             Error::wal_level(),
+            Error::standby(),
             Error::no_such_stream_table("…"),
             Error::not_owner("…"),
             Error::capture_timeout(60, "…"),

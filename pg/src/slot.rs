@@ -15,6 +15,8 @@ pub enum SlotState {
     Usable {
         /// What was confirmed: the WAL before it may be gone.
         confirmed_lsn: u64,
+        /// A primary that this server followed has kept it up to date here.
+        synced: bool,
     },
     /// A slot that cannot be decoded (any more), and why.
     Unusable(String),
@@ -22,13 +24,13 @@ pub enum SlotState {
 
 #[cfg(feature = "pg15")]
 const STATE: &str = "SELECT plugin::text, datoid, wal_status, NULL::text, \
-    (confirmed_flush_lsn - '0/0')::numeric FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+    (confirmed_flush_lsn - '0/0')::numeric, false FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
 #[cfg(feature = "pg16")]
 const STATE: &str = "SELECT plugin::text, datoid, wal_status, CASE WHEN conflicting THEN 'conflict' END, \
-    (confirmed_flush_lsn - '0/0')::numeric FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+    (confirmed_flush_lsn - '0/0')::numeric, false FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
 #[cfg(not(any(feature = "pg15", feature = "pg16")))]
 const STATE: &str = "SELECT plugin::text, datoid, wal_status, invalidation_reason, \
-    (confirmed_flush_lsn - '0/0')::numeric FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+    (confirmed_flush_lsn - '0/0')::numeric, synced FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
 
 /// What there is under this name, in this database. In a transaction with a snapshot.
 pub fn state(name: &str) -> SlotState {
@@ -40,6 +42,7 @@ pub fn state(name: &str) -> SlotState {
         let wal_status: Option<String> = row.get(3)?;
         let invalid: Option<String> = row.get(4)?;
         let confirmed: Option<AnyNumeric> = row.get(5)?;
+        let synced: Option<bool> = row.get(6)?;
         let confirmed_lsn = confirmed.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         Ok(Some(if plugin.as_deref() != Some(PLUGIN) {
             SlotState::Unusable("it belongs to another output plugin".into())
@@ -50,7 +53,7 @@ pub fn state(name: &str) -> SlotState {
         } else if wal_status.as_deref() == Some("lost") || confirmed_lsn == 0 {
             SlotState::Unusable("the WAL that it needs was removed".into())
         } else {
-            SlotState::Usable { confirmed_lsn }
+            SlotState::Usable { confirmed_lsn, synced: synced == Some(true) }
         }))
     });
     found.unwrap_or_else(|e| error!("could not look at replication slot {name}: {e}")).unwrap_or(SlotState::Missing)

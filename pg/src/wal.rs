@@ -32,3 +32,9 @@ pub fn is_logical() -> bool {
     // SAFETY: a plain variable, fixed at server start.
     unsafe { pg_sys::wal_level >= pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32 }
 }
+
+/// The timeline that this server writes. Not on a standby.
+pub fn timeline() -> u32 {
+    // SAFETY: reads shared memory, which is set once recovery has ended.
+    unsafe { pgrx::pg_sys::GetWALInsertionTimeLine() }
+}

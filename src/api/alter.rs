@@ -25,7 +25,7 @@ fn alter_stream_table(
     refresh_mode: default!(Option<&str>, "NULL"),
     status: default!(Option<&str>, "NULL"),
 ) {
-    let st = or_raise(catalog::by_name_owned(name));
+    let st = or_raise(super::to_change(name));
     or_raise(alter(&st, query, schedule, refresh_mode, status));
 }
 

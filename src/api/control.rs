@@ -22,7 +22,7 @@ fn resume_stream_table(name: &str) {
 }
 
 fn set_status(name: &str, status: &str) -> catalog::StreamTable {
-    let st = or_raise(catalog::by_name_owned(name));
+    let st = or_raise(super::to_change(name));
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables SET status = $2, consecutive_errors = 0 WHERE pgt_id = $1",
         &[st.pgt_id.into(), status.into()],
@@ -34,6 +34,7 @@ fn set_status(name: &str, status: &str) -> catalog::StreamTable {
 /// Pauses every stream table that the caller owns; returns their number.
 #[pg_extern]
 fn pause_all() -> i64 {
+    or_raise(super::require_primary());
     set_all("ACTIVE", "PAUSED")
 }
 
@@ -42,6 +43,7 @@ fn pause_all() -> i64 {
 /// Called by the extension's owner it also ends a drain.
 #[pg_extern]
 fn resume_all() -> i64 {
+    or_raise(super::require_primary());
     if pgtrickle_pg::spi::owns_relation(catalog::relid(), pgtrickle_pg::spi::current_role())
         && let Some(db) = shmem::my_db()
     {
@@ -56,6 +58,7 @@ fn resume_all() -> i64 {
 /// Changes are captured meanwhile.
 #[pg_extern]
 fn drain(timeout_s: default!(i32, 60)) -> bool {
+    or_raise(super::require_primary());
     let Some(db) = shmem::my_db() else { return true };
     db.draining.store(true, Ordering::SeqCst);
     let deadline = Instant::now() + Duration::from_secs(timeout_s.max(0) as u64);

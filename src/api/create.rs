@@ -58,6 +58,7 @@ fn create_or_replace_stream_table(
     refresh_mode: default!(&str, "'AUTO'"),
     initialize: default!(bool, true),
 ) -> i64 {
+    or_raise(super::require_primary());
     let target = or_raise(names::resolve(name));
     if let Some(existing) = target.existing().and_then(catalog::by_relid) {
         let mode = refresh_mode.to_uppercase();

@@ -14,7 +14,7 @@ use pgtrickle_pg::depend;
 /// Drops a stream table. With `cascade`, also what depends on it, other stream tables included.
 #[pg_extern]
 fn drop_stream_table(name: &str, cascade: default!(bool, false)) {
-    let st = or_raise(catalog::by_name_owned(name));
+    let st = or_raise(super::to_change(name));
     or_raise(drop_one(&st, cascade));
 }
 

@@ -26,12 +26,12 @@ mod verify;
 pub use house::{alert, drop_capture, drop_lost_origins, keep_house, record_failure};
 pub use understand::sqlstate;
 
-use crate::catalog;
+use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};
 use crate::shmem;
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
-use pgtrickle_pg::wal;
+use pgtrickle_pg::{wal, worker};
 
 /// What every verb that makes or refreshes a stream table needs of the server.
 fn require_server() -> Result<()> {
@@ -41,7 +41,21 @@ fn require_server() -> Result<()> {
     if !wal::is_logical() {
         return Err(Error::wal_level());
     }
-    Ok(())
+    require_primary()
+}
+
+/// Whoever changes stream tables, or waits for them, cannot do so on a standby.
+fn require_primary() -> Result<()> {
+    match worker::in_recovery() {
+        true => Err(Error::standby()),
+        false => Ok(()),
+    }
+}
+
+/// The stream table of this name, if the caller may change it.
+fn to_change(name: &str) -> Result<StreamTable> {
+    require_primary()?;
+    catalog::by_name_owned(name)
 }
 
 /// Whether this transaction holds any lock on the relation.

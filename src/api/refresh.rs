@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 /// Brings a stream table, and those that it reads, up to all changes that are committed now.
 #[pg_extern]
 fn refresh_stream_table(name: &str) {
-    let st = or_raise(catalog::by_name_owned(name));
+    let st = or_raise(super::to_change(name));
     or_raise(refresh_now(&st, |_, _| ()));
 }
 
 /// Refreshes a stream table if its contents are older than `max_age`; says whether it did.
 #[pg_extern]
 fn refresh_if_stale(name: &str, max_age: pgrx::datum::Interval) -> bool {
-    let st = or_raise(catalog::by_name_owned(name));
+    let st = or_raise(super::to_change(name));
     let stale = catalog::scalar::<bool>(
         "SELECT coalesce(clock_timestamp() - data_timestamp > $2, true) FROM pgtrickle.pgt_stream_tables WHERE pgt_id = $1",
         &[st.pgt_id.into(), max_age.into()],
@@ -40,6 +40,7 @@ fn wait_for_stream_table(
     lsn: default!(Option<&str>, "NULL"),
     timeout: default!(pgrx::datum::Interval, "'30 s'"),
 ) -> bool {
+    or_raise(super::require_primary());
     let st = or_raise(catalog::by_name(name));
     let target = match lsn {
         Some(text) => {

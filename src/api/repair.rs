@@ -15,7 +15,7 @@ use pgtrickle_pg::{depend, lock, snapshot, xact};
 /// Recomputes a stream table now and applies only the differences; readers never see it empty.
 #[pg_extern]
 fn reinitialize_stream_table(name: &str) {
-    let st = or_raise(catalog::by_name_owned(name));
+    let st = or_raise(super::to_change(name));
     or_raise(reinitialize(&st));
 }
 
@@ -23,7 +23,7 @@ fn reinitialize_stream_table(name: &str) {
 /// restore, say), makes its state anew and recomputes it.
 #[pg_extern]
 fn repair_stream_table(name: &str) {
-    let st = or_raise(catalog::by_name_owned(name));
+    let st = or_raise(super::to_change(name));
     or_raise(repair(&st));
 }
 

@@ -15,7 +15,7 @@ use pgtrickle_pg::spi::{Connection, Plan, RunAs};
 /// from it, and how many it has too many. Both are 0 unless something is wrong.
 #[pg_extern]
 fn verify_stream_table(name: &str) -> TableIterator<'static, (name!(missing, i64), name!(extra, i64))> {
-    let st = or_raise(catalog::by_name_owned(name));
+    let st = or_raise(super::to_change(name));
     let counts = or_raise(or_raise(refresh_now(&st, compare)));
     if counts != (0, 0) {
         catalog::execute(

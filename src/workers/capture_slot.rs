@@ -9,7 +9,7 @@ use super::capture::{Lsn, alert};
 use crate::error::{Error, Result, or_raise};
 use pgrx::prelude::*;
 use pgtrickle_pg::slot::{self, SlotState};
-use pgtrickle_pg::{decoding, spi, wait, worker};
+use pgtrickle_pg::{decoding, spi, wait, wal, worker};
 use std::time::Duration;
 
 /// A commit record is written this long before the transaction counts as committed, at the very most.
@@ -20,17 +20,20 @@ struct Remembered {
     ours: bool,
     complete: bool,
     created_lsn: u64,
+    /// Of the WAL when the slot was last used; 0 if that is not known.
+    timeline: u32,
 }
 
-const READ: &str = "SELECT system_identifier, dboid, (created_lsn - '0/0')::numeric \
+const READ: &str = "SELECT system_identifier, dboid, (created_lsn - '0/0')::numeric, timeline \
     FROM pgtrickle.pgt_capture WHERE slot_name = $1";
 const UNSETTLE: &str = "UPDATE pgtrickle.pgt_capture SET created_lsn = '0/0' WHERE slot_name = $1";
-const RECORD: &str = "INSERT INTO pgtrickle.pgt_capture (slot_name, system_identifier, dboid, generation, created_lsn) \
+const RECORD: &str = "INSERT INTO pgtrickle.pgt_capture (slot_name, system_identifier, dboid, generation, created_lsn, timeline) \
     SELECT $1, $2, $3, \
         greatest(coalesce(max(generation), 0) + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint), \
-        $4::pg_lsn FROM pgtrickle.pgt_capture \
+        $4::pg_lsn, $5 FROM pgtrickle.pgt_capture \
     ON CONFLICT (slot_name) DO UPDATE SET system_identifier = EXCLUDED.system_identifier, dboid = EXCLUDED.dboid, \
-        generation = EXCLUDED.generation, created_lsn = EXCLUDED.created_lsn, created_at = now()";
+        generation = EXCLUDED.generation, created_lsn = EXCLUDED.created_lsn, created_at = now(), timeline = EXCLUDED.timeline";
+const NOTE_TIMELINE: &str = "UPDATE pgtrickle.pgt_capture SET timeline = $2 WHERE slot_name = $1";
 const FORGET_OTHERS: &str = "DELETE FROM pgtrickle.pgt_capture WHERE slot_name <> $1";
 
 /// Makes sure that the slot exists, that it can be decoded (`stuck` if that failed again and again) and that what is
@@ -39,7 +42,18 @@ pub fn ensure(name: &str, stuck: bool) {
     let (remembered, state) = worker::in_transaction(|| (read(name), slot::state(name)));
     let reason = match (&remembered, &state) {
         (None, SlotState::Missing) => None,
-        (Some(r), SlotState::Usable { .. }) if r.ours && r.complete && !stuck => return,
+        (Some(r), SlotState::Usable { synced, .. }) if r.ours && r.complete && !stuck => {
+            let now = wal::timeline();
+            if r.timeline == now {
+                return;
+            }
+            // Promoted since. A slot that was here before has missed what the other server did, catalog and all.
+            if *synced || r.timeline == 0 {
+                worker::in_transaction(|| or_raise(run(NOTE_TIMELINE, &[name.into(), (now as i32).into()])));
+                return;
+            }
+            Some("this server was promoted".to_string())
+        }
         (None, _) => Some("its slot was left behind by an earlier installation".to_string()),
         (Some(r), _) if !r.ours => Some("the database was restored or copied".to_string()),
         (Some(_), SlotState::Unusable(why)) => Some(format!("its slot cannot be used: {why}")),
@@ -84,7 +98,8 @@ fn record(name: &str, created: u64, anew: bool) -> Result<()> {
     let lsn = Lsn(created).to_string();
     let system = worker::system_identifier() as i64;
     let dboid = pg_sys::Oid::from(spi::my_database_id());
-    run(RECORD, &[name.into(), system.into(), dboid.into(), lsn.into()])?;
+    let timeline = wal::timeline() as i32;
+    run(RECORD, &[name.into(), system.into(), dboid.into(), lsn.into(), timeline.into()])?;
     run(FORGET_OTHERS, &[name.into()])?;
     if anew {
         alert(r#"{"event":"reinitialize_needed","reason":"capture started anew"}"#);
@@ -96,7 +111,7 @@ fn record(name: &str, created: u64, anew: bool) -> Result<()> {
 /// of the worker makes a new one.
 pub fn check_position(name: &str, applied_lsn: u64) {
     let (remembered, state) = worker::in_transaction(|| (read(name), slot::state(name)));
-    let (Some(remembered), SlotState::Usable { confirmed_lsn }) = (remembered, state) else {
+    let (Some(remembered), SlotState::Usable { confirmed_lsn, .. }) = (remembered, state) else {
         Error::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("replication slot {name} changed"))
             .raise()
     };
@@ -124,7 +139,9 @@ fn read(name: &str) -> Option<Remembered> {
         let created_lsn = created.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         let ours = system == Some(worker::system_identifier() as i64)
             && dboid.map(pg_sys::Oid::to_u32) == Some(spi::my_database_id());
-        Ok(Some(Remembered { ours, complete: created_lsn != 0, created_lsn }))
+        let timeline: Option<i32> = row.get(4)?;
+        let timeline = timeline.unwrap_or(0) as u32;
+        Ok(Some(Remembered { ours, complete: created_lsn != 0, created_lsn, timeline }))
     });
     found.unwrap_or_else(|e| error!("could not read pgtrickle.pgt_capture: {e}"))
 }

@@ -81,7 +81,8 @@ impl Server {
 
     /// A copy of a running server, as `pg_basebackup` makes it; not started. `options` are its: `-R` makes a standby.
     pub fn copy_of(origin: &Server, options: &[&str], settings: &[(&str, &str)]) -> Outcome<Server> {
-        let server = Server { version: origin.version, dir: fresh_dir("copy")?, port: 5432, postmaster: Mutex::new(None) };
+        let server =
+            Server { version: origin.version, dir: fresh_dir("copy")?, port: 5432, postmaster: Mutex::new(None) };
         install::run(origin.program("pg_basebackup")?.args(["-c", "fast", "-D"]).arg(server.data_dir()).args(options))?;
         server.set(settings)?;
         Ok(server)

@@ -99,6 +99,14 @@ impl Session {
         Ok(self.number("SELECT pg_backend_pid()")? as u32)
     }
 
+    /// The payloads of what has been notified so far.
+    pub fn notifications(&mut self) -> Outcome<Vec<String>> {
+        use postgres::fallible_iterator::FallibleIterator;
+        // What is under way is told with the answer.
+        self.run("SELECT 1")?;
+        Ok(self.client.notifications().iter().map(|n| Ok(n.payload().to_owned())).collect()?)
+    }
+
     /// The driver's own client, for COPY and notifications.
     pub fn client(&mut self) -> &mut Client {
         &mut self.client

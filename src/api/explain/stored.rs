@@ -38,7 +38,8 @@ pub(super) fn state(table: &QualifiedName) -> State {
     let bytes = bytes.unwrap_or(0);
     let rows = if bytes <= COUNTED_BYTES {
         let count = sql!("SELECT count(*) FROM {}", table);
-        Spi::get_one::<i64>(count.as_str()).unwrap_or_report()
+        // Read-only: works on a standby, too.
+        Spi::connect(|client| client.select(count.as_str(), Some(1), &[])?.first().get_one::<i64>()).unwrap_or_report()
     } else {
         catalog::scalar("SELECT pg_catalog.pg_stat_get_live_tuples(to_regclass($1))", &[text.as_str().into()])
     };

@@ -17,7 +17,12 @@ fn main() {
             trial("database_from_template", dump::database_from_template),
             trial("update", update::update),
             trial("standby_promoted", standby::standby_promoted),
+            trial("switched_over_and_back", standby::switched_over_and_back),
+            trial("base_backup", standby::base_backup),
         ];
+        if version >= PgVersion(17) {
+            trials.push(trial("standby_with_synced_slot", standby::standby_with_synced_slot));
+        }
         for old in PgVersion::under_test().into_iter().filter(|&old| old < version) {
             let name = format!("pg_upgrade_from_{old}");
             trials.push(suite::trial(version, &name, move || pg_upgrade::pg_upgrade(old, version)));
