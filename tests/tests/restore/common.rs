@@ -36,10 +36,10 @@ pub fn name_now(name: &str) -> &str {
     if name == "public.named" { "public.named_orders" } else { name }
 }
 
-/// The commands of INSTALL.md, one text per block of its section on backups.
-pub fn commands() -> Outcome<Vec<String>> {
+/// The commands that INSTALL.md gives, one text per block of a section.
+pub fn commands(section: &str) -> Outcome<Vec<String>> {
     let text = std::fs::read_to_string(install::root().join("INSTALL.md"))?;
-    let section = text.split("\n## ").find(|s| s.starts_with("Backup & Restore")).unwrap_or_default();
+    let section = text.split("\n## ").find(|s| s.starts_with(section)).unwrap_or_default();
     Ok(section.split("```bash\n").skip(1).filter_map(|s| s.split("```").next()).map(str::to_owned).collect())
 }
 

@@ -13,7 +13,7 @@ pub fn dump_and_restore(version: PgVersion) -> Outcome {
     let to = Server::start_bare(version, &[])?;
     shell(&from, "createdb mydb")?;
     set_up(&mut from.session_in("mydb")?)?;
-    let commands = commands()?;
+    let commands = commands("Backup & Restore")?;
     let [dump, restore, repair, ..] = commands.as_slice() else {
         return Err(Failure::new("INSTALL.md does not say how to dump, restore and repair"));
     };

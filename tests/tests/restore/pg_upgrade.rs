@@ -1,6 +1,6 @@
 //! `pg_upgrade` to a newer major version, as INSTALL.md says.
 
-use crate::common::{STREAM_TABLES, check_following, name_now, set_up, shell};
+use crate::common::{STREAM_TABLES, check_following, commands, name_now, set_up, shell};
 use pgtrickle_tests::install::PgVersion;
 use pgtrickle_tests::server::{Server, Shutdown};
 use pgtrickle_tests::session::Session;
@@ -16,18 +16,28 @@ pub fn pg_upgrade(old: PgVersion, new: PgVersion) -> Outcome {
     session.run("UPDATE pg_attribute SET attoptions = NULL WHERE attoptions::text LIKE '%pg_attver%'")?;
     drop(session);
     let to = Server::prepare(new, &[])?;
+    let commands = commands("Upgrade")?;
+    let [drop_slots, upgrade] = commands.as_slice() else {
+        return Err(Failure::new("INSTALL.md does not say how to upgrade"));
+    };
+    if old >= PgVersion(17) {
+        shell(&from, &format!("OLD='{}'\n{drop_slots}", from.data_dir().display()))?;
+    }
     from.stop_with(Shutdown::Fast)?;
-    let upgrade = format!(
-        "{checksums} cd {dir}; pg_upgrade -U postgres -b {old_bin} -B {new_bin} -d {old_data} -D {new_data} -s {dir} || \
-         {{ find {new_data}/pg_upgrade_output.d -name '*.log' | xargs tail -n 30; exit 1; }}",
-        checksums = "pg_checksums --disable -D data >/dev/null 2>&1 || true;",
-        dir = to.dir().display(),
+    // 18 makes new clusters with checksums, older versions without.
+    let script = format!(
+        "pg_checksums --disable -D '{new_data}' >/dev/null 2>&1 || true
+         OLD='{old_data}' NEW='{new_data}' OLD_BIN='{old_bin}' NEW_BIN='{new_bin}'
+         {upgrade}",
         old_bin = old.bin_dir()?.display(),
         new_bin = new.bin_dir()?.display(),
         old_data = from.data_dir().display(),
         new_data = to.data_dir().display(),
     );
-    shell(&to, &upgrade)?;
+    shell(&to, &script).map_err(|e| {
+        let logs = format!("find '{}/pg_upgrade_output.d' -name '*.log' | xargs tail -n 30", to.data_dir().display());
+        e.during(shell(&to, &logs).unwrap_or_default())
+    })?;
     to.launch()?;
     let mut session = to.session_in("mydb")?;
     check_healing(&mut session)?;
