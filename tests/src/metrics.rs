@@ -1,6 +1,6 @@
 //! Reads the Prometheus endpoint as a scraper would.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -68,6 +68,38 @@ pub fn ask(port: u16, path: &str) -> Outcome<(String, String)> {
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| Failure::new(format!("not HTTP: {answer}")))?;
     Ok((head.to_owned(), body.to_owned()))
+}
+
+/// A connection that stays open, as a scraper's does.
+pub struct Scraper {
+    stream: BufReader<TcpStream>,
+}
+
+impl Scraper {
+    pub fn connect(port: u16) -> Outcome<Scraper> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        Ok(Scraper { stream: BufReader::new(stream) })
+    }
+
+    /// Fetches `/metrics`; returns the bytes of the page.
+    pub fn scrape(&mut self) -> Outcome<usize> {
+        self.stream.get_mut().write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+        let (mut line, mut length) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err(Failure::new("the connection was closed"));
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().map_err(|_| Failure::new(format!("not a length: {line}")))?;
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        Ok(length)
+    }
 }
 
 fn sample(line: &str) -> Option<Sample> {

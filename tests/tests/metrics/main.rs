@@ -2,7 +2,9 @@
 
 mod alerts;
 mod bench;
+mod crowd;
 mod drivers;
+mod firing;
 mod health;
 mod page;
 mod prometheus;
@@ -20,6 +22,8 @@ fn main() {
             alerts::trials,
             health::trials,
             prometheus::trials,
+            firing::trials,
+            crowd::trials,
             page::trials,
         ];
         Ok(groups.into_iter().flat_map(|trials| trials(version)).collect())

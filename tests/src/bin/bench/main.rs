@@ -7,6 +7,7 @@ mod nexmark;
 mod plugin;
 mod refresh;
 mod report;
+mod scrape;
 mod tpch;
 mod writers;
 
@@ -49,6 +50,7 @@ const PARTS: &[Part] = &[
     ("latency", latency::measure),
     ("writers", writers::measure),
     ("refresh", refresh::measure),
+    ("scrape", scrape::measure),
     ("tpch", tpch::measure),
     ("nexmark", nexmark::measure),
 ];
