@@ -27,7 +27,8 @@ fn crowd(version: PgVersion) -> Outcome {
     )?;
     let launcher = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_trickle_launcher'";
     let pid = b.session.number(launcher)?;
-    let connect = || TcpStream::connect(("127.0.0.1", b.port));
+    let port = b.port;
+    let connect = || TcpStream::connect(("127.0.0.1", port));
     // Some ask for much and take nothing of it, some never end their question, most say nothing at all.
     let mut greedy = connect()?;
     greedy.set_nonblocking(true)?;

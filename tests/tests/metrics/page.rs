@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
 use pgtrickle_tests::install::{self, PgVersion};
-use pgtrickle_tests::{Failure, Outcome, server, wait};
+use pgtrickle_tests::{Failure, Outcome, metrics, server, wait};
 
 use crate::bench::{Bench, assert, trial};
 
@@ -54,6 +54,34 @@ fn picture(version: PgVersion, look: &Look) -> Outcome<PathBuf> {
     Ok(kept.join(format!("status-page-pg{version}-{}.png", look.name)))
 }
 
+/// Points of the age of changes that the page's sparkline has.
+fn lags(port: u16) -> Outcome<usize> {
+    let data = metrics::get(port, "/status.json")?;
+    let series = data.split_once(r#""lag_p95_seconds":["#).and_then(|(_, rest)| rest.split(']').next());
+    Ok(series.unwrap_or_default().split(',').filter(|point| point.parse::<f64>().is_ok()).count())
+}
+
+/// The launcher's end takes nothing from the page.
+fn after_a_restart(b: &mut Bench) -> Outcome {
+    let before = lags(b.port)?;
+    let launcher = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_trickle_launcher'";
+    let pid = b.session.text(launcher)?;
+    b.terminate("pg_trickle_launcher")?;
+    let after = wait::retry("the page is back", wait::PATIENCE, || {
+        let other = b.session.text(launcher)?;
+        assert(other != pid, "the old launcher is still there")?;
+        lags(b.port)
+    })?;
+    assert(after >= before, format!("{after} of {before} points are left"))?;
+    wait::retry("the page shows it again", wait::PATIENCE, || {
+        let page = browse(b.port, &LOOKS[0], &["--dump-dom"])?;
+        assert(
+            page.contains("by_region") && page.contains("1 stream table failing"),
+            format!("after a restart:\n{page}"),
+        )
+    })
+}
+
 fn status_page(version: PgVersion) -> Outcome {
     let mut b = Bench::start(
         version,
@@ -68,16 +96,20 @@ fn status_page(version: PgVersion) -> Outcome {
          SELECT pgtrickle.create_stream_table('resting', 'SELECT a FROM rates', schedule => '1s'); SELECT pgtrickle.pause_stream_table('resting'); \
          INSERT INTO rates VALUES (0)",
     )?;
-    for i in 0..12 {
+    let mut i = 0;
+    wait::until("the sparklines have points", wait::PATIENCE, || {
         b.session.each(&format!(
-            "INSERT INTO sales.orders SELECT i, i % 5 + 1, i % 100 FROM generate_series({i} * 200, {i} * 200 + 199) i"
+            "INSERT INTO sales.orders SELECT i, i % 5 + 1, i % 100 FROM generate_series({i} * 20, {i} * 20 + 19) i"
         ))?;
-        std::thread::sleep(std::time::Duration::from_millis(700));
-    }
+        i += 1;
+        Ok(lags(b.port)? >= 4)
+    })?;
     wait::until("one is suspended", wait::PATIENCE, || {
         b.session.holds("SELECT count(*) = 1 FROM pgtrickle.pgt_stream_tables WHERE status = 'SUSPENDED'")
     })?;
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    wait::until("the page's data says so", wait::PATIENCE, || {
+        Ok(metrics::get(b.port, "/status.json")?.contains("SUSPENDED"))
+    })?;
     let page = browse(b.port, &LOOKS[0], &["--dump-dom"])?;
     for part in [
         "by_region",
@@ -100,6 +132,7 @@ fn status_page(version: PgVersion) -> Outcome {
     }
     b.set("pg_trickle.status_page_details", "on")?;
     wait::until("the text is shown", wait::PATIENCE, || {
-        Ok(pgtrickle_tests::metrics::get(b.port, "/status.json")?.contains("division by zero"))
-    })
+        Ok(metrics::get(b.port, "/status.json")?.contains("division by zero"))
+    })?;
+    after_a_restart(&mut b)
 }
