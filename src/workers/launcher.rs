@@ -22,6 +22,8 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 /// A worker that has run for this long starts with the first backoff again.
 const STABLE: Duration = Duration::from_secs(60);
+/// How long workers of an earlier launcher may take to end.
+const ORPHANS_END: Duration = Duration::from_secs(10);
 /// Failures in a row after which capture counts as failing.
 const FAILING_AFTER: u32 = 3;
 
@@ -166,6 +168,19 @@ fn forget(dboid: u32) {
     let _ = std::fs::remove_file(socket_path(dboid));
 }
 
+/// Ends the workers of a launcher that has ended: nobody looks after them, and ours would find their places taken.
+fn end_orphans() {
+    let served = || shmem::shared().databases.iter().filter(|db| db.dboid.load(Ordering::Acquire) != 0);
+    let pids = || served().flat_map(|db| [&db.scheduler_pid, &db.apply_pid, &db.decoder_pid]);
+    let alive = || pids().map(|pid| pid.load(Ordering::SeqCst)).filter(|&pid| pid != 0 && worker::is_backend(pid));
+    alive().for_each(worker::terminate);
+    let deadline = Instant::now() + ORPHANS_END;
+    while alive().next().is_some() && Instant::now() < deadline {
+        worker::attend();
+        wait::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Main function of the launcher.
 #[pg_guard]
 #[unsafe(no_mangle)]
@@ -176,6 +191,7 @@ pub extern "C-unwind" fn pgtrickle_launcher_main(_arg: pg_sys::Datum) {
     let shared = shmem::shared();
     shared.launcher_latch.publish();
     worker::before_exit(|| shmem::shared().launcher_latch.clear());
+    end_orphans();
     let mut known: HashMap<u32, Database> = HashMap::new();
     let mut looked: Option<Instant> = None;
     let mut endpoint = Endpoint::default();

@@ -148,7 +148,24 @@ fn who_runs(version: PgVersion) -> Outcome {
         Ok(head.starts_with("HTTP/1.1 503") && body.contains(r#""check":"scheduler""#))
     })?;
     b.becomes("scheduler_running", DB, 1.0)?;
-    wait::until("healthy again", wait::PATIENCE, || Ok(metrics::get(b.port, "/health").is_ok()))
+    wait::until("healthy again", wait::PATIENCE, || Ok(metrics::get(b.port, "/health").is_ok()))?;
+    launcher_starts_anew(&mut b)
+}
+
+/// A launcher that starts anew leaves nobody behind who does the same work twice.
+fn launcher_starts_anew(b: &mut Bench) -> Outcome {
+    let launcher = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_trickle_launcher'";
+    let before = b.session.text(launcher)?;
+    b.terminate("pg_trickle_launcher")?;
+    wait::retry("another launcher", wait::PATIENCE, || assert(b.session.text(launcher)? != before, "the same one"))?;
+    wait::until("healthy with it", wait::PATIENCE, || Ok(metrics::get(b.port, "/health").is_ok()))?;
+    b.session.each("INSERT INTO t VALUES (1, ''); SELECT pgtrickle.refresh_stream_table('st')")?;
+    for role in ["scheduler", "wal_decoder", "apply"] {
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_trickle_{role}'");
+        let number = b.session.number(&sql)?;
+        assert(number == 1, format!("{number} of {role}"))?;
+    }
+    assert(metrics::get(b.port, "/health").is_ok(), "not healthy any more")
 }
 
 /// Loopback unless told otherwise, and the setting is followed while the server runs.
