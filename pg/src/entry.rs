@@ -272,7 +272,7 @@ unsafe fn set_tree(node: *mut pg_sys::Node) -> SetTree {
 
 /// # Safety
 /// Three lists of equal length: OIDs, integers, OIDs.
-unsafe fn type_lists(
+pub(crate) unsafe fn type_lists(
     types: *mut pg_sys::List,
     typmods: *mut pg_sys::List,
     collations: *mut pg_sys::List,

@@ -1,8 +1,9 @@
 //! Functions in FROM: calls (ROWS FROM, too), XMLTABLE and JSON_TABLE.
 
 use crate::calls::{Volatility, volatility};
+use crate::entry::type_lists;
 use crate::expr::{Expr, Shape};
-use crate::nodes::{length, pointers, text};
+use crate::nodes::{pointers, text};
 use crate::query::Query;
 use crate::types::{TypeRef, base_type, builtin_name};
 use pgrx::pg_sys;
@@ -149,17 +150,7 @@ unsafe fn definitions(function: *mut pg_sys::RangeTblFunction) -> Vec<(String, T
 /// `function` is a live node.
 pub(crate) unsafe fn definition_types(function: *mut pg_sys::RangeTblFunction) -> Vec<TypeRef> {
     // SAFETY: three lists of equal length: OIDs, integers, OIDs.
-    unsafe {
-        let (types, typmods) = ((*function).funccoltypes, (*function).funccoltypmods);
-        let collations = (*function).funccolcollations;
-        (0..length(types))
-            .map(|i| TypeRef {
-                oid: (*(*types).elements.add(i)).oid_value,
-                typmod: (*(*typmods).elements.add(i)).int_value,
-                collation: (*(*collations).elements.add(i)).oid_value,
-            })
-            .collect()
-    }
+    unsafe { type_lists((*function).funccoltypes, (*function).funccoltypmods, (*function).funccolcollations) }
 }
 
 unsafe fn string(node: *mut pg_sys::Node) -> String {

@@ -98,6 +98,7 @@ fn explained(name: &str, with_analyze: bool, format: &str) -> Result<Vec<String>
     for (stage, outline) in report.stages.iter_mut().zip(loaded.program.outline()) {
         stage.state = outline.state.map(|table| stored::state(&table));
     }
+    report.facts.extend(stored::last_error(st.pgt_id).map(|error| ("Last error", error)));
     report.facts.extend(stored::history(st.pgt_id).into_iter().map(|line| ("Cost so far", line)));
     Ok(print(&report))
 }

@@ -46,6 +46,16 @@ pub(super) fn state(table: &QualifiedName) -> State {
     State { table: plain(table), rows: rows.unwrap_or(0), bytes }
 }
 
+/// Why its refreshes fail, if they do.
+pub(super) fn last_error(pgt_id: i64) -> Option<String> {
+    catalog::scalar(
+        "SELECT pg_catalog.format('%s (%s in a row, at %s)', last_error_message, consecutive_errors,
+                    to_char(last_error_at, 'YYYY-MM-DD HH24:MI:SS'))
+           FROM pgtrickle.pgt_stream_tables WHERE pgt_id = $1 AND consecutive_errors > 0",
+        &[pgt_id.into()],
+    )
+}
+
 /// One line per kind of refresh.
 pub(super) fn history(pgt_id: i64) -> Vec<String> {
     Spi::connect(|client| {

@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 type Row = (String, String, String);
 
 /// Whether a stream table could be made of a query, and how it would be maintained; nothing is created. What is refused is a row
-/// with severity ERROR. `preview_stream_table()` shows more.
+/// with severity ERROR; what is no query at all is PostgreSQL's own error. `preview_stream_table()` shows more.
 #[pg_extern]
 fn validate_query(
     query: &str,
