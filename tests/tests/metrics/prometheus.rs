@@ -47,6 +47,10 @@ fn queries(text: &str) -> Vec<(String, String, Vec<String>)> {
             match line.trim() {
                 "query: |" => in_query = true,
                 "metrics:" => in_query = false,
+                // What is no label has to be a number.
+                r#"usage: "GAUGE""# | r#"usage: "COUNTER""# => {
+                    columns.last_mut().expect("a column").push_str("::float8");
+                }
                 _ if in_query => *query += &format!("{line}\n"),
                 other => columns.extend(other.strip_prefix("- ").map(|column| column.trim_end_matches(':').to_owned())),
             }
