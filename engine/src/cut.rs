@@ -12,7 +12,7 @@
 
 use crate::ir::{Conjunct, Equality, JoinKind, Rel};
 use crate::program::Unsupported;
-use crate::recursion::linear;
+use crate::recursion::{linear, recomputable, references};
 
 /// A query in stages, each reading only sources and stages before it; the root reads any of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,10 +34,12 @@ fn cut_below(rel: &Rel, stages: &mut Vec<Rel>) -> Result<Rel, Unsupported> {
     if let Rel::Join { kind, left, on, .. } = rel {
         comparable(*kind, left, on)?;
     }
-    if !rel.is_stateful() {
+    // What stands above a recursion's own rows is computed within it.
+    if !rel.is_stateful() || !matches!(rel, Rel::Fixpoint { .. }) && references(rel) > 0 {
         return rel.try_map_inputs(&mut |input| cut_below(input, stages));
     }
-    let rel = &linear(rel)?;
+    recomputable(rel, false)?;
+    let rel = &linear(rel).unwrap_or_else(|_| rel.clone());
     storable(rel)?;
     let stage = rel.try_map_inputs(&mut |input| cut_below(input, stages))?;
     Ok(Rel::State { stage: once(stage, stages), cols: rel.cols() })

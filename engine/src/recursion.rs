@@ -7,7 +7,8 @@
 //! Then what a change of R makes of f(R) is f of the change, and a recursion over changes gives what the recursion
 //! over everything would. Maps, filters, functions that give rows, inner joins with other relations, and semi, anti and
 //! left joins that keep R's rows are linear; whatever groups, numbers, limits or counts R's rows is not. DISTINCT in a
-//! step is left out where the recursion makes rows distinct anyway.
+//! step is left out where the recursion makes rows distinct anyway. A recursion with another step is computed anew when what it
+//! reads has changed, and compared.
 
 use crate::ir::{JoinKind, Rel};
 use crate::program::Unsupported;
@@ -20,6 +21,34 @@ pub fn linear(rel: &Rel) -> Result<Rel, Unsupported> {
         }
         _ => Ok(rel.clone()),
     }
+}
+
+/// Whether a recursion can at least be computed anew by itself: its step refers to it once, at a place where the step can be
+/// printed with a reference that PostgreSQL accepts. Steps that are not linear take the rows of one round as a whole, so
+/// they must not see several recursions at once, as they do where these depend on rows outside.
+pub fn recomputable(rel: &Rel, several: bool) -> Result<(), Unsupported> {
+    match rel {
+        Rel::Fixpoint { step, .. } => match linear(rel) {
+            Err(unsupported) if several => Err(unsupported),
+            Err(_) => whole(step),
+            Ok(_) => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+fn whole(rel: &Rel) -> Result<(), Unsupported> {
+    if references(rel) != 1 {
+        return Err(unsupported("reads itself in several places, or in some branches only"));
+    }
+    match rel {
+        Rel::Join { kind, right, .. } if *kind != JoinKind::Inner && references(right) > 0 => {
+            return Err(unsupported(&format!("reads itself on the right of a {} join", kind.name())));
+        }
+        Rel::Fixpoint { .. } => return Err(unsupported("has its own rows under recursion")),
+        _ => {}
+    }
+    rel.inputs().into_iter().filter(|input| references(input) > 0).try_for_each(whole)
 }
 
 /// How often a relation refers to the recursion around it. What an inner recursion refers to is its own.

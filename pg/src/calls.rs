@@ -2,7 +2,7 @@
 
 use crate::expr::Expr;
 use crate::nodes::{Walk, pointers, text, walk};
-use crate::query::Query;
+use crate::query::{Entry, Query};
 use crate::types::{TypeRef, base_type};
 use pgrx::pg_sys;
 use std::ffi::c_void;
@@ -32,6 +32,7 @@ pub enum Moment {
 pub fn calls(query: Query<'_>) -> Vec<Call> {
     let mut found: Vec<Call> = Vec::new();
     let mut defined: Option<(*mut pg_sys::Node, Vec<TypeRef>)> = None;
+    let rows = columns_of_subqueries(query);
     // SAFETY: walks the tree; the callback gets back the pointer to a vector that outlives the call.
     unsafe {
         walk(query.as_node(), &mut |node| {
@@ -45,7 +46,7 @@ pub fn calls(query: Query<'_>) -> Vec<Call> {
             for function in functions {
                 let columns = defined.as_ref().filter(|(call, _)| *call == node).map(|(_, types)| types.clone());
                 let result = columns.unwrap_or_else(|| result_type(node));
-                let call = Call { function, args: argument_types(node), result };
+                let call = Call { function, args: argument_types(node, &rows), result };
                 if !found.contains(&call) {
                     found.push(call);
                 }
@@ -74,6 +75,22 @@ pub fn moments(query: Query<'_>) -> Option<Moment> {
     found
 }
 
+/// Whether it reads system columns that change without the row's own: `ctid`, `xmin` and their like, but not `tableoid`.
+pub fn has_fleeting_columns(query: Query<'_>) -> bool {
+    let mut found = false;
+    // SAFETY: walks the tree only; the tag decides the struct.
+    unsafe {
+        walk(query.as_node(), &mut |node| {
+            if (*node).type_ == pg_sys::NodeTag::T_Var {
+                let column = i32::from((*node.cast::<pg_sys::Var>()).varattno);
+                found |= column < 0 && column != pg_sys::TableOidAttributeNumber;
+            }
+            if found { Walk::Stop } else { Walk::Into }
+        });
+    }
+    found
+}
+
 #[cfg(feature = "pg15")]
 unsafe fn is_unreliable_json(_: *mut pg_sys::Node) -> bool {
     false
@@ -85,8 +102,8 @@ unsafe fn is_unreliable_json(node: *mut pg_sys::Node) -> bool {
     unsafe {
         match (*node).type_ {
             pg_sys::NodeTag::T_JsonConstructorExpr => {
-                let args = types(pointers((*node.cast::<pg_sys::JsonConstructorExpr>()).args));
-                !args.into_iter().all(prints_reliably)
+                let args = pointers::<pg_sys::Node>((*node.cast::<pg_sys::JsonConstructorExpr>()).args);
+                !args.map(|arg| Expr::new(arg).ty()).all(prints_reliably)
             }
             #[cfg(not(feature = "pg16"))]
             pg_sys::NodeTag::T_JsonExpr => pg_sys::contain_mutable_functions(node),
@@ -118,27 +135,58 @@ unsafe fn result_type(node: *mut pg_sys::Node) -> Vec<TypeRef> {
 
 /// # Safety
 /// `node` is a live node.
-unsafe fn argument_types(node: *mut pg_sys::Node) -> Vec<TypeRef> {
+unsafe fn argument_types(node: *mut pg_sys::Node, rows: &[TypeRef]) -> Vec<TypeRef> {
     // SAFETY: the tag decides the struct; argument lists hold expressions, those of aggregates target entries.
     unsafe {
-        match (*node).type_ {
-            pg_sys::NodeTag::T_FuncExpr => types(pointers((*node.cast::<pg_sys::FuncExpr>()).args)),
-            pg_sys::NodeTag::T_OpExpr => types(pointers((*node.cast::<pg_sys::OpExpr>()).args)),
-            pg_sys::NodeTag::T_CoerceViaIO => types(std::iter::once((*node.cast::<pg_sys::CoerceViaIO>()).arg.cast())),
+        let args: Vec<*mut pg_sys::Node> = match (*node).type_ {
+            pg_sys::NodeTag::T_FuncExpr => pointers((*node.cast::<pg_sys::FuncExpr>()).args).collect(),
+            pg_sys::NodeTag::T_OpExpr => pointers((*node.cast::<pg_sys::OpExpr>()).args).collect(),
+            pg_sys::NodeTag::T_CoerceViaIO => vec![(*node.cast::<pg_sys::CoerceViaIO>()).arg.cast()],
             pg_sys::NodeTag::T_Aggref => {
                 let entries = pointers::<pg_sys::TargetEntry>((*node.cast::<pg_sys::Aggref>()).args);
-                types(entries.map(|entry| (*entry).expr.cast()))
+                entries.filter(|entry| !(**entry).resjunk).map(|entry| (*entry).expr.cast()).collect()
             }
             _ => Vec::new(),
+        };
+        args.into_iter().flat_map(|arg| printed_types(arg, rows)).collect()
+    }
+}
+
+/// What is printed when an expression is: a row of no declared type prints as the values in it do.
+///
+/// # Safety
+/// `node` is an expression.
+unsafe fn printed_types(node: *mut pg_sys::Node, rows: &[TypeRef]) -> Vec<TypeRef> {
+    // SAFETY: the tag decides the struct.
+    unsafe {
+        let ty = Expr::new(node).ty();
+        match (*node).type_ {
+            pg_sys::NodeTag::T_RowExpr if ty.oid == pg_sys::RECORDOID => {
+                let values = pointers::<pg_sys::Node>((*node.cast::<pg_sys::RowExpr>()).args);
+                values.flat_map(|value| printed_types(value, rows)).collect()
+            }
+            pg_sys::NodeTag::T_Var if ty.oid == pg_sys::RECORDOID && (*node.cast::<pg_sys::Var>()).varattno == 0 => {
+                rows.to_vec()
+            }
+            _ => vec![ty],
         }
     }
 }
 
-/// # Safety
-/// The nodes are expressions.
-unsafe fn types(nodes: impl Iterator<Item = *mut pg_sys::Node>) -> Vec<TypeRef> {
-    // SAFETY: as the caller says.
-    nodes.map(|node| unsafe { Expr::new(node) }.ty()).collect()
+/// The types of the columns that a row of no declared type may have: of all that FROM may have but tables.
+fn columns_of_subqueries(query: Query<'_>) -> Vec<TypeRef> {
+    let mut found: Vec<TypeRef> = Vec::new();
+    for part in query.descendants() {
+        found.extend(part.targets().iter().filter(|target| !target.junk).map(|target| target.expr.ty()));
+        for number in 1..=part.entries() {
+            match part.entry(number) {
+                Entry::Values { types, .. } => found.extend(types),
+                Entry::Functions(functions) => found.extend(functions.columns.iter().map(|column| column.ty)),
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 /// Whether a type's values print the same under the same settings. Most say so by the declaration of their output

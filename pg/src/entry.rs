@@ -236,6 +236,21 @@ impl<'q> Query<'q> {
         reads(*self, true) && self.descendants().iter().any(cut_short)
     }
 
+    /// Whether it reads a recursion that it is part of.
+    pub fn reads_recursion(&self) -> bool {
+        let recursive = |entry: Entry<'_>| matches!(entry, Entry::Cte { recursive: true, .. });
+        self.descendants().iter().any(|query| (1..=query.entries()).any(|n| recursive(query.entry(n))))
+    }
+
+    /// The names of the columns of an entry.
+    pub fn entry_names(&self, number: usize) -> Vec<String> {
+        // SAFETY: numbers come from this query's own tree; colnames holds String nodes.
+        unsafe {
+            let rte = pointers::<pg_sys::RangeTblEntry>(self.get().rtable).nth(number - 1).expect("entry exists");
+            pointers::<pg_sys::String>((*(*rte).eref).colnames).map(|name| text((*name).sval)).collect()
+        }
+    }
+
     /// A query of this level's WITH.
     pub fn cte(&self, name: &str) -> Option<Cte<'q>> {
         // SAFETY: cteList holds CommonTableExpr nodes whose query has been analysed.

@@ -1,7 +1,7 @@
 //! Expressions of an analysed query.
 
 use crate::nodes::{integers, pointers, walk};
-use crate::query::{Query, Scratch};
+use crate::query::{Query, Scratch, SortKey, sort_keys};
 use crate::types::TypeRef;
 use pgrx::pg_sys;
 use std::marker::PhantomData;
@@ -128,6 +128,16 @@ impl<'q> Aggregate<'q> {
                 .filter(|entry| !(**entry).resjunk)
                 .map(|entry| Expr::new((*entry).expr.cast()))
                 .collect()
+        }
+    }
+
+    /// ORDER BY inside: what it sorts by, and how.
+    pub fn order_by(&self) -> Vec<(Expr<'q>, SortKey)> {
+        // SAFETY: sort clauses refer to the call's own targets.
+        unsafe {
+            let call = self.get();
+            let of = |key: &SortKey| Expr::new((*pg_sys::get_sortgroupref_tle(key.sort_group, call.args)).expr.cast());
+            sort_keys(call.aggorder).into_iter().map(|key| (of(&key), key)).collect()
         }
     }
 

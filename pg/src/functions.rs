@@ -67,6 +67,11 @@ impl<'q> Functions<'q> {
         }
     }
 
+    /// Whether each is a call that ROWS FROM takes, as WITH ORDINALITY wants it.
+    pub fn are_calls(&self) -> bool {
+        matches!(&self.rows, Computed::Calls { calls, .. } if calls.iter().all(|call| call.is_call))
+    }
+
     /// Whether it depends on other entries, or on a query around.
     pub fn is_lateral(&self) -> bool {
         !self.reads().is_empty() || self.exprs().iter().any(|expr| expr.reads_outer())

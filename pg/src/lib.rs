@@ -24,6 +24,7 @@ pub mod memory;
 mod nodes;
 pub mod origin;
 pub mod query;
+pub mod records;
 pub mod relation;
 pub mod rowhash;
 pub mod shmem;

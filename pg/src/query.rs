@@ -7,6 +7,7 @@ use crate::complete::complete;
 use crate::expr::{Expr, OuterColumn, outer_columns};
 use crate::memory::Context;
 use crate::nodes::{Walk, copy, integers, pointers, text, walk};
+use crate::records::as_text;
 use pgrx::pg_sys;
 use std::ffi::CString;
 use std::marker::PhantomData;
@@ -165,7 +166,10 @@ impl<'q> Query<'q> {
         let queries: Vec<*mut pg_sys::Query> = unsafe { pointers(list) }.collect();
         assert_eq!(queries.len(), 1, "a SELECT is rewritten to one query");
         // SAFETY: as the caller says.
-        unsafe { Self::new(queries[0]) }
+        unsafe {
+            as_text(queries[0]);
+            Self::new(queries[0])
+        }
     }
 
     /// # Safety
@@ -255,12 +259,27 @@ impl<'q> Query<'q> {
     /// LIMIT and OFFSET, where both are constants.
     pub fn limit(&self) -> Option<Limit> {
         let q = self.get();
-        let ties = q.limitOption == pg_sys::LimitOption::LIMIT_OPTION_WITH_TIES;
+        let ties = self.with_ties();
         // SAFETY: both are null or expressions of type bigint.
         unsafe {
             let (rows, offset) = (constant(q.limitCount)?, constant(q.limitOffset)?);
             Some(Limit { rows, offset: offset.unwrap_or(0), ties })
         }
+    }
+
+    /// WITH TIES.
+    pub fn with_ties(&self) -> bool {
+        self.get().limitOption == pg_sys::LimitOption::LIMIT_OPTION_WITH_TIES
+    }
+
+    /// LIMIT, whatever it is.
+    pub fn limit_count(&self) -> Option<Expr<'q>> {
+        self.flatten_opt(self.get().limitCount)
+    }
+
+    /// OFFSET, whatever it is.
+    pub fn offset(&self) -> Option<Expr<'q>> {
+        self.flatten_opt(self.get().limitOffset)
     }
 
     /// The grouping sets, expanded, each a list of sort-group numbers; none without GROUPING SETS, ROLLUP or CUBE.

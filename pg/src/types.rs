@@ -92,6 +92,13 @@ pub fn base_type(ty: TypeRef) -> TypeRef {
     TypeRef { oid, typmod, collation: ty.collation }
 }
 
+/// How values of a type are compared.
+pub(crate) fn equality_of(ty: TypeRef) -> TypeEquality {
+    let base = base_type(ty);
+    // SAFETY: catalog look-ups by OID; the cache entry is read at once.
+    unsafe { equality(base, (*pg_sys::lookup_type_cache(base.oid, pg_sys::TYPECACHE_EQ_OPR as i32)).eq_opr) }
+}
+
 /// `base` is no domain, `eq_opr` its equality or invalid.
 unsafe fn equality(base: TypeRef, eq_opr: pg_sys::Oid) -> TypeEquality {
     if eq_opr == pg_sys::InvalidOid {

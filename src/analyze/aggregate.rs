@@ -17,6 +17,7 @@ use super::{Analyzer, Frame, Mapped, map, opaque};
 use pgtrickle_engine::ir::{Agg, AggKind, Equality, JoinKind, Number, Rel, Scalar, Ty};
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
+use pgtrickle_pg::complete::shows_order;
 use pgtrickle_pg::expr::{Aggregate, Expr, Hole, Shape, Walk};
 use pgtrickle_pg::query::Target;
 use pgtrickle_pg::types;
@@ -83,7 +84,7 @@ impl<'q> Analyzer<'q> {
         }
         let front = self.front(frame, &from);
         let calls: Vec<Agg> =
-            groups.calls.iter().map(|&call| self.aggregate(frame, call, &row)).collect::<Mapped<_>>()?;
+            groups.calls.iter().map(|&call| self.aggregate(frame, call, &from.rel, &row)).collect::<Mapped<_>>()?;
         let sets = groups.sets(frame.query.grouping_sets());
         let grouped = sets
             .iter()
@@ -158,19 +159,42 @@ impl<'q> Analyzer<'q> {
     }
 
     /// One aggregate call over the rows of FROM.
-    pub(super) fn aggregate(&self, frame: &Frame<'_, 'q>, expr: Expr<'q>, row: &Row<'_, 'q>) -> Mapped<Agg> {
+    pub(super) fn aggregate(&self, frame: &Frame<'_, 'q>, expr: Expr<'q>, rel: &Rel, row: &Row<'_, 'q>) -> Mapped<Agg> {
         let Shape::Aggregate(call) = expr.shape() else { return opaque("it has an unknown aggregate") };
         let kind = self.aggregate_kind(call, row)?;
-        if kind == AggKind::Recompute && !call.ordered() && ordered_input(frame) {
-            return opaque("an aggregate's result depends on the order of a subquery in FROM");
-        }
-        if kind == AggKind::Recompute && !call.ordered() && keeps_order(call) && has_ordered_sets(frame.query) {
-            return opaque("an aggregate without ORDER BY depends on the order in which a function gives its rows");
+        if shows_order(&call) && !self.is_settled(call, rel, row) {
+            return opaque(if ordered_input(frame) {
+                "an aggregate's result depends on the order of a subquery in FROM"
+            } else if has_ordered_sets(frame.query) {
+                "an aggregate without ORDER BY depends on the order in which a function gives its rows"
+            } else {
+                "an aggregate's result depends on an order of its rows that is left open"
+            });
         }
         // The call itself is no hole; what is in it are columns of the input.
         let call_text = self.scalar_call(expr, row)?;
         let filter = call.filter().map(|filter| self.scalar(filter, row)).transpose()?;
         Ok(Agg { call: call_text, kind, filter })
+    }
+
+    /// Whether the order in which an aggregate gets its arguments is no matter of choice.
+    fn is_settled(&self, call: Aggregate<'q>, rel: &Rel, row: &Row<'_, 'q>) -> bool {
+        let args: Vec<Expr<'q>> = call.args();
+        if call.distinct() {
+            return args.iter().all(|arg| self.types.ty(arg.ty()).is_exact());
+        }
+        let args: Vec<Expr<'q>> =
+            args.into_iter().filter(|arg| !matches!(arg.shape(), Shape::Constant { .. })).collect();
+        let Ok(values) = self.scalars(&args, row) else { return false };
+        let width = row.cols.len();
+        let columns = row.cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).chain(values).collect();
+        let Ok(with_args) = rel.clone().map(columns) else { return false };
+        let find = |expr: Expr<'q>| {
+            let arg = args.iter().position(|arg| arg.equals(expr)).map(|at| width + at);
+            arg.or_else(|| (row.find)(expr))
+        };
+        let used = (width..width + args.len()).collect();
+        self.is_total(&with_args, &find, &[], &call.order_by(), Some(&used))
     }
 
     fn aggregate_kind(&self, call: Aggregate<'q>, row: &Row<'_, 'q>) -> Mapped<AggKind> {
@@ -292,10 +316,4 @@ fn groups<'q>(frame: &Frame<'_, 'q>, targets: &[Target<'q>], exprs: &[Expr<'q>])
     }
     exprs.iter().copied().chain(frame.query.having()).for_each(|expr| groups.collect(expr));
     groups
-}
-
-/// Whether an aggregate's result shows in which order its input came.
-fn keeps_order(call: Aggregate<'_>) -> bool {
-    const LISTS: [&str; 3] = ["array_agg", "string_agg", "xmlagg"];
-    types::builtin_name(call.function()).is_none_or(|name| LISTS.contains(&name.as_str()) || name.starts_with("json"))
 }

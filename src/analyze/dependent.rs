@@ -7,6 +7,9 @@
 //! ```text
 //! L ⋈dependent S(L)  = L ⋈ (D ⋈ S(D)) on D's columns,  D = distinct π(L)
 //! ```
+//!
+//! Of values that are equal but look different the subquery may make different things, so for such columns the domain has a
+//! further one: the value as it looks.
 
 use super::group_value::Correlation;
 use super::node::Node;
@@ -48,14 +51,29 @@ impl Domain {
 pub(super) struct Dependent {
     pub rel: Rel,
     pub outside: Vec<usize>,
+    /// How many of the former, the last, are how the values outside look.
+    looks: usize,
+}
+
+/// Stands for how a column's values look. There are no system columns with such numbers.
+const LOOK: i16 = -1000;
+
+/// How a column's value looks.
+fn look(at: usize) -> Sql {
+    sql!("ROW({})::text", Sql::column(at))
 }
 
 impl Dependent {
     /// The conditions that join it to the row outside.
     pub(super) fn on(&self, outer: &[Col]) -> Vec<Conjunct> {
         let cols = self.rel.cols();
-        let pairs = self.outside.iter().enumerate();
-        pairs.map(|(right, &left)| same(left, &outer[left], outer.len(), right, &cols[right])).collect()
+        let (pairs, values) = (self.outside.iter().enumerate(), self.outside.len() - self.looks);
+        pairs
+            .map(|(right, &left)| match right < values {
+                true => same(left, &outer[left], outer.len(), right, &cols[right]),
+                false => looks_like(left, outer.len() + right),
+            })
+            .collect()
     }
 
     /// How its groups by the domain's columns hang on the row outside.
@@ -64,6 +82,13 @@ impl Dependent {
         let keys = (0..self.outside.len()).map(|i| Scalar::column(i, &cols[i])).collect();
         Correlation { keys, on: self.on(outer) }
     }
+}
+
+/// Whether a left column's value looks like what a right column says.
+fn looks_like(left: usize, right: usize) -> Conjunct {
+    let text = sql!("({} = {})", look(left), Sql::column(right));
+    let condition = Scalar { sql: text, ..Scalar::deparsed("", vec![left, right], Ty::new("boolean"), true) };
+    Conjunct { condition, equi: None }
 }
 
 /// Equality of a left and a right column, where NULL equals NULL.
@@ -117,12 +142,18 @@ impl<'q> Analyzer<'q> {
             columns.push(Scalar::column(at, &outer.cols[at]));
         }
         if columns.is_empty() {
-            return Ok(Dependent { rel: self.query(&frame.inside(query), wanted)?, outside });
+            return Ok(Dependent { rel: self.query(&frame.inside(query), wanted)?, outside, looks: 0 });
+        }
+        let mut all = ids.to_vec();
+        for (id, at) in ids.iter().zip(outside.clone()).filter(|(_, at)| !outer.cols[*at].ty.is_exact()) {
+            all.push(OuterColumn { column: LOOK - id.column, ..*id });
+            outside.push(at);
+            columns.push(Scalar { sql: look(at), ..Scalar::deparsed("", vec![at], Ty::new("text"), true) });
         }
         let rel = outer.rel.clone().map(columns)?.distinct()?;
-        let domain = Rc::new(Domain { rel, ids: ids.to_vec() });
+        let domain = Rc::new(Domain { rel, ids: all });
         let within = Frame { query, around: Some(frame), domain: Some(domain) };
-        Ok(Dependent { rel: self.query(&within, wanted)?, outside })
+        Ok(Dependent { rel: self.query(&within, wanted)?, looks: outside.len() - ids.len(), outside })
     }
 
     /// Joins the domain to a node of a query that has one, unless it is there already.

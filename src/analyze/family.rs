@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! FROM parent    = ONLY parent ⊎ ONLY child₁ ⊎ …     each with its own changes, columns by name
+//!                                                     a whole row is one of the parent
 //! FROM partition = σ its partition constraint (the whole table)     whose changes are captured
 //! ```
 //!
@@ -19,19 +20,17 @@ impl<'q> Analyzer<'q> {
     /// A table and its inheritance children.
     pub(super) fn with_children(&self, entry: &RelationEntry, parent: &Relation, wanted: &[i16]) -> Mapped<Rel> {
         let members = table::with_children(entry.relid);
-        if wanted.contains(&0) && members.len() > 1 {
-            return opaque("it uses a whole row of a table with inheritance children as a value");
-        }
+        let read = self.with_all_columns(parent, wanted);
         let scans = members
             .into_iter()
             .map(|relid| {
                 let member = Relation::describe(relid);
-                let columns = renumbered(wanted, parent, &member)?;
+                let columns = renumbered(&read, parent, &member)?;
                 if relid != entry.relid {
                     self.readable_alone(&member, &columns)?;
                 }
                 let alone = RelationEntry { relid, inherits: false, ..entry.clone() };
-                self.scan_alone(&alone, member, &columns)
+                self.named_row(parent, self.scan_alone(&alone, member, &columns)?, &read, wanted)
             })
             .collect::<Mapped<Vec<Rel>>>()?;
         match <[Rel; 1]>::try_from(scans) {
@@ -43,9 +42,7 @@ impl<'q> Analyzer<'q> {
     /// A partition.
     pub(super) fn partition(&self, entry: &RelationEntry, partition: &Relation, wanted: &[i16]) -> Mapped<Rel> {
         let name = table::quoted(&partition.schema, &partition.name);
-        if wanted.contains(&0) {
-            return opaque(format!("it uses a whole row of {name}, which is a partition, as a value"));
-        }
+        let (wanted, shown) = (&self.with_all_columns(partition, wanted)[..], wanted);
         if partition.relkind == 'p' && !entry.inherits {
             return opaque(format!("it reads ONLY {name}, which has no rows of its own"));
         }
@@ -73,7 +70,31 @@ impl<'q> Analyzer<'q> {
         let rel = self.scan_alone(&whole, root.clone(), &columns)?;
         let cols = rel.cols();
         let predicates = self.scalars(&conditions, &Row { cols: &cols, find: &find })?;
-        map(rel.filter(predicates)?, (0..wanted.len()).map(|at| Scalar::column(at, &cols[at])).collect())
+        let rows = map(rel.filter(predicates)?, (0..wanted.len()).map(|at| Scalar::column(at, &cols[at])).collect())?;
+        self.named_row(partition, rows, wanted, shown)
+    }
+
+    /// Columns of a table, with all of them in place of the whole row.
+    fn with_all_columns(&self, table: &Relation, wanted: &[i16]) -> Vec<i16> {
+        let mut read: Vec<i16> = wanted.iter().copied().filter(|column| *column != 0).collect();
+        if wanted.contains(&0) {
+            let all = table.columns.iter().map(|column| column.number);
+            let missing: Vec<i16> = all.filter(|number| !read.contains(number)).collect();
+            read.extend(missing);
+        }
+        read
+    }
+
+    /// The wanted columns of what has been read; the whole row is one of the table that the query names, whichever
+    /// relative's it was.
+    fn named_row(&self, table: &Relation, rel: Rel, read: &[i16], wanted: &[i16]) -> Mapped<Rel> {
+        let cols = rel.cols();
+        let position = |number: i16| read.iter().position(|known| *known == number);
+        let columns = wanted.iter().filter_map(|&number| match number {
+            0 => Some(self.whole_row(table, read)),
+            number => position(number).map(|at| Scalar::column(at, &cols[at])),
+        });
+        map(rel, columns.collect())
     }
 
     /// A relative of the table that is named in the query: it is read directly, so its own rights and policies count.
@@ -92,6 +113,9 @@ impl<'q> Analyzer<'q> {
 /// Columns of one table as those of the same names in another.
 fn renumbered(columns: &[i16], of: &Relation, to: &Relation) -> Mapped<Vec<i16>> {
     let number = |column: &i16| {
+        if *column < 0 {
+            return Some(*column);
+        }
         let name = &of.column(*column)?.name;
         Some(to.columns.iter().find(|known| known.name == *name)?.number)
     };

@@ -11,9 +11,13 @@
 
 use super::node::{Condition, Needed, Node, Sides, conditions, take};
 use super::scalar::Row;
+use super::sources::TABLE_OID;
 use super::{Analyzer, Frame, Mapped, Stop, opaque};
+use pgrx::pg_sys::{InvalidOid, RECORDOID};
 use pgtrickle_engine::ir::{Col, JoinKind, Rel, Scalar};
 use pgtrickle_engine::lower::full_join;
+use pgtrickle_engine::sql;
+use pgtrickle_engine::sql::{Ident, Sql};
 use pgtrickle_pg::expr::Expr;
 use pgtrickle_pg::functions::Functions;
 use pgtrickle_pg::query::{Entry, From, JoinKind as SqlJoin, Query};
@@ -127,8 +131,13 @@ impl<'q> Analyzer<'q> {
                 rest.push((members, node));
             }
         }
+        let dependent = rest.iter().position(|(_, node): &(BTreeSet<usize>, Node<'q>)| !node.outer.is_empty());
         let (mut members, mut joined) = match &frame.domain {
-            Some(domain) => (BTreeSet::new(), domain.node()),
+            // What depends on the row outside has the domain's columns.
+            Some(domain) => match dependent {
+                Some(first) => rest.remove(first),
+                None => (BTreeSet::new(), domain.node()),
+            },
             None if rest.is_empty() => (BTreeSet::new(), Node::new(Rel::values(vec![vec![]], vec![])?, [])),
             None => rest.remove(0),
         };
@@ -166,28 +175,34 @@ impl<'q> Analyzer<'q> {
         on: &[Condition<'q>],
     ) -> Mapped<Node<'q>> {
         let number = lateral.number;
+        let whole = needed.contains(&(number, 0));
         let query = match &lateral.what {
             Computation::Functions(functions) => {
                 let on = (kind == JoinKind::Left).then_some(on);
                 return self.beside_functions(frame, left, (number, functions), needed, on);
             }
-            Computation::Subquery(query) => {
+            Computation::Subquery(query) if !whole => {
                 let on = (kind == JoinKind::Left).then_some(on);
                 match self.beside_subquery(&left, (number, *query), on) {
                     Err(Stop::Opaque(_)) => *query,
                     beside => return beside,
                 }
             }
+            Computation::Subquery(query) => *query,
         };
+        let needed = if whole { self.columns_of_row(frame, number, needed) } else { needed.clone() };
         let wanted: Vec<i16> = needed.iter().filter(|id| id.0 == number).map(|id| id.1).collect();
-        if wanted.iter().any(|column| *column <= 0) {
-            return opaque("it uses a whole row of a subquery as a value");
+        if wanted.iter().any(|column| *column < 0) {
+            return opaque("it uses a system column");
         }
         let positions: Vec<usize> = wanted.iter().map(|&column| column as usize).collect();
         let dependent = self.dependent(frame, &left, query, &positions)?;
         let mut right = Node::new(dependent.rel.clone(), []);
         let offset = dependent.outside.len();
         right.layout = wanted.iter().enumerate().map(|(i, &column)| ((number, column), offset + i)).collect();
+        if whole {
+            right = self.with_row(frame, right, number)?;
+        }
         let both = left.beside(&right);
         let sides = Sides { cols: &both.cols, width: left.width(), left: &|e| left.find(e), right: &|e| right.find(e) };
         let mut conjuncts = dependent.on(&left.cols);
@@ -316,11 +331,12 @@ impl<'q> Analyzer<'q> {
     /// An entry of the range table; none if it is the single empty row of a SELECT without FROM.
     fn entry(&self, frame: &Frame<'_, 'q>, number: usize, needed: &Needed) -> Mapped<Option<Node<'q>>> {
         let wanted: Vec<i16> = needed.iter().filter(|id| id.0 == number).map(|id| id.1).collect();
-        if wanted.iter().any(|column| *column < 0) {
+        if wanted.iter().any(|column| *column < 0 && *column != TABLE_OID) {
             return opaque("it uses a system column");
         }
         if wanted.contains(&0) && !matches!(frame.query.entry(number), Entry::Relation(_) | Entry::Functions(_)) {
-            return opaque("it uses a whole row of a subquery as a value");
+            let node = self.entry(frame, number, &self.columns_of_row(frame, number, needed))?;
+            return node.map(|node| self.with_row(frame, node, number)).transpose();
         }
         let positions: Vec<usize> = wanted.iter().map(|&column| column as usize).collect();
         let rel = match frame.query.entry(number) {
@@ -342,11 +358,18 @@ impl<'q> Analyzer<'q> {
                 }
                 self.values(&rows, &types, &positions)?
             }
-            Entry::Cte { name, levels_up, recursive } => {
-                let own = frame.query.cte(&name).filter(|_| levels_up == 0 && !recursive);
-                match own.filter(|cte| !cte.recursive && cte.query.is_correlated()) {
+            Entry::Cte { name, recursive: true, .. } => {
+                return self.recursive_reference(frame, number, &name, &positions).map(Some);
+            }
+            Entry::Cte { name, levels_up, .. } => {
+                let own = frame.query.cte(&name).filter(|cte| levels_up == 0 && cte.query.is_correlated());
+                match own {
+                    Some(cte) if cte.recursive => {
+                        let rel = self.recursive(frame, &name, cte, &positions)?;
+                        return Ok(Some(self.in_domain(frame, rel, number, &positions)));
+                    }
                     Some(cte) => return self.subquery(frame, cte.query, number, &wanted).map(Some),
-                    None => self.cte(frame, &name, levels_up, recursive, &positions)?,
+                    None => self.cte(frame, &name, levels_up, &positions)?,
                 }
             }
             Entry::Functions(functions) => {
@@ -359,6 +382,35 @@ impl<'q> Analyzer<'q> {
             Entry::Other => return opaque("it reads something in FROM that is not a table"),
         };
         Ok(Some(Node::new(rel, wanted.iter().map(|&column| (number, column)))))
+    }
+
+    /// What is needed, with all columns of an entry for its whole row.
+    fn columns_of_row(&self, frame: &Frame<'_, 'q>, number: usize, needed: &Needed) -> Needed {
+        let mut all: Needed = needed.iter().copied().filter(|id| *id != (number, 0)).collect();
+        all.extend((1..=frame.query.entry_names(number).len()).map(|column| (number, column as i16)));
+        all
+    }
+
+    /// The node with one more column, the whole row of an entry that is no table: its columns have names in it.
+    fn with_row(&self, frame: &Frame<'_, 'q>, node: Node<'q>, number: usize) -> Mapped<Node<'q>> {
+        let mut read = Vec::new();
+        let mut items = Vec::new();
+        for (i, name) in frame.query.entry_names(number).iter().enumerate() {
+            let Some(&at) = node.layout.get(&(number, i as i16 + 1)) else {
+                return opaque("it uses a whole row of a subquery as a value");
+            };
+            read.push(at);
+            items.push(sql!("{} AS {}", Sql::column(at), Ident::new(name)));
+        }
+        let text = sql!("(SELECT r FROM (SELECT {}) AS r)", Sql::list(items));
+        let ty = TypeRef { oid: RECORDOID, typmod: -1, collation: InvalidOid };
+        let row = Scalar { sql: text, ..Scalar::deparsed("", read, self.types.ty(ty), true) };
+        let mut columns: Vec<Scalar> = node.cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
+        columns.push(row);
+        let (at, rel) = (node.width(), node.rel.clone().map(columns)?);
+        let mut node = node.become_rel(rel);
+        node.layout.insert((number, 0), at);
+        Ok(node)
     }
 
     /// A subquery in FROM; if it depends on the query around, it brings that domain's columns along.
@@ -374,13 +426,11 @@ impl<'q> Analyzer<'q> {
         Ok(node)
     }
 
-    fn cte(&self, frame: &Frame<'_, 'q>, name: &str, levels_up: u32, recursive: bool, wanted: &[usize]) -> Mapped<Rel> {
+    /// A query of WITH that depends on nothing outside.
+    fn cte(&self, frame: &Frame<'_, 'q>, name: &str, levels_up: u32, wanted: &[usize]) -> Mapped<Rel> {
         let found = frame.up(levels_up).and_then(|home| Some((home, home.query.cte(name)?)));
         match found {
-            Some((_, cte)) if !cte.recursive && cte.query.is_correlated() => {
-                opaque("a query of WITH depends on the row outside")
-            }
-            Some(_) if recursive => self.recursive_reference(name, wanted),
+            Some((_, cte)) if cte.query.is_correlated() => opaque("a query of WITH depends on the row outside"),
             Some((home, cte)) if cte.recursive => self.recursive(home, name, cte, wanted),
             Some((home, cte)) => self.query(&home.inside(cte.query), wanted),
             None => opaque(format!("a query of WITH, \"{name}\", is not found")),

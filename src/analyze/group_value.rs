@@ -40,23 +40,23 @@ impl<'q> Analyzer<'q> {
     pub(super) fn with_aggregate(
         &self,
         outer: &Node<'q>,
-        inner: Inner<'q>,
+        inner: Rel,
+        keyed: &Correlation,
         aggs: Vec<Agg>,
         absent: Option<Sql>,
         rows: Rows,
     ) -> Mapped<Rel> {
-        let keyed = self.correlation(outer, &inner)?;
         let counted = aggs.len() > 1;
-        let rel = inner.node.rel.aggregate(keyed.keys.clone(), aggs)?;
+        let rel = inner.aggregate(keyed.keys.clone(), aggs)?;
         if counted {
-            return self.with_only_row(outer, rel, &keyed, rows);
+            return self.with_only_row(outer, rel, keyed, rows);
         }
         let (at, cols) = (keyed.keys.len(), rel.cols());
         let mut value = Scalar::column(at, &cols[at]);
         if let (Some(absent), true) = (&absent, keyed.keys.is_empty()) {
             value = Scalar { sql: sql!("COALESCE({}, {})", value.sql, absent), column: None, ..value };
         }
-        self.with_groups(outer, rel, &keyed, GroupValue { value, several: None, absent }, rows)
+        self.with_groups(outer, rel, keyed, GroupValue { value, several: None, absent }, rows)
     }
 
     /// Joins groups whose aggregates are the first value and the number of rows, which must not be several.

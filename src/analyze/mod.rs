@@ -12,6 +12,7 @@
 //! | `subquery` | EXISTS, IN, ANY, ALL as conditions |
 //! | `group_value` | values of groups, joined to rows |
 //! | `value` | scalar subqueries, ARRAY(SELECT …), EXISTS as values |
+//! | `truth` | ANY, ALL and rows compared with a subquery, as values |
 //! | `target` | one SELECT: its clauses in the order in which SQL evaluates them |
 //! | `aggregate` | GROUP BY, aggregates, HAVING |
 //! | `window` | window functions |
@@ -45,6 +46,7 @@ mod subquery;
 mod target;
 mod top_k;
 pub mod tree;
+mod truth;
 mod value;
 mod window;
 
@@ -219,7 +221,9 @@ struct Frame<'a, 'q> {
 impl<'a, 'q> Frame<'a, 'q> {
     /// A query inside this one; it has a domain if it needs one.
     fn inside(&'a self, query: Query<'q>) -> Frame<'a, 'q> {
-        let domain = self.domain.as_ref().filter(|_| query.outer_columns().iter().any(|id| id.levels_up > 1));
+        let needs =
+            |query: Query<'_>| query.outer_columns().iter().any(|id| id.levels_up > 1) || query.reads_recursion();
+        let domain = self.domain.as_ref().filter(|_| needs(query));
         Frame { query, around: Some(self), domain: domain.map(|domain| domain.inside()) }
     }
 

@@ -6,7 +6,9 @@ use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys;
 use pgtrickle_engine::ir::Ty;
 use pgtrickle_engine::sql::Ident;
-use pgtrickle_pg::calls::{Call, Moment, Volatility, calls, function_signature, moments, volatility};
+use pgtrickle_pg::calls::{
+    Call, Moment, Volatility, calls, function_signature, has_fleeting_columns, moments, volatility,
+};
 use pgtrickle_pg::functions::{Computed, reads_immutably};
 use pgtrickle_pg::query::{Entry, NotAQuery, Query};
 use pgtrickle_pg::table::{Relation, quoted};
@@ -188,6 +190,9 @@ pub(super) fn opaque_reason(query: Query<'_>, types: &Types<'_>) -> Option<Strin
     if let Some(call) = calls(query).iter().find(unreliable) {
         let function = function_signature(call.function);
         return Some(format!("it calls {function}, whose result may change with time or other tables"));
+    }
+    if has_fleeting_columns(query) {
+        return Some("it uses a system column, which may change where nothing else of its row does".into());
     }
     if let Some(ty) = query.descendants().iter().find_map(|part| settings_type(*part, types)) {
         return Some(format!("it makes values of type {ty} from JSON or XML, which depends on settings"));

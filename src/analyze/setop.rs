@@ -4,6 +4,7 @@
 use super::scalar::Row;
 use super::target::pick;
 use super::{Analyzer, Frame, Mapped, map, opaque};
+use pgrx::pg_sys::{InvalidOid, UNKNOWNOID};
 use pgtrickle_engine::ir::{Col, Rel, Scalar};
 use pgtrickle_engine::lower::{except, intersect};
 use pgtrickle_engine::sql;
@@ -91,13 +92,16 @@ impl<'q> Analyzer<'q> {
         }
         let mut scalar = if from.oid == to.oid {
             Scalar { column: None, ..Scalar::column(i, &cols[i]) }
+        } else if from.oid == UNKNOWNOID {
+            // A literal with COLLATE has no type of its own yet; as a column of FROM it is text.
+            Scalar { sql: sql!("{}::{}", Sql::column(i), ty.sql), column: None, ..Scalar::column(i, &cols[i]) }
         } else {
             let expr = column(self.scratch, i, from).coerced(to);
             let find = |e: pgtrickle_pg::expr::Expr<'q>| e.equals(column(self.scratch, i, from)).then_some(i);
             let converted = self.scalar(expr, &Row { cols, find: &find })?;
             Scalar { not_null: converted.not_null || cols[i].not_null && from.oid == to.oid, ..converted }
         };
-        if ty.collation != cols[i].ty.collation && to.collation != pgrx::pg_sys::InvalidOid {
+        if ty.collation != cols[i].ty.collation && to.collation != InvalidOid {
             let name = ty.collation.clone().unwrap_or_else(|| Sql::text("pg_catalog.\"default\""));
             scalar.sql = sql!("(({}) COLLATE {})", scalar.sql, name);
         }

@@ -3,7 +3,7 @@
 use super::scalar::Row;
 use super::{Analyzer, Mapped, map, opaque};
 use pgrx::pg_sys;
-use pgtrickle_engine::ir::{Col, Rel, Scalar, SourceId};
+use pgtrickle_engine::ir::{Col, Rel, Scalar, SourceId, Ty};
 use pgtrickle_engine::program::SourceInfo;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
@@ -27,6 +27,9 @@ pub struct Source {
     /// Whether its changes can be read from the WAL.
     pub capture: Capture,
 }
+
+/// The number of the column `tableoid`.
+pub(super) const TABLE_OID: i16 = pg_sys::TableOidAttributeNumber as i16;
 
 /// Whether changes of a table can be read from the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +147,9 @@ impl<'q> Analyzer<'q> {
 
     /// The same, whatever it is part of.
     pub(super) fn scan_alone(&self, entry: &RelationEntry, relation: Relation, wanted: &[i16]) -> Mapped<Rel> {
+        if wanted.contains(&TABLE_OID) {
+            return self.scan_with_oid(entry, relation, wanted);
+        }
         let computed: Vec<(i16, Expr<'q>)> = wanted
             .iter()
             .filter(|&&number| relation.column(number).is_some_and(|column| column.generated_virtual))
@@ -178,7 +184,23 @@ impl<'q> Analyzer<'q> {
         map(scan, exprs)
     }
 
-    fn whole_row(&self, relation: &Relation, stored: &[i16]) -> Scalar {
+    /// The same with `tableoid` among the wanted columns.
+    fn scan_with_oid(&self, entry: &RelationEntry, relation: Relation, wanted: &[i16]) -> Mapped<Rel> {
+        if relation.relkind == 'p' {
+            return opaque("it asks in which partition a row is (tableoid)");
+        }
+        let others: Vec<i16> = wanted.iter().copied().filter(|number| *number != TABLE_OID).collect();
+        let rel = self.scan_alone(entry, relation, &others)?;
+        let cols = rel.cols();
+        let text = sql!("'{}'::oid", i64::from(entry.relid.to_u32()));
+        let columns = wanted.iter().map(|number| match others.iter().position(|other| other == number) {
+            Some(at) => Scalar::column(at, &cols[at]),
+            None => Scalar { sql: text.clone(), ..Scalar::deparsed("", vec![], Ty::new("oid"), true) },
+        });
+        map(rel, columns.collect())
+    }
+
+    pub(super) fn whole_row(&self, relation: &Relation, stored: &[i16]) -> Scalar {
         let ty = self.types.ty(table::row_type(relation.relid));
         let columns = relation.columns.iter().filter_map(|c| stored.iter().position(|&number| number == c.number));
         let row = sql!("ROW({})::{}", Sql::list(columns.clone().map(Sql::column)), ty.sql);

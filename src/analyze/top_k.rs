@@ -5,9 +5,11 @@
 //! the same for each row outside          = σ m < i ≤ m + n (ω row_number() partitioned by the domain, ordered by o)
 //! … FETCH FIRST n ROWS WITH TIES         = the same with rank()
 //! S OFFSET m                             = σ m < i (ω row_number() ordered by o)
+//! the same where n or m is computed      = σ m < i ≤ m + n over the values of m and n beside each row
 //! SELECT DISTINCT ON (k) … ORDER BY o    = σ i = 1 (ω row_number() partitioned by k, ordered by o)
 //! ```
 
+use super::node::Node;
 use super::order::{Term, ordered_input, parts, terms};
 use super::scalar::Row;
 use super::subquery::{numbers, selected};
@@ -22,11 +24,11 @@ impl<'q> Analyzer<'q> {
     /// A limited query as a relation of the wanted columns.
     pub(super) fn limited(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
         let query = frame.query;
-        let Some(limit) = query.limit() else { return opaque("its LIMIT or OFFSET is no constant") };
-        if limit.offset < 0 || limit.rows.is_some_and(|rows| rows < 0) {
+        let known = query.limit();
+        if known.is_some_and(|limit| limit.offset < 0 || limit.rows.is_some_and(|rows| rows < 0)) {
             return opaque("its LIMIT or OFFSET is negative");
         }
-        if limit.rows.is_none() && limit.offset == 0 {
+        if known.is_some_and(|limit| limit.rows.is_none() && limit.offset == 0) {
             return self.unlimited(frame, wanted);
         }
         let terms = sorting(terms(query, &query.order_by()));
@@ -41,24 +43,59 @@ impl<'q> Analyzer<'q> {
         let order = self.sort_keys(&terms, &Row { cols: &cols, find: &find })?;
         let domain: Vec<usize> = (0..front).collect();
         let kept: BTreeSet<usize> = (front..front + wanted.len()).collect();
-        if !limit.ties && !self.is_total(&rel, &find, &domain, &terms, Some(&kept)) {
+        if !query.with_ties() && !self.is_total(&rel, &find, &domain, &terms, Some(&kept)) {
             return opaque("LIMIT chooses among rows that its ORDER BY leaves equal");
         }
-        if limit.ties && limit.offset > 0 {
+        if query.with_ties() && query.offset().is_some() && known.is_none_or(|limit| limit.offset > 0) {
             return opaque("it has WITH TIES after an OFFSET, ordered by what is not selected");
         }
-        let first = match limit.rows.map(|rows| rows as u64) {
-            Some(0) => rel.filter(vec![Scalar::deparsed("false", vec![], Ty::new("boolean"), true)])?,
-            Some(rows) if frame.domain.is_none() => {
+        let function = if query.with_ties() { "rank()" } else { "row_number()" };
+        let first = match known.map(|limit| (limit, limit.rows.map(|rows| rows as u64))) {
+            Some((_, Some(0))) => rel.filter(vec![Scalar::deparsed("false", vec![], Ty::new("boolean"), true)])?,
+            Some((limit, Some(rows))) if frame.domain.is_none() => {
                 rel.top_k(order, Limit { offset: limit.offset as u64, rows, ties: limit.ties })?
             }
-            _ => {
-                let function = if limit.ties { "rank()" } else { "row_number()" };
+            Some((limit, _)) => {
                 let end = limit.rows.map(|rows| limit.offset.saturating_add(rows));
                 between(numbered(rel, domain, &order, function)?, limit.offset, end)?
             }
+            None => self.between_values(frame, numbered(rel, domain, &order, function)?)?,
         };
         front_of(first, front + wanted.len())
+    }
+
+    /// The rows whose last column is above the value of OFFSET, and by no more than that of LIMIT; where one of these is
+    /// negative, the error that PostgreSQL raises.
+    fn between_values(&self, frame: &Frame<'_, 'q>, numbered: Rel) -> Mapped<Rel> {
+        let number = numbered.arity() - 1;
+        let mut node = Node::new(numbered, []);
+        let ids = frame.domain.iter().flat_map(|domain| &domain.ids);
+        node.outer = ids.enumerate().map(|(at, id)| (*id, at)).collect();
+        let bounds = [frame.query.offset(), frame.query.limit_count()];
+        node = self.with_values(frame, node, &bounds.into_iter().flatten().collect::<Vec<_>>())?;
+        let row = Row { cols: &node.cols, find: &|expr| node.find(expr) };
+        let bound = |expr: Option<Expr<'q>>| expr.map(|expr| self.scalar(expr, &row)).transpose();
+        let (above, most) = (bound(bounds[0])?, bound(bounds[1])?);
+        let at = Sql::column(number);
+        let start = above.as_ref().map_or(sql!("0"), |above| sql!("COALESCE({}, 0)", above.sql));
+        let mut conditions = Vec::new();
+        for (bound, clause, holds) in [
+            (&above, "OFFSET", sql!("({} > {})", at, start)),
+            (
+                &most,
+                "LIMIT",
+                sql!("COALESCE({} - {} <= {}, true)", at, start, most.as_ref().map_or(sql!("NULL"), |m| m.sql.clone())),
+            ),
+        ] {
+            let Some(bound) = bound else { continue };
+            let error = sql!("(SELECT true {} {})", Sql::text(clause), bound.sql);
+            let text = sql!("CASE WHEN ({}) < 0 THEN {} ELSE {} END", bound.sql, error, holds);
+            let mut cols = bound.cols.clone();
+            cols.extend(above.iter().flat_map(|above| &above.cols));
+            cols.push(number);
+            conditions.push(Scalar { sql: text, ..Scalar::deparsed("", cols, Ty::new("boolean"), true) });
+        }
+        Ok(node.rel.filter(conditions)?)
     }
 
     /// The values of expressions over the rows of a query without its LIMIT.
@@ -101,7 +138,7 @@ impl<'q> Analyzer<'q> {
     }
 }
 
-fn add_missing<'q>(exprs: &mut Vec<Expr<'q>>, more: impl IntoIterator<Item = Expr<'q>>) {
+pub(super) fn add_missing<'q>(exprs: &mut Vec<Expr<'q>>, more: impl IntoIterator<Item = Expr<'q>>) {
     for expr in more {
         if !exprs.iter().any(|known| known.equals(expr)) {
             exprs.push(expr);

@@ -9,19 +9,22 @@
 //! ```
 
 use super::aggregate::{Groups, count, over_nothing};
-use super::group_value::{GroupValue, Rows, count_where, first};
+use super::group_value::{GroupValue, Rows, first};
 use super::node::{Condition, Node, Sides};
+use super::order::{parts, terms};
 use super::scalar::Row;
 use super::subquery::{Inner, selected};
 use super::target::{needed_below, needed_by};
+use super::top_k::add_missing;
 use super::{Analyzer, Frame, Mapped, Stop, opaque};
-use pgtrickle_engine::ir::{Agg, AggKind, Conjunct, JoinKind, Rel, Scalar, Ty};
+use pgtrickle_engine::ir::{Agg, AggKind, Col, Conjunct, JoinKind, Rel, Scalar, Ty};
 use pgtrickle_engine::keys::{KnownKeys, key};
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
-use pgtrickle_pg::expr::{Expr, Hole, OuterColumn, Shape, Sublink, SublinkKind, Walk};
+use pgtrickle_pg::expr::{Expr, Hole, Shape, SublinkKind, Walk};
 use pgtrickle_pg::query::Query;
 use pgtrickle_pg::types;
+use std::collections::BTreeSet;
 
 impl<'q> Analyzer<'q> {
     /// The rows for which a condition on the values of subqueries holds.
@@ -91,7 +94,8 @@ impl<'q> Analyzer<'q> {
             SublinkKind::Scalar => self.with_scalar(frame, &node, query, rows),
             SublinkKind::Array => self.with_array(frame, &node, value, query),
             SublinkKind::Any | SublinkKind::All => self.with_truth(frame, &node, sublink),
-            _ => opaque("it compares rows with a subquery"),
+            SublinkKind::RowCompare => self.with_comparison(frame, &node, sublink),
+            SublinkKind::Other => opaque("it has a subquery in an expression"),
         };
         let rel = match (direct, sublink.kind()) {
             (Err(Stop::Opaque(_)), SublinkKind::Exists) if query.is_correlated() => {
@@ -129,52 +133,9 @@ impl<'q> Analyzer<'q> {
             let value = GroupValue { value: Scalar::column(at, &col), several: None, absent: None };
             return self.with_groups(outer, dependent.rel, &keyed, value, Rows::All);
         }
-        if self.types.facts(selected(query, &[1])[0].ty()).array {
-            return opaque("a scalar subquery selects an array");
-        }
-        let aggs = vec![first(at, &col, &Sql::text("")), count()];
+        let aggs = vec![self.only(query, at, &col)?, count()];
         let groups = dependent.rel.aggregate(keyed.keys.clone(), aggs)?;
         self.with_only_row(outer, groups, &keyed, Rows::All)
-    }
-
-    /// IN, ANY or ALL as a value, which may be NULL: decided by how many rows make the test true, false or NULL.
-    fn with_truth(&self, frame: &Frame<'_, 'q>, outer: &Node<'q>, sublink: Sublink<'q>) -> Mapped<Rel> {
-        let (query, Some(test)) = (sublink.query(), sublink.test()) else {
-            return opaque("it uses the truth of ANY or ALL without a test");
-        };
-        let mut ids = query.outer_columns();
-        ids.extend(test.columns().into_iter().map(|(entry, column)| OuterColumn { levels_up: 1, entry, column }));
-        ids.extend(test.outer_columns().into_iter().map(|id| OuterColumn { levels_up: id.levels_up + 1, ..id }));
-        ids.sort();
-        ids.dedup();
-        let wanted: Vec<usize> = (1..=query.column_names().len()).collect();
-        let dependent = self.dependent_on(frame, outer, query, &ids, &wanted)?;
-        let cols = dependent.rel.cols();
-        let keyed = dependent.correlation(&outer.cols);
-        let own = keyed.keys.len();
-        let domain = |id: OuterColumn| ids.iter().position(|known| *known == id);
-        let find = |e: Expr<'q>| match e.shape() {
-            Shape::Column { levels_up, entry, column } => {
-                domain(OuterColumn { levels_up: levels_up + 1, entry, column })
-            }
-            _ => e.sublink_column().map(|n| own + n),
-        };
-        let test = self.scalar(test, &Row { cols: &cols, find: &find })?;
-        let all = sublink.kind() == SublinkKind::All;
-        let (decides, verdict) = if all { ("FALSE", "false") } else { ("TRUE", "true") };
-        let otherwise = if all { "true" } else { "false" };
-        let counted = |truth: &'static str| count_where(sql!("(({}) IS {})", test.sql, Sql::text(truth)), &test.cols);
-        let groups = dependent.rel.aggregate(keyed.keys.clone(), vec![counted(decides), counted("UNKNOWN")])?;
-        let text = sql!(
-            "CASE WHEN {} > 0 THEN {} WHEN {} > 0 THEN NULL ELSE {} END",
-            Sql::column(own),
-            Sql::text(verdict),
-            Sql::column(own + 1),
-            Sql::text(otherwise)
-        );
-        let value = Scalar { sql: text, ..Scalar::deparsed("", vec![own, own + 1], Ty::new("boolean"), false) };
-        let absent = (own > 0).then(|| Sql::text(otherwise));
-        self.with_groups(outer, groups, &keyed, GroupValue { value, several: None, absent }, Rows::All)
     }
 
     /// EXISTS as a value: whether there is a group for the row.
@@ -214,30 +175,67 @@ impl<'q> Analyzer<'q> {
         if (whole || !f.limited && !inner.correlated.is_empty()) && self.is_single(outer, &inner)? {
             return self.with_partner(outer, inner, rows);
         }
-        if array {
-            return opaque("a scalar subquery selects an array");
-        }
         let at = inner.targets[0];
-        let order = order(query, &inner)?;
-        let mut aggs = vec![first(at, &inner.node.cols[at], &order)];
-        aggs.extend((!first_of_many).then(count));
-        self.with_aggregate(outer, inner, aggs, None, rows)
+        let aggs = match first_of_many {
+            true => vec![first(at, &inner.node.cols[at], &order(query, &inner)?)],
+            false => vec![self.only(query, at, &inner.node.cols[at])?, count()],
+        };
+        let keyed = self.correlation(outer, &inner)?;
+        self.with_aggregate(outer, inner.node.rel, &keyed, aggs, None, rows)
     }
 
-    /// ARRAY(SELECT …).
-    fn with_array(&self, frame: &Frame<'_, 'q>, outer: &Node<'q>, value: Expr<'q>, query: Query<'q>) -> Mapped<Rel> {
-        let target = selected(query, &[1])[0];
-        let f = query.features();
-        if f.limited || f.distinct || self.types.facts(target.ty()).array {
-            return opaque("it has ARRAY(SELECT …) with LIMIT, DISTINCT or of arrays");
+    /// The value of a scalar subquery that has but one row.
+    fn only(&self, query: Query<'q>, at: usize, col: &Col) -> Mapped<Agg> {
+        let facts = self.types.facts(selected(query, &[1])[0].ty());
+        if !facts.array {
+            return Ok(first(at, col, &Sql::text("")));
         }
-        let inner = self.inner(frame, query, |query| [target].into_iter().chain(sort_exprs(query)).collect())?;
+        if !facts.sortable {
+            return opaque("a scalar subquery selects an array of what has no order");
+        }
+        // An array of arrays has more dimensions; the greatest of one is that one.
+        let text = sql!("max({})", Sql::column(at));
+        let call = Scalar { sql: text, ..Scalar::deparsed("", vec![at], col.ty.clone(), false) };
+        Ok(Agg { call, kind: AggKind::Recompute, filter: None })
+    }
+
+    /// ARRAY(SELECT …): its rows, sorted once more when they are collected.
+    fn with_array(&self, frame: &Frame<'_, 'q>, outer: &Node<'q>, value: Expr<'q>, query: Query<'q>) -> Mapped<Rel> {
+        let terms = terms(query, &query.order_by());
+        let mut exprs = selected(query, &[1]);
+        add_missing(&mut exprs, terms.iter().flat_map(parts));
+        let f = query.features();
+        let whole = f.limited || f.distinct || f.distinct_on || f.grouped || f.windows || f.target_srfs;
+        let (inner, keyed) = if whole || query.set_operations().is_some() {
+            let targets = query.targets();
+            let number = |expr: &Expr<'q>| targets.iter().find(|t| t.expr.equals(*expr)).map(|t| t.number);
+            let Some(wanted) = exprs.iter().map(number).collect::<Option<Vec<usize>>>() else {
+                return opaque("it has ARRAY(SELECT …) that is ordered by what its subquery does not select");
+            };
+            let dependent = self.dependent(frame, outer, query, &wanted)?;
+            let keyed = dependent.correlation(&outer.cols);
+            let own = dependent.outside.len();
+            let targets = (own..own + wanted.len()).collect();
+            (Inner { node: Node::new(dependent.rel, []), targets, correlated: Vec::new() }, keyed)
+        } else {
+            let inner = self.inner(frame, query, |_| exprs.clone())?;
+            let keyed = self.correlation(outer, &inner)?;
+            (inner, keyed)
+        };
+        let find = |e: Expr<'q>| exprs.iter().position(|known| known.equals(e)).map(|at| inner.targets[at]);
+        let shown = BTreeSet::from([inner.targets[0]]);
+        if !self.is_total(&inner.node.rel, &find, &[], &terms, Some(&shown)) {
+            return opaque("it has ARRAY(SELECT …) whose order is left open");
+        }
+        let order = self.sort_keys(&terms, &Row { cols: &inner.node.cols, find: &find })?;
+        let order = Sql::list(order.iter().map(|key| key.sql()));
+        let sorted = if terms.is_empty() { order } else { sql!(" ORDER BY {}", order) };
         let ty = self.types.ty(value.ty());
         let empty = sql!("'{}'::{}", "{}", ty.sql);
-        let call = sql!("array_agg({}{})", Sql::column(inner.targets[0]), order(query, &inner)?);
+        let call = sql!("array_agg({}{})", Sql::column(inner.targets[0]), sorted);
         let call = Scalar { sql: call, ..Scalar::deparsed("", inner.targets.clone(), ty, false) };
         let agg = Agg { call, kind: AggKind::Recompute, filter: None };
-        self.with_aggregate(outer, inner, vec![agg], Some(empty), Rows::All)
+        self.with_aggregate(outer, inner.node.rel, &keyed, vec![agg], Some(empty), Rows::All)
     }
 
     /// Whether each row outside has at most one partner in the subquery.
@@ -301,7 +299,8 @@ impl<'q> Analyzer<'q> {
         let inner = Inner { node, targets: Vec::new(), correlated };
         let keyed = self.correlation(outer, &inner)?;
         let row = Row { cols: &inner.node.cols, find: &|e| inner.node.find(e) };
-        let calls = groups.calls.iter().map(|&call| self.aggregate(&within, call, &row)).collect::<Mapped<_>>()?;
+        let rel = &inner.node.rel;
+        let calls = groups.calls.iter().map(|&call| self.aggregate(&within, call, rel, &row)).collect::<Mapped<_>>()?;
         let absent = self.over_nothing(target)?;
         let rel = inner.node.rel.clone().aggregate(keyed.keys.clone(), calls)?;
         let keys = keyed.keys.len();

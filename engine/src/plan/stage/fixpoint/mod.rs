@@ -1,6 +1,6 @@
 //! Recursion: the least R = B + f(R), kept row by row.
 //!
-//! B, f are meant at the old state, B′, f′ at the new one; f is [linear](crate::recursion). Over bags + adds up, over sets
+//! B, f are meant at the old state, B′, f′ at the new one; f is [linear](linear()). Over bags + adds up, over sets
 //! it unites.
 //!
 //! ```text
@@ -20,7 +20,8 @@
 //! Why it ends whenever the query does: D is within R, and A's rows are rows of R′, with no more copies than there. That would
 //! not be so for a recursion over weighted changes: old and new edges together can have a cycle that neither has.
 //!
-//! Where rows cannot be told apart by hashing, or equal rows of a set may look different, it is recomputed and compared.
+//! Where f is not linear, rows cannot be told apart by hashing, or equal rows of a set may look different, R is recomputed
+//! and compared.
 //!
 //! The relations that a refresh stages for stage i: `pgt_z<i>`, `pgt_d<i>`, `pgt_u<i>`, `pgt_a<i>` as above, `pgt_b<i>` S;
 //! `pgt_o<i>` R within D (over bags); `pgt_t<i>` ΔR: `c1..cn, w`, and when recomputed `n`, the copies that are to be there.
@@ -35,6 +36,7 @@ use super::{Place, StagePlan, column_type};
 use crate::delta::Changed;
 use crate::ir::{Col, Conjunct, Equality, JoinKind, Rel};
 use crate::program::{StageInfo, StateTable, Step};
+use crate::recursion::linear;
 use crate::sql;
 use crate::sql::{CreateIndex, CreateTable, Delete, From, Ident, Insert, JoinType, Query, Recursive, Select, Sql};
 
@@ -45,6 +47,8 @@ pub(crate) struct FixpointPlan {
     base: Rel,
     step: Rel,
     all: bool,
+    /// Whether its step is.
+    linear: bool,
     cols: Vec<Col>,
 }
 
@@ -80,7 +84,8 @@ fn cast(cols: &[Col], from: From) -> Select {
 impl FixpointPlan {
     pub fn new(place: Place, base: &Rel, step: &Rel, all: bool) -> FixpointPlan {
         let rel = Rel::Fixpoint { base: Box::new(base.clone()), step: Box::new(step.clone()), all };
-        FixpointPlan { place, base: base.clone(), step: step.clone(), all, cols: rel.cols() }
+        let linear = linear(&rel).is_ok();
+        FixpointPlan { place, base: base.clone(), step: step.clone(), all, linear, cols: rel.cols() }
     }
 
     fn arity(&self) -> usize {
@@ -93,6 +98,11 @@ impl FixpointPlan {
 
     /// Whether the rule serves.
     fn by_rule(&self) -> bool {
+        self.linear && self.comparable()
+    }
+
+    /// Whether rows are found by their hash, and equal rows of a set look alike.
+    fn comparable(&self) -> bool {
         self.cols.iter().all(|col| col.ty.hashable && (self.all || col.ty.is_exact()))
     }
 
@@ -105,7 +115,7 @@ impl FixpointPlan {
     /// Conditions under which two rows are the same.
     fn same(&self, a: &'static str, b: &'static str) -> Sql {
         let (a_row, b_row) = (of(a, &self.names()), of(b, &self.names()));
-        if !self.by_rule() {
+        if !self.comparable() {
             return sql!("{} = {} AND {}", image_hash(&a_row), image_hash(&b_row), images_agree(&a_row, &b_row));
         }
         let inexact = self.inexact();
@@ -184,15 +194,17 @@ impl FixpointPlan {
     fn indexes(&self) -> Vec<Sql> {
         let names = self.names();
         let table = &self.place.table;
-        let row = match (self.by_rule(), hashed(&self.cols)) {
+        let row = match (self.comparable(), hashed(&self.cols)) {
             (false, _) => vec![image_hash(&names)],
             (true, true) => vec![row_hash(&names)],
             (true, false) => names.iter().map(Sql::from).collect(),
         };
-        let unique = self.by_rule() && !self.all && !hashed(&self.cols);
+        let unique = self.comparable() && !self.all && !hashed(&self.cols);
         let mut indexes = vec![CreateIndex { table: table.clone(), unique, expressions: row }.sql()];
         let mut lookups = Vec::new();
-        positions(&self.step, &mut lookups);
+        if self.by_rule() {
+            positions(&self.step, &mut lookups);
+        }
         for columns in lookups {
             let found = |c: &usize| Col { not_null: true, ..self.cols[*c].clone() };
             let expressions: Vec<Sql> = columns.iter().map(|c| Sql::from(&names[*c])).collect();
@@ -289,6 +301,8 @@ impl StagePlan for FixpointPlan {
             "what may have lost a derivation is taken back, what can be derived all the same is put back, and what is new is \
              followed from row to row"
                 .to_owned()
+        } else if !self.linear {
+            "recomputed and compared, because a round depends on all rows of the one before".to_owned()
         } else {
             let of_type = |col: &&Col| !col.ty.hashable || !col.ty.is_exact();
             let ty = self.cols.iter().find(of_type).map_or(Sql::default(), |col| col.ty.sql.clone());

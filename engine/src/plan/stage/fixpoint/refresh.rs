@@ -14,12 +14,13 @@ use crate::zset::Zset;
 
 impl FixpointPlan {
     pub(super) fn refresh_steps(&self, catalog: &Catalog, changed: &Changed) -> Option<Vec<Step>> {
+        if !self.by_rule() {
+            let read = Zset::sum([&self.base, &self.step].map(|rel| around(rel, changed)))?;
+            return Some(self.recompute_steps(catalog, catalog.enrs(&read.staged())));
+        }
         let step = delta(&self.step, &changed.apart());
         let change = Zset::sum([delta(&self.base, changed), step.clone()])?;
         let sources = catalog.enrs(&change.staged());
-        if !self.by_rule() {
-            return Some(self.recompute_steps(catalog, sources));
-        }
         let mut steps = vec![self.change_around(catalog, &change, &sources), self.over_delete(catalog)];
         steps.extend(self.all.then(|| self.copies_of_deleted()));
         steps.extend([
@@ -182,3 +183,11 @@ impl FixpointPlan {
 
 /// One of the ways to compare keys.
 type SameKey = fn(&[crate::ir::Col], &[Sql], &[Sql]) -> Vec<Sql>;
+
+/// The changes of all that a relation reads, whatever it makes of them.
+fn around(rel: &Rel, changed: &Changed) -> Option<Zset> {
+    match rel.inputs().as_slice() {
+        [] => delta(rel, changed),
+        inputs => Zset::sum(inputs.iter().map(|input| around(input, changed))),
+    }
+}

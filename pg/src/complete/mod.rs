@@ -1,0 +1,233 @@
+//! Completing a query: where SQL leaves a choice among rows that tie, the definition of a stream table makes it, so that
+//! the result is a function of the data.
+//!
+//! The choice is made by one more term after the user's ORDER BY, the *tie-break* `ROW(…) USING OPERATOR(pg_catalog.*<)`:
+//! rows in the order of their bytes, in which only identical rows are equal.
+//!
+//! | construct | is completed by |
+//! |---|---|
+//! | LIMIT, OFFSET, FETCH FIRST … ONLY | a tie-break over the selected columns |
+//! | DISTINCT ON | the same, after its own expressions and ORDER BY |
+//! | `row_number`, `ntile`, `lag`, `lead` | a tie-break in the window, over all columns that the query uses |
+//! | any function over a ROWS frame | the same |
+//! | aggregates that show the order of their rows (`array_agg`, `string_agg`, sums of floats…), `ARRAY(SELECT …)` | their arguments, by value and then by their bytes; before that, without ORDER BY, the order of the subquery that is all of FROM, or the columns that the query uses and WITH ORDINALITY where functions give the rows |
+//! | `first_value`, `last_value`, `nth_value` and aggregates whose input's order shows (`array_agg`, `string_agg`, sums of floats…) over the whole partition; `first_value` from its start, `last_value` to its end | the same, the frame counted in ROWS |
+//!
+//! What rests on ties stays as it is: `rank`, `dense_rank`, `percent_rank`, `cume_dist`, frames in RANGE and GROUPS, EXCLUDE
+//! GROUP and TIES, WITH TIES. Where two windows of different orders number rows, a choice is left between rows
+//! that are alike (which number of the one goes with which of the other), unless a key is among what they sort by. If such a function shares a window with one that is completed, each gets a window of its
+//! own. A query without ORDER BY over a subquery that has one is left alone: its author relies on that order.
+
+mod aggregates;
+mod ties;
+mod windows;
+
+use crate::expr::Expr;
+use crate::nodes::{copy, pointers};
+use crate::query::{Query, Scratch, with_scratch};
+use aggregates::{complete_aggregates, complete_arrays};
+use pgrx::pg_sys;
+use ties::{append_tie_break, node};
+use windows::complete_windows;
+
+pub use aggregates::shows_order;
+pub use windows::{is_whole, order_matters, peers_matter, tells_apart};
+
+/// Completes a query that has not been rewritten yet, and all queries in it.
+///
+/// # Safety
+/// `query` is a tree of the scratch context that nobody else uses.
+pub(crate) unsafe fn complete(_: &Scratch, query: *mut pg_sys::Query) -> bool {
+    // SAFETY: as the caller says.
+    unsafe {
+        let all: Vec<*mut pg_sys::Query> = Query::new(query).descendants().iter().map(|q| q.as_node().cast()).collect();
+        // Ordering all rows of a recursion that only its LIMIT ends would never end.
+        let endless = Query::new(query).limit_may_end_recursion();
+        let mut changed = false;
+        for query in all {
+            if (*query).commandType == pg_sys::CmdType::CMD_SELECT && (*query).utilityStmt.is_null() {
+                changed |= complete_windows(query);
+                changed |= complete_aggregates(query);
+                changed |= complete_arrays(query);
+                changed |= complete_distinct_on(query);
+                changed |= !endless && complete_limit(query);
+            }
+        }
+        changed
+    }
+}
+
+/// Completes the query that a view has just been made of.
+pub fn complete_view(view: pg_sys::Oid) {
+    with_scratch(|scratch| {
+        // SAFETY: the rule is copied while the relation is open; replacing it takes the lock that it needs.
+        unsafe {
+            let relation = pg_sys::relation_open(view, pg_sys::AccessExclusiveLock as _);
+            let query = copy(pg_sys::get_view_query(relation));
+            pg_sys::relation_close(relation, pg_sys::NoLock as _);
+            if complete(scratch, query) {
+                let action = pg_sys::lappend(std::ptr::null_mut(), query.cast());
+                let (name, select) = (c"_RETURN".as_ptr(), pg_sys::CmdType::CMD_SELECT);
+                let replace = || DefineQueryRewrite(name, view, std::ptr::null_mut(), select, true, true, action);
+                pg_sys::ffi::pg_guard_ffi_boundary(|| replace());
+                pg_sys::CommandCounterIncrement();
+            }
+        }
+    })
+}
+
+/// Whether FROM has a subquery with ORDER BY.
+unsafe fn has_ordered_input(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: the range table holds RangeTblEntry nodes.
+    unsafe {
+        pointers::<pg_sys::RangeTblEntry>((*query).rtable)
+            .any(|entry| !(*entry).subquery.is_null() && !(*(*entry).subquery).sortClause.is_null())
+    }
+}
+
+/// The expressions of the select list.
+unsafe fn selected(query: *mut pg_sys::Query) -> Vec<*mut pg_sys::Node> {
+    // SAFETY: targetList holds TargetEntry nodes.
+    unsafe {
+        let targets = pointers::<pg_sys::TargetEntry>((*query).targetList);
+        targets.filter(|target| !(**target).resjunk).map(|target| (*target).expr.cast()).collect()
+    }
+}
+
+/// Appends a tie-break over the selected columns to ORDER BY.
+unsafe fn complete_order(query: *mut pg_sys::Query) {
+    // SAFETY: as for the functions called.
+    unsafe {
+        if let Some(tie_break) = append_tie_break(query, selected(query)) {
+            (*query).sortClause = pg_sys::lappend((*query).sortClause, tie_break.cast());
+        }
+    }
+}
+
+unsafe fn complete_distinct_on(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: both lists hold SortGroupClause nodes.
+    unsafe {
+        if !(*query).hasDistinctOn || (*query).hasTargetSRFs {
+            return false;
+        }
+        if (*query).sortClause.is_null() && has_ordered_input(query) {
+            return false;
+        }
+        for clause in pointers::<pg_sys::SortGroupClause>((*query).distinctClause).collect::<Vec<_>>() {
+            let mut known = pointers::<pg_sys::SortGroupClause>((*query).sortClause);
+            if !known.any(|other| (*other).tleSortGroupRef == (*clause).tleSortGroupRef) {
+                (*query).sortClause = pg_sys::lappend((*query).sortClause, copy(clause).cast());
+            }
+        }
+        complete_order(query);
+        true
+    }
+}
+
+unsafe fn complete_limit(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: reads and changes a tree of ours.
+    unsafe {
+        let is_null = |node: *mut pg_sys::Node| {
+            node.is_null() || (*node).type_ == pg_sys::NodeTag::T_Const && (*node.cast::<pg_sys::Const>()).constisnull
+        };
+        let unlimited = is_null((*query).limitCount) && is_null((*query).limitOffset);
+        let unordered = (*query).sortClause.is_null();
+        if unlimited || (*query).hasDistinctOn || unordered && has_ordered_input(query) {
+            return false;
+        }
+        let set = !(*query).setOperations.is_null() || !(*query).distinctClause.is_null() || (*query).hasTargetSRFs;
+        if (*query).limitOption == pg_sys::LimitOption::LIMIT_OPTION_WITH_TIES {
+            if is_null((*query).limitOffset) {
+                return false;
+            }
+            if sorts_by_junk(query) {
+                return false;
+            }
+            // Rows before the offset are chosen first, then ties are looked for among the rest.
+            let inner = wrap(query);
+            (*inner).sortClause = copy((*query).sortClause);
+            (*inner).limitOffset = (*query).limitOffset;
+            (*inner).limitOption = pg_sys::LimitOption::LIMIT_OPTION_COUNT;
+            (*query).limitOffset = std::ptr::null_mut();
+            complete_limit(inner);
+            return true;
+        }
+        if set && sorts_by_junk(query) {
+            return false;
+        }
+        if set {
+            wrap(query);
+        }
+        complete_order(query);
+        true
+    }
+}
+
+/// Whether ORDER BY has a term that is not selected.
+unsafe fn sorts_by_junk(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: sort clauses refer to targets.
+    unsafe {
+        pointers::<pg_sys::SortGroupClause>((*query).sortClause)
+            .any(|clause| (*pg_sys::get_sortgroupref_tle((*clause).tleSortGroupRef, (*query).targetList)).resjunk)
+    }
+}
+
+/// Makes `q ORDER BY … LIMIT …` into `SELECT * FROM (q) ORDER BY … LIMIT …` in place; gives the inner query. What is sorted
+/// by but not selected stays inside, so there must be no such thing.
+unsafe fn wrap(query: *mut pg_sys::Query) -> *mut pg_sys::Query {
+    // SAFETY: all nodes are of the scratch context; the inner query takes over everything that the outer one does not get.
+    unsafe {
+        let inner = pg_sys::palloc0(size_of::<pg_sys::Query>()).cast::<pg_sys::Query>();
+        std::ptr::copy_nonoverlapping(query, inner, 1);
+        let outer = node::<pg_sys::Query>(pg_sys::NodeTag::T_Query);
+        (*outer).commandType = pg_sys::CmdType::CMD_SELECT;
+        (*outer).querySource = (*inner).querySource;
+        (*outer).canSetTag = (*inner).canSetTag;
+        // In LIMIT, perhaps.
+        (*outer).hasSubLinks = (*inner).hasSubLinks;
+        (*outer).sortClause = std::mem::replace(&mut (*inner).sortClause, std::ptr::null_mut());
+        (*outer).limitCount = std::mem::replace(&mut (*inner).limitCount, std::ptr::null_mut());
+        (*outer).limitOffset = std::mem::replace(&mut (*inner).limitOffset, std::ptr::null_mut());
+        (*outer).limitOption = (*inner).limitOption;
+        (*outer).stmt_location = (*inner).stmt_location;
+        (*outer).stmt_len = (*inner).stmt_len;
+        (*inner).limitOption = pg_sys::LimitOption::LIMIT_OPTION_COUNT;
+        pg_sys::IncrementVarSublevelsUp(inner.cast(), 1, 1);
+
+        let mut names = std::ptr::null_mut();
+        for target in pointers::<pg_sys::TargetEntry>((*inner).targetList).filter(|target| !(**target).resjunk) {
+            let ty = Expr::new((*target).expr.cast()).ty();
+            let var = pg_sys::makeVar(1, (*target).resno, ty.oid, ty.typmod, ty.collation, 0);
+            let name = pg_sys::pstrdup((*target).resname);
+            let column = pg_sys::makeTargetEntry(var.cast(), (*target).resno, name, false);
+            (*column).ressortgroupref = (*target).ressortgroupref;
+            (*outer).targetList = pg_sys::lappend((*outer).targetList, column.cast());
+            names = pg_sys::lappend(names, pg_sys::makeString(name).cast());
+        }
+        let entry = node::<pg_sys::RangeTblEntry>(pg_sys::NodeTag::T_RangeTblEntry);
+        (*entry).rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
+        (*entry).subquery = inner;
+        (*entry).alias = pg_sys::makeAlias(c"completed".as_ptr(), std::ptr::null_mut());
+        (*entry).eref = pg_sys::makeAlias(c"completed".as_ptr(), names);
+        (*entry).inFromCl = true;
+        (*outer).rtable = pg_sys::lappend(std::ptr::null_mut(), entry.cast());
+        let reference = node::<pg_sys::RangeTblRef>(pg_sys::NodeTag::T_RangeTblRef);
+        (*reference).rtindex = 1;
+        let from = pg_sys::lappend(std::ptr::null_mut(), reference.cast());
+        (*outer).jointree = pg_sys::makeFromExpr(from, std::ptr::null_mut());
+        std::ptr::copy_nonoverlapping(outer, query, 1);
+        inner
+    }
+}
+
+unsafe extern "C-unwind" {
+    fn DefineQueryRewrite(
+        name: *const std::ffi::c_char,
+        relation: pg_sys::Oid,
+        qualification: *mut pg_sys::Node,
+        event: pg_sys::CmdType::Type,
+        instead: bool,
+        replace: bool,
+        action: *mut pg_sys::List,
+    ) -> pg_sys::ObjectAddress;
+}
