@@ -58,9 +58,9 @@ pub(super) struct Dependent {
 /// Stands for how a column's values look. There are no system columns with such numbers.
 const LOOK: i16 = -1000;
 
-/// How a column's value looks.
+/// How a column's value looks: its bytes.
 fn look(at: usize) -> Sql {
-    sql!("ROW({})::text", Sql::column(at))
+    sql!("pgtrickle.row_image({})", Sql::column(at))
 }
 
 impl Dependent {
@@ -148,7 +148,7 @@ impl<'q> Analyzer<'q> {
         for (id, at) in ids.iter().zip(outside.clone()).filter(|(_, at)| !outer.cols[*at].ty.is_exact()) {
             all.push(OuterColumn { column: LOOK - id.column, ..*id });
             outside.push(at);
-            columns.push(Scalar { sql: look(at), ..Scalar::deparsed("", vec![at], Ty::new("text"), true) });
+            columns.push(Scalar { sql: look(at), ..Scalar::deparsed("", vec![at], Ty::new("bytea"), true) });
         }
         let rel = outer.rel.clone().map(columns)?.distinct()?;
         let domain = Rc::new(Domain { rel, ids: all });

@@ -126,11 +126,12 @@ impl Writer<'_> {
         let (left, inner) = self.sides(depth);
         let inside = self.correlated(&left.columns, inner.clone());
         let mut rows = left.rows * 2.0;
-        let relation = match self.rng.u32(..4) {
+        let relation = match self.rng.u32(..5) {
             0 => {
                 let call = self.aggregate_call(&inner.columns);
                 self.assemble(&[call], &inner, inside)
             }
+            4 => self.recursion_from(&left.columns),
             1 => {
                 let order = self.total_order(&inner.columns);
                 let outputs = self.some(&inner.columns, 1, 3);

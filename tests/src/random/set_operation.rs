@@ -88,7 +88,7 @@ impl Writer<'_> {
     pub fn top_k(&mut self, depth: u32) -> Relation {
         let input = self.input(depth);
         let count = self.rng.u32(1..8);
-        let limit = match self.rng.u32(..6) {
+        let limit = match self.rng.u32(..7) {
             0 => {
                 self.note("WITH TIES");
                 let column = self.pick(&input.columns);
@@ -102,6 +102,12 @@ impl Writer<'_> {
             3 => {
                 self.note("OFFSET");
                 text![" ORDER BY ", self.total_order(&input.columns), format!(" OFFSET {count}")]
+            }
+            4 => {
+                self.note("LIMIT of a subquery");
+                let (order, clause) = (self.total_order(&input.columns), self.pick(&["LIMIT", "OFFSET"]));
+                let number = text!["(SELECT count(*) / 4 FROM ", self.base().from, ")"].or(count.to_string());
+                text![" ORDER BY ", order, format!(" {clause} "), number]
             }
             _ => {
                 self.note("LIMIT");

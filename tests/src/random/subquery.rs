@@ -22,10 +22,11 @@ impl Writer<'_> {
     /// EXISTS, IN, ANY, ALL, or a comparison with a scalar subquery.
     pub fn subquery_condition(&mut self, outside: &[Column], depth: u32) -> Text {
         let inner = self.inner(depth);
-        match self.rng.u32(..8) {
+        match self.rng.u32(..9) {
             0..=2 => self.exists(outside, inner, depth),
             3..=5 => self.membership(outside, inner),
             6 => self.row_membership(outside, inner),
+            7 => self.row_comparison(outside, inner),
             _ => self.scalar_comparison(outside, inner),
         }
     }
@@ -86,6 +87,19 @@ impl Writer<'_> {
         text!["(", a, ", ", c, format!(") {operator} (SELECT "), b, ", ", d, " FROM ", inner.from, ")"]
     }
 
+    /// A row compared with the only row of a subquery.
+    fn row_comparison(&mut self, outside: &[Column], inner: Source) -> Text {
+        let extrema: Vec<Column> = inner.columns.iter().filter(|column| column.kind.has_extrema()).cloned().collect();
+        let (first, second) = (self.matching(outside, &extrema), self.matching(outside, &extrema));
+        let (Some((a, b)), Some((c, d))) = (first, second) else {
+            return self.exists(outside, inner, 0);
+        };
+        self.note("rows compared");
+        let operator = self.pick(&["=", "<", ">=", "<>"]);
+        let tie = if self.one_in(2) { "".into() } else { self.correlated(outside, inner.clone()) };
+        text!["(", a, ", ", c, format!(") {operator} (SELECT max("), b, "), min(", d, ") FROM ", inner.from, tie, ")"]
+    }
+
     fn scalar_comparison(&mut self, outside: &[Column], inner: Source) -> Text {
         let wholes: Vec<Column> = outside.iter().filter(|column| column.kind.is_number()).cloned().collect();
         if wholes.is_empty() {
@@ -124,7 +138,11 @@ impl Writer<'_> {
     }
 
     fn value_of(&mut self, outside: &[Column], inner: Source) -> Column {
-        match self.rng.u32(..8) {
+        match self.rng.u32(..9) {
+            8 => {
+                self.note("rows compared as a value");
+                Column::new(text!["(", self.row_comparison(outside, inner), ")"], Kind::Bool)
+            }
             0 => {
                 self.note("EXISTS as a value");
                 Column::new(self.exists(outside, inner, 0), Kind::Bool)
@@ -159,9 +177,16 @@ impl Writer<'_> {
         if ints.is_empty() {
             return Column::new(self.exists(outside, inner, 0), Kind::Bool);
         }
-        self.note("ARRAY(SELECT)");
         let x = self.pick(&ints).text;
         let tie = self.correlated(outside, inner.clone());
-        Column::new(text!["ARRAY(SELECT ", &x, "::int FROM ", inner.from, tie, " ORDER BY ", &x, ")"], Kind::Ints)
+        let distinct = if self.one_in(3) { "DISTINCT " } else { "" };
+        let limit = if self.one_in(3) { format!(" LIMIT {}", self.rng.u32(1..4)) } else { String::new() };
+        self.note(match (distinct, limit.as_str()) {
+            ("", "") => "ARRAY(SELECT)",
+            ("", _) => "ARRAY(SELECT … LIMIT)",
+            _ => "ARRAY(SELECT DISTINCT)",
+        });
+        let select = text![format!("ARRAY(SELECT {distinct}("), &x, ")::int FROM ", inner.from, tie];
+        Column::new(text![select, " ORDER BY (", x, ")::int", limit, ")"], Kind::Ints)
     }
 }
