@@ -123,27 +123,53 @@ impl From<Error> for pgtrickle_pg::xact::Failure {
     }
 }
 
-/// Whether an error is likely to pass by itself: conflicts (class 40), locks that others hold (55P03), lack of resources
-/// (53), interventions of an operator (57). Such a refresh is tried again and never suspends its stream table.
-pub fn is_transient(code: Code) -> bool {
-    code == Code::ERRCODE_LOCK_NOT_AVAILABLE || ["40", "53", "57"].iter().any(|class| is_of(code, class))
+/// What the kind of an error means for the stream table whose refresh it ended.
+pub struct Policy {
+    /// It is likely to pass by itself: the refresh is tried again, with growing pauses, and never suspends.
+    pub passes: bool,
+    /// The next try recomputes the stream table.
+    pub recompute: bool,
+    /// What its operator reads where the error has no hint of its own.
+    pub hint: Option<&'static str>,
 }
 
-/// Whether an error says that some value is wrong (class 22): a division by zero, an overflow.
-pub fn is_about_data(code: Code) -> bool {
-    is_of(code, "22")
+/// The policy for each kind of error, in one place.
+pub fn policy(code: Code) -> Policy {
+    let state = sqlstate(code as i32);
+    let passes = |hint| Policy { passes: true, recompute: false, hint: Some(hint) };
+    let counts = |hint| Policy { passes: false, recompute: false, hint: Some(hint) };
+    // What the stream table holds may be in doubt, or the change be at fault and not the query.
+    let recompute = |hint| Policy { passes: false, recompute: true, hint };
+    match (&state[..2], &state[2..]) {
+        ("40", _) => passes("It was in conflict with another transaction and is tried again."),
+        ("55", "P03") => {
+            passes("Another session holds a lock that the refresh needs: see pg_locks. It is tried again.")
+        }
+        ("57", "014") => passes("It was cancelled and is tried again; pgtrickle.pause_stream_table() stops it."),
+        ("57", "P03") => passes("See pgtrickle.health_check(). It is tried again."),
+        ("57", _) => passes("The server or an operator ended it; it is tried again."),
+        ("53", "100") => passes("The disk is full: make room. It is tried again."),
+        ("53", "400") => counts(
+            "A limit of the server is too low for it: raise that (temp_file_limit, say), then pgtrickle.resume_stream_table().",
+        ),
+        ("53", _) => passes("The server lacks memory, connections or the like. It is tried again."),
+        // A row that came and went may have a value that cannot be computed; the query itself never sees that row.
+        ("22", _) => recompute(Some("A value cannot be computed: change the row, or the query so that it can be.")),
+        ("23", _) => recompute(Some("If a constraint or unique index was added to the stream table, drop it.")),
+        ("42", "501") => counts("The stream table's owner lacks a privilege: grant it. Refreshes run as the owner."),
+        ("XX", "001") => recompute(None),
+        _ => Policy { passes: false, recompute: false, hint: None },
+    }
+}
+
+/// A packed SQLSTATE, six bits a character and the first one lowest, as it is written.
+pub fn sqlstate(code: i32) -> String {
+    (0..5).map(|i| char::from(b'0' + (code >> (6 * i) & 0x3f) as u8)).collect()
 }
 
 /// Whether an error is one that PostgreSQL did not expect (class XX).
 pub fn is_internal(code: Code) -> bool {
-    is_of(code, "XX")
-}
-
-/// Whether an error is of a class, the first two characters of its SQLSTATE.
-fn is_of(code: Code, class: &str) -> bool {
-    // SQLSTATEs are packed six bits a character, the first one lowest.
-    let packed = class.bytes().rev().fold(0, |packed, c| packed << 6 | i32::from(c - b'0'));
-    code as i32 & 0xfff == packed
+    sqlstate(code as i32).starts_with("XX")
 }
 
 /// Results whose error is ours.

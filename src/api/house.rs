@@ -2,7 +2,7 @@
 
 use super::track;
 use crate::catalog::{self, Frontier, StreamTable};
-use crate::error::{is_about_data, is_transient};
+use crate::error::policy;
 use crate::refresh::sources;
 use crate::settings;
 use crate::shmem::{self, DbShared, Status};
@@ -18,25 +18,27 @@ use std::sync::atomic::Ordering;
 /// Notes a failed refresh, and suspends the stream table when it has failed too often in a row.
 pub fn record_failure(st: &StreamTable, failure: &Failure) {
     let corrupt = failure.code == PgSqlErrorCode::ERRCODE_DATA_CORRUPTED;
+    let policy = policy(failure.code);
     let mut message = failure.message.clone();
-    for more in [&failure.detail, &failure.hint].into_iter().flatten() {
+    let hint = failure.hint.as_deref().or(policy.hint);
+    for more in [failure.detail.as_deref(), hint].into_iter().flatten() {
         message.push_str(". ");
         message.push_str(more.trim_end_matches('.'));
     }
     let errors = catalog::write_scalar::<i32>(
         "UPDATE pgtrickle.pgt_stream_tables
             SET consecutive_errors = consecutive_errors + $5, last_error_message = $2, last_error_at = now(),
-                needs_reinit = needs_reinit OR $3 OR $6,
-                status = CASE WHEN consecutive_errors + $5 >= $4 THEN 'SUSPENDED' ELSE 'ERROR' END
+                needs_reinit = needs_reinit OR $3,
+                -- Who has paused it meanwhile wants it paused.
+                status = CASE WHEN status = 'PAUSED' THEN status
+                              WHEN consecutive_errors + $5 >= $4 THEN 'SUSPENDED' ELSE 'ERROR' END
           WHERE pgt_id = $1 RETURNING consecutive_errors",
         &[
             st.pgt_id.into(),
             message.clone().into(),
-            corrupt.into(),
+            policy.recompute.into(),
             settings::MAX_CONSECUTIVE_ERRORS.get().into(),
-            i32::from(!is_transient(failure.code)).into(),
-            // A row that came and went may have a value that cannot be computed; the query itself never sees that row.
-            is_about_data(failure.code).into(),
+            i32::from(!policy.passes).into(),
         ],
     )
     .unwrap_or_default();

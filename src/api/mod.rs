@@ -24,7 +24,6 @@ pub mod understand;
 mod verify;
 
 pub use house::{alert, drop_capture, drop_lost_origins, keep_house, record_failure};
-pub use understand::sqlstate;
 
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! What the functions that explain stand on, and the catalog of our errors.
 
 use crate::catalog;
-use crate::error::{Error, or_raise};
+use crate::error::{Error, or_raise, sqlstate};
 use pgrx::prelude::*;
 
 /// The id of the stream table of this name; an error if there is none.
@@ -17,9 +17,4 @@ fn error_catalog() -> TableIterator<
     (name!(sqlstate, String), name!(message, String), name!(detail, Option<String>), name!(hint, Option<String>)),
 > {
     TableIterator::new(Error::examples().into_iter().map(|e| (sqlstate(e.code as i32), e.message, e.detail, e.hint)))
-}
-
-/// The five characters of a packed SQLSTATE, six bits each.
-pub fn sqlstate(packed: i32) -> String {
-    (0..5).map(|i| char::from(b'0' + (packed >> (6 * i) & 0x3f) as u8)).collect()
 }

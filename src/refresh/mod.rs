@@ -101,6 +101,9 @@ const LOOKUPS: &[(&CStr, &CStr)] = &[(c"random_page_cost", c"0.2"), (c"cpu_index
 /// Netting a large delta in less memory than this spills to disk.
 const WORK_MEM: (&CStr, &CStr) = (c"work_mem", c"64MB");
 
+/// For how long a scheduled refresh waits for a lock before it is put off.
+const PATIENCE: (&CStr, &CStr) = (c"lock_timeout", c"1s");
+
 /// The settings under which a stream table's query is computed, until dropped.
 pub fn local_settings(st: &StreamTable) -> LocalSettings {
     settings_with(st, &[])
@@ -130,6 +133,8 @@ pub fn refresh_then<T>(
     after: impl FnOnce(&Snapshot) -> T,
 ) -> Result<(Vec<Outcome>, T)> {
     let mut stream_tables = Vec::new();
+    // A worker that waits for somebody's lock keeps others waiting who have nothing to do with it.
+    let _patience = (initiator == Initiator::Scheduler).then(|| LocalSettings::new(&[PATIENCE]));
     lock_all(pgt_ids);
     // Read only now: the refresh that held the lock before us may have moved the frontier.
     stream_tables.extend(pgt_ids.iter().filter_map(|&pgt_id| catalog::by_id(pgt_id)));

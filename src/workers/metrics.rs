@@ -3,7 +3,7 @@
 //! [`snapshot`] runs on the server's own thread, where no PostgreSQL function may be called: it reads atomics and the
 //! operating system's clock, nothing else.
 
-use crate::api::sqlstate;
+use crate::error::sqlstate;
 use crate::settings;
 use crate::shmem::{self, CaptureState, DURATION_BOUNDS_S, DbShared, SourceShared, StreamTableShared};
 use pgrx::prelude::*;

@@ -1,6 +1,7 @@
 //! What an operator does to a server with stream tables, and what befalls it.
 
 mod databases;
+mod failure;
 
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::{Outcome, suite};
@@ -8,6 +9,9 @@ use pgtrickle_tests::{Outcome, suite};
 fn main() {
     suite::main(2, |version| {
         let own = |name: &'static str, test: fn(&Server) -> Outcome| suite::on_own_server(version, name, &[], test);
+        let fail = |name: &'static str, test: fn(&Server) -> Outcome| {
+            suite::on_own_server(version, name, failure::SETTINGS, test)
+        };
         Ok(vec![
             own("drop_database", databases::drop_database),
             own("drop_database_in_use", databases::drop_database_in_use),
@@ -15,6 +19,11 @@ fn main() {
             own("database_moves", databases::database_moves),
             own("only_owners_send_workers_away", databases::only_owners_send_workers_away),
             own("connections_not_allowed", databases::connections_not_allowed),
+            fail("tried_again", failure::tried_again),
+            fail("suspended", failure::suspended),
+            fail("locked", failure::locked),
+            fail("limits", failure::limits),
+            fail("cancelled", failure::cancelled),
         ])
     })
 }
