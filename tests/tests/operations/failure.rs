@@ -139,7 +139,7 @@ pub fn limits(server: &Server) -> Outcome {
     session.each("ALTER SYSTEM SET work_mem = '64kB'; ALTER SYSTEM SET hash_mem_multiplier = 1")?;
     session.each("SELECT pg_reload_conf(); CREATE TABLE w (k int, v text)")?;
     session.each(&format!("SELECT pgtrickle.create_stream_table('failing', $${WIDE}$$, '100 ms', 'FULL')"))?;
-    session.run("INSERT INTO w SELECT i % 20000, repeat('x', 300) || i FROM generate_series(1, 300000) i")?;
+    session.run("INSERT INTO w SELECT i % 5000, repeat('x', 700) || i FROM generate_series(1, 120000) i")?;
     follows(&mut session, "failing", WIDE)?;
     session.each("ALTER SYSTEM SET temp_file_limit = '64kB'; SELECT pg_reload_conf(); UPDATE w SET v = v || 'y'")?;
     let text = becomes(&mut session, "SUSPENDED")?;
