@@ -54,7 +54,7 @@ pub fn warnings(snapshot: &Snapshot) -> Vec<Reason> {
     let counted: usize = snapshot.databases.iter().map(|d| d.stream_tables.len()).sum();
     if snapshot.stream_tables_limit > 0 && counted as u64 >= snapshot.stream_tables_limit {
         let detail = format!("all {counted} places for counters are taken; further stream tables have no metrics");
-        found.push(Reason { database: String::new(), check: "counters".into(), detail });
+        found.push(Reason { database: String::new(), check: "shared_memory".into(), detail });
     }
     found
 }

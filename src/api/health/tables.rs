@@ -48,6 +48,7 @@ const STREAM_TABLES: &str = "
                                    || quote_literal(label) || '). The last error: ' || coalesce(last_error_message, '')
              WHEN 'ERROR' THEN 'Its refresh fails and is tried again with growing pauses. The last error: ' || coalesce(last_error_message, '')
              WHEN 'PAUSED' THEN 'Paused; its changes are kept meanwhile. SELECT pgtrickle.resume_stream_table(' || quote_literal(label) || ') goes on.'
+             WHEN 'EMPTY' THEN 'Not filled yet: its first refresh does that.'
              WHEN 'RECOMPUTE' THEN 'Its next refresh recomputes it and applies the difference: what is known of it does not fit its sources any more.'
              WHEN 'DEGRADED' THEN 'Recomputed at each refresh, as capture of a source has stopped: SELECT pgtrickle.repair_stream_table('
                                   || quote_literal(label) || ').'
@@ -59,6 +60,7 @@ const STREAM_TABLES: &str = "
                         WHEN s.status IN ('SUSPENDED', 'ERROR', 'PAUSED') THEN s.status
                         WHEN EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_change_tracking t USING (source_relid)
                                       WHERE d.pgt_id = s.pgt_id AND t.state <> 'ACTIVE') THEN 'DEGRADED'
+                        WHEN NOT s.is_populated THEN 'EMPTY'
                         WHEN v.is_stale THEN 'STALE'
                         WHEN s.needs_reinit OR s.frontier IS NULL THEN 'RECOMPUTE'
                         ELSE 'ACTIVE' END AS state

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use libtest_mimic::Trial;
 use pgtrickle_tests::install::PgVersion;
 use pgtrickle_tests::session::Session;
-use pgtrickle_tests::{Failure, Outcome, wait};
+use pgtrickle_tests::{Failure, Outcome, metrics, wait};
 
 use crate::bench::{Bench, assert, trial};
 
@@ -16,6 +16,7 @@ pub fn trials(version: PgVersion) -> Vec<Trial> {
         trial(version, "health_of_capture", of_capture),
         trial(version, "health_of_the_slot", of_the_slot),
         trial(version, "health_of_the_server", of_the_server),
+        trial(version, "health_when_no_place_is_left", no_place_is_left),
     ]
 }
 
@@ -216,4 +217,25 @@ fn of_the_server(version: PgVersion) -> Outcome {
         "SELECT array_agg(severity) = array_agg(severity ORDER BY array_position('{ERROR,WARNING,OK}', severity)) FROM pgtrickle.health_check()",
     )
     .and_then(|sorted| assert(sorted, "not in the order of severity"))
+}
+
+/// More stream tables than there are places for counters: all of them work, those beyond have no metrics, and that is told.
+fn no_place_is_left(version: PgVersion) -> Outcome {
+    let mut b =
+        Bench::start(version, &[("pg_trickle.enabled", "off")], "CREATE TABLE t (a int); INSERT INTO t VALUES (1)")?;
+    b.session.each(
+        "SELECT count(pgtrickle.create_stream_table('st' || i, 'SELECT a FROM t', schedule => '24h', initialize => false)) \
+           FROM generate_series(1, 1024) i",
+    )?;
+    tells(&mut b.session, "stream table st7", "WARNING", "Not filled yet")?;
+    b.session.each("SELECT pgtrickle.create_stream_table('beyond', 'SELECT a FROM t', schedule => '24h')")?;
+    tells(&mut b.session, "shared_memory", "WARNING", "Further stream tables work, but have no metrics")?;
+    let health = metrics::get(b.port, "/health")?;
+    assert(health.contains("all 1024 places"), health)?;
+    b.session.each("INSERT INTO t VALUES (2); SELECT pgtrickle.refresh_stream_table('beyond')")?;
+    assert(b.session.number("SELECT sum(a) FROM beyond")? == 3, "beyond is not refreshed")?;
+    // Who goes makes room.
+    b.session.each("SELECT pgtrickle.drop_stream_table('st1'); SELECT pgtrickle.drop_stream_table('st2')")?;
+    tells(&mut b.session, "shared_memory", "OK", "1023 of 1024 stream tables")?;
+    b.becomes("active", &[("name", "beyond")], 1.0)
 }
