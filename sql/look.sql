@@ -54,7 +54,7 @@ CREATE FUNCTION pgtrickle.freshness()
 RETURNS TABLE (samples bigint, p50_seconds double precision, p95_seconds double precision, p99_seconds double precision)
 LANGUAGE sql VOLATILE AS 'SELECT samples, p50_seconds, p95_seconds, p99_seconds FROM pgtrickle._lag()';
 COMMENT ON FUNCTION pgtrickle.freshness() IS
-    'Commit to visible: how old changes were when refreshes showed them, percentiles of the last 256 samples of at most 15 minutes';
+    'Commit to visible: how old changes were when refreshes showed them, percentiles of the last 256 samples of each worker, of at most 15 minutes';
 
 CREATE FUNCTION pgtrickle.cache_stats()
 RETURNS TABLE (hits bigint, misses bigint, evictions bigint, hit_ratio double precision, max_entries integer)

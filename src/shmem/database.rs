@@ -1,17 +1,14 @@
 //! One database's place in shared memory: who serves it, how far capture is, and what its workers count.
 
+use super::lag::{self, LAG_RINGS, LagRing};
 use pgtrickle_pg::shared_struct;
 use pgtrickle_pg::shmem::LatchSlot;
 use std::sync::atomic::*;
 
-/// Samples of the lag ring.
-pub const LAG_SAMPLES: usize = 256;
 /// Sources whose failures to be decoded are counted at the same time.
 pub const FAILING_SOURCES: usize = 8;
 /// Places for change counts of sources.
 pub const SOURCE_PLACES: usize = 1024;
-/// Lag samples older than this no longer count.
-const LAG_WINDOW_US: i64 = 15 * 60 * 1_000_000;
 /// Apply transactions whose commit times are remembered, to tell the age of what a refresh made visible.
 pub const COMMIT_TIMES: usize = 1024;
 
@@ -66,13 +63,10 @@ shared_struct! {
         /// Counts per source what was written to its change buffer; sources share a place by OID modulo the size, so a
         /// moved count may be another's, never the reverse.
         pub source_changes: [AtomicU64; SOURCE_PLACES],
-        /// Next places in the rings below.
-        pub lag_next: AtomicU64,
+        /// Age of changes when they became visible.
+        pub lags: [LagRing; LAG_RINGS],
+        /// A ring of recent applied transactions: its next place, their end LSN and commit time (µs since 2000-01-01).
         pub commit_next: AtomicU64,
-        pub lag_us: [AtomicU64; LAG_SAMPLES],
-        /// When each lag sample was taken, microseconds since 2000-01-01.
-        pub lag_at: [AtomicI64; LAG_SAMPLES],
-        /// End LSN and commit time (µs since 2000-01-01) of recent applied transactions.
         pub commit_lsn: [AtomicU64; COMMIT_TIMES],
         pub commit_time: [AtomicI64; COMMIT_TIMES],
         /// Barrier waiters: process latches to wake when `applied_lsn` moves.
@@ -152,17 +146,12 @@ impl DbShared {
 
     /// Adds a lag sample: a change became visible `lag_us` microseconds after it was committed.
     pub fn note_lag(&self, lag_us: u64, now: i64) {
-        let at = self.lag_next.fetch_add(1, Ordering::AcqRel) as usize % LAG_SAMPLES;
-        self.lag_us[at].store(lag_us, Ordering::Relaxed);
-        self.lag_at[at].store(now, Ordering::Release);
+        lag::note(&self.lags, lag_us, now);
     }
 
     /// The lag samples of the last 15 minutes before `now`, in seconds.
     pub fn recent_lags(&self, now: i64) -> impl Iterator<Item = f64> {
-        (0..LAG_SAMPLES)
-            .map(|i| (self.lag_at[i].load(Ordering::Acquire), self.lag_us[i].load(Ordering::Relaxed)))
-            .filter(move |&(at, _)| at != 0 && now - at <= LAG_WINDOW_US)
-            .map(|(_, lag_us)| lag_us as f64 / 1e6)
+        lag::recent(&self.lags, now)
     }
 
     /// Sets the state of capture.
@@ -178,27 +167,5 @@ impl DbShared {
             3 => CaptureState::Failing,
             _ => CaptureState::None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use pgtrickle_pg::shmem::Shareable;
-
-    static DB: DbShared = DbShared::ZERO;
-
-    #[test]
-    fn lags_are_of_the_last_samples_and_minutes() {
-        let (now, minute) = (i64::from(u32::MAX) * 1_000_000, 60_000_000);
-        DB.note_lag(9_000_000, now - 16 * minute);
-        DB.note_lag(1_000_000, now - 14 * minute);
-        assert_eq!(DB.recent_lags(now).collect::<Vec<_>>(), [1.0]);
-        assert_eq!(DB.recent_lags(now + 2 * minute).count(), 0);
-        for _ in 0..LAG_SAMPLES {
-            DB.note_lag(2_000_000, now);
-        }
-        let lags: Vec<_> = DB.recent_lags(now).collect();
-        assert_eq!((lags.len(), lags.iter().all(|&lag| lag == 2.0)), (256, true));
     }
 }

@@ -2,11 +2,13 @@
 
 mod database;
 mod history;
+mod lag;
 mod progress;
 mod tables;
 
 pub use database::{CaptureState, DbShared, FAILING_SOURCES, SOURCE_PLACES};
 pub use history::History;
+pub use lag::use_ring_of;
 pub use progress::Progress;
 pub use tables::*;
 

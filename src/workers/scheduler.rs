@@ -50,6 +50,7 @@ pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
     db.retired.store(false, Ordering::SeqCst);
     db.draining.store(false, Ordering::SeqCst);
     db.scheduler_latch.publish();
+    shmem::use_ring_of(0);
     db.scheduler_pid.store(worker::pid(), Ordering::SeqCst);
     worker::before_exit(|| {
         if let Some(db) = shmem::my_db() {
