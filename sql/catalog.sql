@@ -2,6 +2,21 @@
 --
 -- Relations are regclass, so that a dump names them and a restored row follows its table to its new OID.
 
+-- Who owns the schema could drop and add what its superusers call: one that somebody else has made before is not taken over.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+                WHERE n.nspname = 'pgtrickle' AND NOT r.rolsuper)
+       OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = 'pgtrickle'::pg_catalog.regnamespace) THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'duplicate_schema',
+            MESSAGE = 'schema pgtrickle exists already and may be another user''s',
+            DETAIL = 'It is owned by a role that is no superuser, or there are functions in it.',
+            HINT = 'Drop it, or have it owned by a superuser and empty.';
+    END IF;
+END
+$$;
+
 CREATE SCHEMA pgtrickle_changes;
 COMMENT ON SCHEMA pgtrickle_changes IS 'pg_trickle: change buffers and the state of incremental operators';
 GRANT USAGE ON SCHEMA pgtrickle, pgtrickle_changes TO PUBLIC;

@@ -31,14 +31,16 @@ BEGIN
         SELECT DISTINCT d.pgt_id
           FROM family f
           JOIN pgtrickle.pgt_dependencies d ON d.source_relid::oid = f.relid
+          JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
           JOIN pg_class k ON k.oid = f.relid
-         -- A plain table that the query names is a source whatever happens to it.
-         WHERE NOT (f.relid = ANY (tables) AND k.relkind = 'r'
+         -- A plain table that the query names is a source whatever happens to it; only its row security may have changed,
+         -- by which results change with more than rows.
+         WHERE NOT (f.relid = ANY (tables) AND k.relkind = 'r' AND k.relrowsecurity = s.time_dependent
                     AND EXISTS (SELECT FROM pg_depend x JOIN pg_rewrite r ON r.oid = x.objid
                                  WHERE x.classid = 'pg_rewrite'::regclass AND x.refclassid = 'pg_class'::regclass
                                    AND x.refobjid = f.relid AND r.ev_class = to_regclass(format('pgtrickle.def_%s', d.pgt_id))))
     LOOP
-        PERFORM pgtrickle._sources_changed(reader);
+        PERFORM pgtrickle._sources_changed(reader, false);
     END LOOP;
 END
 $$;
@@ -100,6 +102,28 @@ BEGIN
 END
 $$;
 
+-- A view that a stream table's query reads means something else now, and may read other tables.
+CREATE FUNCTION pgtrickle._on_view() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    reader bigint;
+BEGIN
+    FOR reader IN
+        WITH RECURSIVE readers (relid) AS (
+            SELECT c.objid FROM pg_event_trigger_ddl_commands() c JOIN pg_class k ON k.oid = c.objid
+             WHERE c.classid = 'pg_class'::regclass AND k.relkind = 'v' AND k.relnamespace <> 'pgtrickle'::regnamespace
+             UNION
+            SELECT w.ev_class
+              FROM readers r
+              JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = r.relid AND d.classid = 'pg_rewrite'::regclass
+              JOIN pg_rewrite w ON w.oid = d.objid)
+        SELECT s.pgt_id FROM pgtrickle.pgt_stream_tables s JOIN readers r ON r.relid = to_regclass(format('pgtrickle.def_%s', s.pgt_id))
+    LOOP
+        PERFORM pgtrickle._sources_changed(reader, true);
+    END LOOP;
+END
+$$;
+
 CREATE FUNCTION pgtrickle._on_type() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -109,12 +133,19 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION pgtrickle._sources_changed(bigint), pgtrickle._look_for_sources(oid[]), pgtrickle._on_type(), pgtrickle._enum_changed(oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
+REVOKE EXECUTE ON FUNCTION pgtrickle._sources_changed(bigint, boolean), pgtrickle._on_view(), pgtrickle._look_for_sources(oid[]), pgtrickle._on_type(), pgtrickle._enum_changed(oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
     pgtrickle._on_rewrite(), pgtrickle._parents_before_drop(oid) FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_definition ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'CREATE TABLE', 'CREATE FOREIGN TABLE') EXECUTE FUNCTION pgtrickle._on_definition();
+ALTER EVENT TRIGGER pg_trickle_on_definition ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_partition_drop ON sql_drop
     WHEN TAG IN ('DROP TABLE', 'DROP FOREIGN TABLE', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION pgtrickle._on_partition_drop();
+ALTER EVENT TRIGGER pg_trickle_on_partition_drop ENABLE ALWAYS;
+CREATE EVENT TRIGGER pg_trickle_on_view ON ddl_command_end
+    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW') EXECUTE FUNCTION pgtrickle._on_view();
+ALTER EVENT TRIGGER pg_trickle_on_view ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_type ON ddl_command_end
     WHEN TAG IN ('ALTER TYPE') EXECUTE FUNCTION pgtrickle._on_type();
+ALTER EVENT TRIGGER pg_trickle_on_type ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_rewrite ON table_rewrite EXECUTE FUNCTION pgtrickle._on_rewrite();
+ALTER EVENT TRIGGER pg_trickle_on_rewrite ENABLE ALWAYS;

@@ -1,22 +1,67 @@
 -- What users define on stream tables themselves.
 
+-- What would change the rows of a stream table behind the back of its guard, or keep refreshes from changing them.
+CREATE FUNCTION pgtrickle._refuse_on_stream_table() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found record;
+BEGIN
+    FOR found IN
+        WITH commanded AS MATERIALIZED (SELECT DISTINCT classid, objid FROM pg_event_trigger_ddl_commands())
+        SELECT s.pgt_relid AS relid, 'with FORCE ROW LEVEL SECURITY' AS what,
+               'Leave out FORCE: refreshes run in the name of its owner and must see all of its rows.' AS hint
+          FROM commanded c JOIN pg_class k ON k.oid = c.objid JOIN pgtrickle.pgt_stream_tables s ON s.pgt_relid = c.objid
+         WHERE c.classid = 'pg_class'::regclass AND k.relforcerowsecurity
+        UNION ALL
+        SELECT s.pgt_relid, 'that is not logged', 'Unlogged tables are emptied by a crash.'
+          FROM commanded c JOIN pg_class k ON k.oid = c.objid JOIN pgtrickle.pgt_stream_tables s ON s.pgt_relid = c.objid
+         WHERE c.classid = 'pg_class'::regclass AND k.relpersistence <> 'p'
+        UNION ALL
+        SELECT s.pgt_relid, 'that is a partition, a parent or a child of another table', 'Define a view over both.'
+          FROM commanded c
+         CROSS JOIN LATERAL (SELECT inhrelid, inhparent FROM pg_inherits WHERE inhrelid = c.objid
+                              UNION ALL SELECT inhrelid, inhparent FROM pg_inherits WHERE inhparent = c.objid) AS i
+          JOIN pgtrickle.pgt_stream_tables s ON s.pgt_relid = ANY (ARRAY[i.inhrelid, i.inhparent]::regclass[])
+         WHERE c.classid = 'pg_class'::regclass
+        UNION ALL
+        SELECT s.pgt_relid, 'with a BEFORE ROW trigger', 'Its rows are those of its query: use an AFTER trigger.'
+          FROM commanded c JOIN pg_trigger t ON t.oid = c.objid JOIN pgtrickle.pgt_stream_tables s ON s.pgt_relid = t.tgrelid
+         WHERE c.classid = 'pg_trigger'::regclass AND t.tgtype & 3 = 3
+        UNION ALL
+        SELECT s.pgt_relid, 'with a rule', 'Use an AFTER trigger.'
+          FROM commanded c JOIN pg_rewrite r ON r.oid = c.objid JOIN pgtrickle.pgt_stream_tables s ON s.pgt_relid = r.ev_class
+         WHERE c.classid = 'pg_rewrite'::regclass
+    LOOP
+        RAISE EXCEPTION USING
+            ERRCODE = 'wrong_object_type',
+            MESSAGE = format('stream table %s cannot be one %s', found.relid, found.what),
+            HINT = found.hint;
+    END LOOP;
+END
+$$;
+
 CREATE FUNCTION pgtrickle._on_stream_table() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF tg_tag = 'ALTER SCHEMA' THEN
         PERFORM pgtrickle._schema_altered(c.objid)
            FROM pg_event_trigger_ddl_commands() c WHERE c.classid = 'pg_namespace'::regclass;
-    ELSE
+        RETURN;
+    END IF;
+    PERFORM pgtrickle._refuse_on_stream_table();
+    IF tg_tag = 'ALTER TABLE' THEN
         PERFORM pgtrickle._stream_table_altered(s.pgt_id)
            FROM (SELECT DISTINCT objid FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_class'::regclass) c
            JOIN pgtrickle.pgt_stream_tables s ON s.pgt_relid = c.objid;
     END IF;
 END
 $$;
-REVOKE EXECUTE ON FUNCTION pgtrickle._on_stream_table(), pgtrickle._stream_table_altered(bigint), pgtrickle._schema_altered(oid)
+REVOKE EXECUTE ON FUNCTION pgtrickle._on_stream_table(), pgtrickle._refuse_on_stream_table(), pgtrickle._stream_table_altered(bigint), pgtrickle._schema_altered(oid)
     FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_stream_table ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'ALTER SCHEMA') EXECUTE FUNCTION pgtrickle._on_stream_table();
+    WHEN TAG IN ('ALTER TABLE', 'ALTER SCHEMA', 'CREATE TABLE', 'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'CREATE TRIGGER', 'CREATE RULE')
+    EXECUTE FUNCTION pgtrickle._on_stream_table();
+ALTER EVENT TRIGGER pg_trickle_on_stream_table ENABLE ALWAYS;
 
 CREATE FUNCTION pgtrickle.validate_recovery()
 RETURNS TABLE (stream_table text, state text, action text)

@@ -267,7 +267,7 @@ pub fn generation() -> i64 {
 /// Names mean PostgreSQL's own things, whatever the caller's search path says; statements of ours that run under it could
 /// otherwise be made to call the caller's functions.
 pub fn pinned_path() -> LocalSettings {
-    LocalSettings::new(&[(c"search_path", c"pg_catalog, pg_temp")])
+    LocalSettings::new(&[(c"search_path", c"pg_catalog, pg_temp"), (c"standard_conforming_strings", c"on")])
 }
 
 /// As long as it lives, statements run as the owner of the extension.

@@ -8,13 +8,15 @@ use std::ffi::CStr;
 
 /// Settings under which printed text means the same to everybody who reads it under `search_path = pg_catalog`:
 /// everything outside pg_catalog is qualified, and constants do not depend on the session's formats.
-const PRINTING: [(&CStr, &CStr); 6] = [
+const PRINTING: [(&CStr, &CStr); 8] = [
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"DateStyle", c"ISO, YMD"),
     (c"IntervalStyle", c"postgres"),
     (c"extra_float_digits", c"1"),
     (c"quote_all_identifiers", c"off"),
     (c"bytea_output", c"hex"),
+    (c"standard_conforming_strings", c"on"),
+    (c"array_nulls", c"on"),
 ];
 
 /// While it lives, [`print()`] and type names are independent of the session's settings.

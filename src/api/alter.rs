@@ -7,7 +7,7 @@ use super::{cycle, names, replace};
 use crate::analyze::{self, Analysis, Input};
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result, or_raise};
-use crate::refresh::{lock_all, program};
+use crate::refresh::{choice, lock_all, program};
 use pgrx::prelude::*;
 use pgtrickle_pg::spi::RunAs;
 use pgtrickle_pg::{lock, xact};
@@ -71,7 +71,7 @@ fn alter_query(st: &StreamTable, query: &str, mode: &str) -> Result<()> {
     let analysis = xact::undone(|| analyze::analyze(Input::Text(query)))?;
     check_mode(mode, &analysis)?;
     {
-        let _owner = RunAs::role(st.owner);
+        let _owner = RunAs::restricted(st.owner);
         check_rights(query);
     }
     cycle::refuse(st, &analysis)?;
@@ -81,6 +81,7 @@ fn alter_query(st: &StreamTable, query: &str, mode: &str) -> Result<()> {
     lock_all(&[st.pgt_id]);
     // Read only now: the refresh that held the lock before us has changed the row.
     let st = &catalog::by_id(st.pgt_id).ok_or_else(|| Error::no_such_stream_table(&st.label()))?;
+    choice::forget(st);
     let draft = replace::draft(st, query, mode)?;
     if draft.same_columns()? {
         replace::in_place(st, &draft)?;

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::refresh::{choice, fill, pinned, program};
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
-use pgtrickle_engine::sql::Sql;
+use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::complete::complete_view;
 use pgtrickle_pg::snapshot::{self, Snapshot};
 use pgtrickle_pg::spi::{LocalSettings, RunAs, current_role};
@@ -66,15 +66,27 @@ pub fn without_semicolon(query: &str) -> &str {
 pub fn create_view(pgt_id: i64, query: &str, owner: u32) -> Result<()> {
     let path = super::resolved_search_path();
     let path = CString::new(path).unwrap_or_default();
-    // Names mean what they mean to the caller, but only the extension's owner may create in its schema.
-    let _path = LocalSettings::new(&[(c"search_path", &path)]);
     let role = fill::role_name(owner);
-    let _owner = RunAs::role(catalog::extension_owner());
     let view = program::definition_view(pgt_id);
-    fill::ddl(&sql!("CREATE VIEW {} AS {}", view, Sql::deparsed(without_semicolon(query))));
+    // Only the extension's owner may create in its schema. But already the parser can run functions of the user (values of
+    // types with constraints), which must not get that role: the view is made elsewhere by the user, then moved.
+    let nursery = Ident::new(format!("pgtrickle_new_{pgt_id}"));
+    let made = QualifiedName { schema: nursery.clone(), name: view.name.clone() };
+    {
+        let _owner = catalog::as_owner();
+        fill::ddl(&sql!("CREATE SCHEMA {} AUTHORIZATION {}", nursery, role));
+    }
+    {
+        // Names mean what they mean to the caller.
+        let _path = LocalSettings::new(&[(c"search_path", &path)]);
+        let _user = RunAs::restricted(owner);
+        fill::ddl(&sql!("CREATE VIEW {} AS {}", made, Sql::deparsed(without_semicolon(query))));
+    }
+    let _owner = catalog::as_owner();
+    fill::ddl(&sql!("ALTER VIEW {} SET SCHEMA {}", made, view.schema));
+    fill::ddl(&sql!("DROP SCHEMA {}", nursery));
     // The stream table's query leaves no choice, even where the user's does.
     complete_view(program::view_oid(pgt_id)?.into());
-    fill::ddl(&sql!("ALTER VIEW {} OWNER TO {}", view, role));
     Ok(())
 }
 

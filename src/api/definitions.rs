@@ -3,11 +3,13 @@
 use super::capture::is_stream_table;
 use super::define::insert_dependencies;
 use super::track;
-use crate::analyze::{self, Capture, Input};
+use crate::analyze::{self, Capture, Input, Source};
 use crate::catalog;
 use crate::error::or_raise;
-use crate::refresh::program;
+use crate::refresh::{fill, program};
 use pgrx::prelude::*;
+use pgtrickle_engine::sql;
+use pgtrickle_pg::{depend, lock};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
@@ -36,33 +38,57 @@ impl Drop for Looking {
     }
 }
 
-/// Looks for the sources of a stream table anew, when an inheritance child or a partition has come or gone. Those that are
-/// new are captured from the commit of this transaction, which is also what asks for the recomputation.
+/// Looks for the sources of a stream table anew, when an inheritance child or a partition has come or gone, row security is
+/// switched on or off, or a view means something else (`redefined`). Those that are new are captured from the commit of this transaction, which is also what
+/// asks for the recomputation.
 #[pg_extern(name = "_sources_changed")]
-fn sources_changed(pgt_id: i64) {
+fn sources_changed(pgt_id: i64, redefined: bool) {
     let Some(_looking) = Looking::begin() else { return };
     let Some(st) = catalog::by_id(pgt_id).filter(|st| !st.restored) else { return };
     // Without its view it is being dropped, or the extension is.
     let Ok(view) = program::view_oid(pgt_id) else { return };
-    // What is wrong with the query is the next refresh's to say.
-    let Ok(analysis) = analyze::analyze(Input::View(view.into())) else { return };
     let before: BTreeSet<u32> = st.sources.iter().map(|s| s.relid).collect();
+    // What is wrong with the query is the next refresh's to say.
+    let Ok(analysis) = analyze::analyze(Input::View(view.into())) else { return recompute(pgt_id, &before) };
     let now: BTreeSet<u32> = analysis.sources.iter().map(|s| s.relid.to_u32()).collect();
-    if before == now {
+    if before == now && analysis.restless == st.time_dependent && !redefined {
         return;
     }
+    catalog::execute(
+        "UPDATE pgtrickle.pgt_stream_tables SET time_dependent = $2 WHERE pgt_id = $1",
+        &[pgt_id.into(), analysis.restless.into()],
+    );
     catalog::execute("DELETE FROM pgtrickle.pgt_dependencies WHERE pgt_id = $1", &[pgt_id.into()]);
     insert_dependencies(pgt_id, &analysis);
-    for source in analysis.sources.iter().filter(|s| s.capture == Capture::Wal && !is_stream_table(s)) {
-        let relid = source.relid.to_u32();
-        let all = || catalog::live_attributes(relid);
-        let columns = if source.columns.is_empty() { all() } else { source.columns.clone() };
-        let known = catalog::tracking(&[relid]).pop();
-        if !known.is_some_and(|t| columns.iter().all(|c| t.columns.contains(c))) {
-            or_raise(track::track(relid, &columns));
-        }
+    for source in &analysis.sources {
+        capture(source);
     }
+    recompute(pgt_id, &before.union(&now).copied().collect());
+}
+
+/// Sees to it that what a stream table reads is captured from the commit of this transaction on.
+fn capture(source: &Source) {
+    let relid = source.relid.to_u32();
+    if is_stream_table(source) {
+        return or_raise(track::create_parent_buffer(relid));
+    }
+    if source.capture != Capture::Wal {
+        return;
+    }
+    let all = || catalog::live_attributes(relid);
+    let columns = if source.columns.is_empty() { all() } else { source.columns.clone() };
+    let known = catalog::tracking(&[relid]).pop();
+    if !known.is_some_and(|t| columns.iter().all(|c| t.columns.contains(c))) {
+        // Who has written already would be captured without the new columns, and must have ended.
+        fill::ddl(&sql!("LOCK TABLE {} IN SHARE MODE", source.name));
+        or_raise(track::track(relid, &columns));
+    }
+}
+
+/// The next refresh compares everything, by a program made anew in every process.
+fn recompute(pgt_id: i64, sources: &BTreeSet<u32>) {
     catalog::execute("UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true WHERE pgt_id = $1", &[pgt_id.into()]);
+    sources.iter().filter(|&&relid| lock::relation_exists(relid)).for_each(|&relid| depend::invalidate(relid));
     catalog::changed();
 }
 

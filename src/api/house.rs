@@ -61,11 +61,12 @@ pub fn record_failure(st: &StreamTable, failure: &Failure) {
     catalog::changed();
 }
 
-/// Sends an event on the channel `pg_trickle_alert`.
+/// Sends an event on the channel `pg_trickle_alert`. Its payload is less than 8000 bytes whatever the message is made of:
+/// JSON writes some characters with six.
 pub fn alert(event: &str, st: Option<&StreamTable>, message: &str) {
     catalog::scalar::<String>(
         "SELECT pg_catalog.pg_notify('pg_trickle_alert', pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
-             'event', $1, 'schema', $2, 'name', $3, 'message', nullif(pg_catalog.left($4, 2000), '')))::text)::text",
+             'event', $1, 'schema', $2, 'name', $3, 'message', nullif(pg_catalog.left($4, 1000), '')))::text)::text",
         &[event.into(), st.map(|s| s.schema.clone()).into(), st.map(|s| s.name.clone()).into(), message.into()],
     );
 }

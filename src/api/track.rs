@@ -207,12 +207,18 @@ impl Source {
             let columns = client
                 .select(
                     "SELECT a.attnum,
-                            pg_catalog.format_type(coalesce(nullif(t.typbasetype, 0), a.atttypid),
-                                CASE WHEN t.typbasetype <> 0 THEN t.typtypmod ELSE a.atttypmod END)
+                            pg_catalog.format_type(t.oid, base.typmod)
                             || CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
                                     THEN pg_catalog.format(' COLLATE %I.%I', cn.nspname, co.collname) ELSE '' END
                        FROM pg_catalog.pg_attribute a
-                       JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+                      CROSS JOIN LATERAL (
+                            WITH RECURSIVE types (oid, typmod) AS (
+                                SELECT a.atttypid, a.atttypmod
+                                 UNION ALL
+                                SELECT d.typbasetype, d.typtypmod FROM types JOIN pg_catalog.pg_type d ON d.oid = types.oid
+                                 WHERE d.typtype = 'd')
+                            SELECT oid, typmod FROM types) AS base
+                       JOIN pg_catalog.pg_type t ON t.oid = base.oid AND t.typtype <> 'd'
                        LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
                        LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
                       WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",

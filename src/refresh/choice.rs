@@ -33,6 +33,16 @@ pub fn filled(st: &StreamTable, duration: Duration) {
     });
 }
 
+/// The query is another one, if this transaction commits: what refreshes have cost says nothing any more.
+pub fn forget(st: &StreamTable) {
+    let st = st.clone();
+    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || {
+        if let Some(known) = figures(&st) {
+            known.delta_us.iter().chain([&known.recompute_us]).for_each(|us| us.store(0, Relaxed));
+        }
+    });
+}
+
 /// Learns from a refresh.
 pub(super) fn learn(known: &StreamTableShared, outcome: &Outcome, own: Duration) {
     let us = own.as_micros() as u64;

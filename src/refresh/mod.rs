@@ -89,7 +89,11 @@ struct Round {
 /// Settings under which the statements run: names resolve to nothing but PostgreSQL's own, and plans suit small deltas,
 /// which must be joined first however many tables there are.
 const SETTINGS: &[(&CStr, &CStr)] = &[
-    (c"search_path", c"pg_catalog"),
+    (c"search_path", c"pg_catalog, pg_temp"),
+    // How literals are read, as they were printed.
+    (c"standard_conforming_strings", c"on"),
+    (c"array_nulls", c"on"),
+    (c"transform_null_equals", c"off"),
     (c"jit", c"off"),
     (c"join_collapse_limit", c"20"),
     (c"from_collapse_limit", c"20"),

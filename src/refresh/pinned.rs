@@ -6,7 +6,7 @@ use pgtrickle_pg::spi::setting;
 use std::ffi::{CStr, CString};
 
 /// The settings that are pinned.
-const NAMES: [&CStr; 10] = [
+const NAMES: [&CStr; 11] = [
     c"TimeZone",
     c"DateStyle",
     c"IntervalStyle",
@@ -17,6 +17,7 @@ const NAMES: [&CStr; 10] = [
     c"lc_time",
     c"default_text_search_config",
     c"xmlbinary",
+    c"xmloption",
 ];
 
 /// A setting and its value.

@@ -7,6 +7,7 @@ mod definitions;
 mod documentation;
 mod explain;
 mod functions;
+mod hostile;
 mod lifecycle;
 mod look;
 mod schedule;
@@ -33,6 +34,7 @@ fn main() {
             .chain(alter::TESTS)
             .chain(choice::TESTS)
             .chain(definitions::TESTS)
+            .chain(hostile::TESTS)
         {
             trials.push(shared.trial(name, test));
         }

@@ -1,0 +1,162 @@
+//! What users might do to get rights that they have not, to harm others, or to have a stream table differ from its query.
+
+use pgtrickle_tests::server::Server;
+use pgtrickle_tests::session::Session;
+use pgtrickle_tests::{Outcome, oracle, wait};
+use std::time::Duration;
+
+use crate::{Test, arrange, assert_error, assert_text};
+
+pub const TESTS: &[Test] = &[
+    ("functions_in_types_run_as_their_user", functions_in_types),
+    ("functions_in_queries_run_as_their_user", functions_in_queries),
+    ("only_its_owner_prepares_the_end_of_the_extension", end_of_the_extension),
+    ("no_way_around_the_guard", no_way_around_the_guard),
+    ("views_are_replaced", views_are_replaced),
+    ("domains_over_domains", domains_over_domains),
+    ("ddl_of_replicas_counts", ddl_of_replicas),
+];
+
+/// A schema, and a role that may create in it. Its function `spy` notes as whom it runs.
+fn arrange_user(server: &Server, schema: &str) -> Outcome<Session> {
+    let mut session = arrange(server, schema, "CREATE TABLE seen (who text)")?;
+    session.run(&format!(
+        "CREATE FUNCTION spy(int) RETURNS bigint LANGUAGE plpgsql AS \
+         $$ BEGIN INSERT INTO {schema}.seen VALUES (current_user); RETURN 5; END $$"
+    ))?;
+    session.each(&format!(
+        "CREATE ROLE {schema}_user; GRANT ALL ON SCHEMA {schema} TO {schema}_user; GRANT ALL ON seen TO {schema}_user; \
+         SET ROLE {schema}_user; CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t VALUES (1)"
+    ))?;
+    Ok(session)
+}
+
+fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
+    wait::until(query, Duration::from_secs(20), || Ok(session.text(query)? == expected))
+}
+
+/// Already the parser reads a constant of a type whose values are checked by a user's function.
+fn functions_in_types(server: &Server) -> Outcome {
+    let mut session = arrange_user(server, "spied_types")?;
+    session
+        .each("CREATE DOMAIN inner_d AS int CHECK (spied_types.spy(VALUE) = 5); CREATE DOMAIN outer_d AS inner_d")?;
+    session.each("CREATE TABLE d (a int PRIMARY KEY, b outer_d); INSERT INTO d VALUES (1, 1)")?;
+    session.run("SELECT pgtrickle.create_stream_table('st', $$SELECT a, '{1}'::inner_d[] AS b FROM t$$, '0s')")?;
+    session.run("SELECT pgtrickle.create_stream_table('parent', 'SELECT a, b FROM d', '0s')")?;
+    session.run("SELECT pgtrickle.create_stream_table('child', 'SELECT b, count(*) FROM parent GROUP BY b', '0s')")?;
+    session.run("SELECT pgtrickle.alter_stream_table('st', $$SELECT a, '{1,2}'::inner_d[] AS b FROM t$$)")?;
+    session.each("INSERT INTO t VALUES (2); INSERT INTO d VALUES (2, 2)")?;
+    follows(&mut session, "SELECT (SELECT count(*) FROM st) + (SELECT count(*) FROM child)", "4")?;
+    assert_text(&mut session, "SELECT string_agg(DISTINCT who, ',') FROM seen", "spied_types_user")
+}
+
+/// Constants are folded when a query is analysed, in every process that refreshes.
+fn functions_in_queries(server: &Server) -> Outcome {
+    let mut session = arrange_user(server, "spied_queries")?;
+    session.run(
+        "CREATE FUNCTION limits() RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN \
+             IF current_user <> 'spied_queries_user' THEN RAISE 'run as %', current_user; END IF; RETURN 5; END $$",
+    )?;
+    session.run(
+        "SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t ORDER BY a LIMIT spied_queries.limits()', '0s')",
+    )?;
+    session.each("INSERT INTO t VALUES (2)")?;
+    follows(&mut session, "SELECT count(*) FROM st", "2")?;
+    session.each("RESET ROLE; SELECT pgtrickle.refresh_stream_table('st')")
+}
+
+/// Anybody may drop an extension that does not exist.
+fn end_of_the_extension(server: &Server) -> Outcome {
+    let mut session = arrange_user(server, "ending")?;
+    session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t', '0s')")?;
+    session.run("DROP EXTENSION IF EXISTS nonexistent /* drop extension pg_trickle */")?;
+    assert_text(&mut session, "SELECT count(*) FROM pgtrickle.pgt_stream_tables WHERE pgt_schema = 'ending'", "1")?;
+    assert_text(&mut session, "SELECT relreplident FROM pg_class WHERE oid = 't'::regclass", "f")
+}
+
+/// Rows that come or go without the statement trigger, and what keeps a refresh from changing rows.
+fn no_way_around_the_guard(server: &Server) -> Outcome {
+    let mut session =
+        arrange(server, "around", "CREATE TABLE t (a int PRIMARY KEY, b int); INSERT INTO t VALUES (1, 1)")?;
+    session.each(
+        "SELECT pgtrickle.create_stream_table('st', 'SELECT a, b FROM t', schedule => '1h'); \
+         CREATE TABLE parted (a int, b int) PARTITION BY RANGE (a); CREATE TABLE parent (a int, b int)",
+    )?;
+    session.run("CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")?;
+    for statement in [
+        "ALTER TABLE parted ATTACH PARTITION st FOR VALUES FROM (0) TO (100)",
+        "ALTER TABLE st INHERIT parent",
+        "CREATE TABLE child () INHERITS (st)",
+        "ALTER TABLE st FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE st SET UNLOGGED",
+        "CREATE RULE nothing AS ON DELETE TO st DO INSTEAD NOTHING",
+        "CREATE TRIGGER nothing BEFORE DELETE ON st FOR EACH ROW EXECUTE FUNCTION nothing()",
+    ] {
+        assert_error(&mut session, statement, "42809", &["stream table", "st cannot be one", "hint"])?;
+    }
+    session
+        .each("ALTER TABLE st ENABLE ROW LEVEL SECURITY; DELETE FROM t; SELECT pgtrickle.refresh_stream_table('st')")?;
+    oracle::assert_exact(&mut session, "st", "TABLE t")
+}
+
+/// A view that the query reads gets other columns, other tables, other conditions.
+fn views_are_replaced(server: &Server) -> Outcome {
+    let mut session = arrange(
+        server,
+        "redefined",
+        "CREATE TABLE t (a int PRIMARY KEY, b int); INSERT INTO t SELECT i, i FROM generate_series(1, 9) i; \
+         CREATE TABLE u (a int PRIMARY KEY, b int, c int); INSERT INTO u SELECT i, i, i % 2 FROM generate_series(1, 5) i; \
+         CREATE VIEW below AS SELECT a, b FROM t WHERE b < 5; CREATE VIEW v AS TABLE below; \
+         SELECT pgtrickle.create_stream_table('st', 'SELECT b, count(*) AS n FROM v GROUP BY b', '0s')",
+    )?;
+    let missing = "SELECT count(*) FROM ((SELECT b, count(*) AS n FROM v GROUP BY b) EXCEPT ALL TABLE st) AS missing";
+    for (view, change) in [
+        ("SELECT a, b FROM t WHERE b > 5", "INSERT INTO t VALUES (10, 10)"),
+        ("SELECT a, b FROM u", "INSERT INTO u VALUES (6, 6, 0)"),
+        ("SELECT a, c AS b FROM u", "UPDATE u SET c = 7 WHERE a = 2"),
+        ("SELECT a, b FROM t NATURAL JOIN u", "DELETE FROM u WHERE a < 4"),
+    ] {
+        session.each(&format!("CREATE OR REPLACE VIEW below AS {view}"))?;
+        follows(&mut session, missing, "0")?;
+        session.each(change)?;
+        follows(&mut session, missing, "0")?;
+        assert_text(&mut session, "SELECT missing || ',' || extra FROM pgtrickle.verify_stream_table('st')", "0,0")?;
+    }
+    Ok(())
+}
+
+fn domains_over_domains(server: &Server) -> Outcome {
+    let mut session = arrange(
+        server,
+        "nested",
+        "CREATE DOMAIN short AS varchar(3) COLLATE \"C\"; CREATE DOMAIN shorter AS short CHECK (VALUE <> 'no'); \
+         CREATE TABLE t (a int PRIMARY KEY, b shorter); INSERT INTO t VALUES (1, 'x'); \
+         SELECT pgtrickle.create_stream_table('st', 'SELECT b, count(*) AS n FROM t GROUP BY b', '0s')",
+    )?;
+    session.each("INSERT INTO t VALUES (2, 'x'), (3, 'yyy'); UPDATE t SET b = 'z' WHERE a = 1")?;
+    session.each("SELECT pgtrickle.refresh_stream_table('st')")?;
+    assert_text(
+        &mut session,
+        "SELECT state FROM pgtrickle.pgt_change_tracking WHERE source_relid = 't'::regclass",
+        "ACTIVE",
+    )?;
+    oracle::assert_exact(&mut session, "st", "SELECT b, count(*) AS n FROM t GROUP BY b")
+}
+
+/// Event triggers do their work for subscriptions and whoever else sets session_replication_role, too.
+fn ddl_of_replicas(server: &Server) -> Outcome {
+    let mut session = arrange(
+        server,
+        "replica_ddl",
+        "CREATE TABLE t (a int, b int) PARTITION BY RANGE (a); CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10); \
+         CREATE TABLE t2 (a int, b int); INSERT INTO t VALUES (1, 1); INSERT INTO t2 VALUES (11, 11); \
+         SELECT pgtrickle.create_stream_table('st', 'SELECT a, b FROM t', '0s')",
+    )?;
+    session.each(
+        "SET session_replication_role = replica; ALTER TABLE t ATTACH PARTITION t2 FOR VALUES FROM (10) TO (20); \
+         RESET session_replication_role",
+    )?;
+    follows(&mut session, "SELECT count(*) FROM st", "2")?;
+    session.each("DELETE FROM t WHERE a = 11")?;
+    follows(&mut session, "SELECT count(*) FROM st", "1")
+}
