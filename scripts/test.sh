@@ -10,7 +10,7 @@ source "$here/scripts/env.sh"
 cd "$here"
 
 crates=(pgtrickle-wire pgtrickle-apply pgtrickle-engine pgtrickle-monitoring)
-suites=(harness cases api metrics plugin tpch nexmark random concurrency faults restore operations large)
+suites=(harness cases api metrics plugin tpch nexmark random parallel concurrency faults restore operations large)
 logs=$here/target/test-logs
 mkdir -p "$logs"
 passed=0

@@ -69,15 +69,13 @@ COMMENT ON FUNCTION pgtrickle.cache_stats() IS 'The cache of refresh programs of
 CREATE FUNCTION pgtrickle.worker_pool_status()
 RETURNS TABLE (worker text, pid integer, state text, doing text, since timestamptz, queued bigint, idle_ms_total bigint)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT a.backend_type, a.pid,
-           CASE WHEN a.backend_type <> 'pg_trickle_scheduler' THEN a.state WHEN c.running > 0 THEN 'busy' ELSE 'idle' END,
-           a.query, a.state_change,
+    SELECT a.backend_type, a.pid, CASE a.state WHEN 'active' THEN 'busy' ELSE a.state END, a.query, a.state_change,
            CASE WHEN a.backend_type = 'pg_trickle_scheduler' THEN c.queued END,
            CASE WHEN a.backend_type = 'pg_trickle_scheduler' THEN c.idle END
       FROM pg_stat_activity a
-     CROSS JOIN (SELECT coalesce(max(value) FILTER (WHERE name = 'jobs_running'), 0), coalesce(max(value) FILTER (WHERE name = 'jobs_queued'), 0),
+     CROSS JOIN (SELECT coalesce(max(value) FILTER (WHERE name = 'jobs_queued'), 0),
                         coalesce(max(value) FILTER (WHERE name = 'worker_idle_ms'), 0)
-                   FROM pgtrickle.reliability_counters()) AS c (running, queued, idle)
+                   FROM pgtrickle.reliability_counters()) AS c (queued, idle)
      WHERE a.backend_type LIKE 'pg\_trickle\_%' AND (a.datname = current_database() OR a.datname IS NULL)
      ORDER BY 1, 2
 $$;
@@ -151,19 +149,9 @@ COMMENT ON FUNCTION pgtrickle.dependency_tree() IS
 
 CREATE FUNCTION pgtrickle.diamond_groups()
 RETURNS TABLE (source text, stream_table text, arms text[])
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    WITH RECURSIVE edges AS (
-        SELECT d.source_relid AS parent, s.pgt_relid AS child
-          FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)),
-    -- From which relations a stream table can be reached, and through which of its direct parents.
-    reach AS (
-        SELECT parent AS origin, child AS node, parent AS arm FROM edges
-        UNION
-        SELECT e.parent, r.node, r.arm FROM reach r JOIN edges e ON e.child = r.origin)
-    SELECT r.origin::regclass::text, r.node::regclass::text, array_agg(DISTINCT r.arm::regclass::text ORDER BY r.arm::regclass::text)
-      FROM reach r
-     GROUP BY r.origin, r.node HAVING count(DISTINCT r.arm) > 1
-     ORDER BY 1, 2
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT d.origin::regclass::text, d.tip::regclass::text, array(SELECT a::regclass::text FROM unnest(d.arms) AS u (a) ORDER BY 1)
+      FROM pgtrickle._diamonds() AS d ORDER BY 1, 2
 $$;
 COMMENT ON FUNCTION pgtrickle.diamond_groups() IS
     'Stream tables that read a source along more than one way; the arms are refreshed in one transaction, so they agree';

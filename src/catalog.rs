@@ -75,6 +75,8 @@ pub struct StreamTable {
     pub is_populated: bool,
     pub owner: u32,
     pub sources: Vec<Dependency>,
+    /// Which version of the catalog's row this is; see [`row_versions`].
+    pub row_version: i64,
 }
 
 impl StreamTable {
@@ -102,7 +104,7 @@ macro_rules! select_stream_tables {
                         CASE WHEN s.schedule <> 'calculated' AND s.schedule !~ '^(@[A-Za-z]|[-0-9*/,?]+\\s+[-0-9*/,?]+(\\s+\\S+){3})'
                              THEN extract(epoch FROM s.schedule::interval)::float8 END,
                         extract(epoch FROM clock_timestamp() - s.data_timestamp)::float8, s.time_dependent, s.settings,
-                        s.home_relid <> s.pgt_relid, s.is_populated
+                        s.home_relid <> s.pgt_relid, s.is_populated, s.xmin::text::bigint
                    FROM pgtrickle.pgt_stream_tables s
                    JOIN pg_catalog.pg_class c ON c.oid = s.pgt_relid
                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ",
@@ -159,6 +161,7 @@ fn read_row(row: &spi::SpiHeapTupleData<'_>) -> std::result::Result<StreamTable,
         is_populated: flag(23)?,
         owner: oid(15)?,
         sources,
+        row_version: number(24)?,
     })
 }
 
@@ -174,19 +177,26 @@ fn select<T>(
     argument: DatumWithOid<'_>,
     read: impl Fn(&spi::SpiHeapTupleData<'_>) -> spi::Result<T>,
 ) -> Vec<T> {
+    Snapshot::latest().active(|| select_here(sql, argument, read))
+}
+
+/// As [`select`], under the active snapshot.
+fn select_here<T>(
+    sql: &'static str,
+    argument: DatumWithOid<'_>,
+    read: impl Fn(&spi::SpiHeapTupleData<'_>) -> spi::Result<T>,
+) -> Vec<T> {
     let _path = pinned_path();
-    Snapshot::latest().active(|| {
-        Spi::connect(|client| {
-            let kept = KEPT.with_borrow_mut(|kept| kept.remove(sql));
-            let plan = kept.unwrap_or_else(|| {
-                let types = [PgOid::from(argument.oid())];
-                client.prepare(sql, &types).unwrap_or_report().keep()
-            });
-            let rows = client.select(&plan, None, &[argument]).unwrap_or_report();
-            let found = rows.map(|row| read(&row).unwrap_or_report()).collect();
-            KEPT.with_borrow_mut(|kept| kept.insert(sql, plan));
-            found
-        })
+    Spi::connect(|client| {
+        let kept = KEPT.with_borrow_mut(|kept| kept.remove(sql));
+        let plan = kept.unwrap_or_else(|| {
+            let types = [PgOid::from(argument.oid())];
+            client.prepare(sql, &types).unwrap_or_report().keep()
+        });
+        let rows = client.select(&plan, None, &[argument]).unwrap_or_report();
+        let found = rows.map(|row| read(&row).unwrap_or_report()).collect();
+        KEPT.with_borrow_mut(|kept| kept.insert(sql, plan));
+        found
     })
 }
 
@@ -198,6 +208,13 @@ pub fn all() -> Vec<StreamTable> {
 /// The stream table with this id.
 pub fn by_id(pgt_id: i64) -> Option<StreamTable> {
     select(select_stream_tables!("WHERE s.pgt_id = $1"), pgt_id.into(), read_row).pop()
+}
+
+/// Which versions of these stream tables' rows the active snapshot shows: what wrote each last.
+pub fn row_versions(pgt_ids: &[i64]) -> Vec<(i64, i64)> {
+    let sql = "SELECT pgt_id, xmin::text::bigint FROM pgtrickle.pgt_stream_tables WHERE pgt_id = ANY ($1)";
+    let number = |row: &spi::SpiHeapTupleData<'_>, i| row.get::<i64>(i).map(Option::unwrap_or_default);
+    select_here(sql, pgt_ids.to_vec().into(), |row| Ok((number(row, 1)?, number(row, 2)?)))
 }
 
 /// The stream table stored in this relation.

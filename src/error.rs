@@ -167,6 +167,11 @@ pub fn sqlstate(code: i32) -> String {
     (0..5).map(|i| char::from(b'0' + (code >> (6 * i) & 0x3f) as u8)).collect()
 }
 
+/// Whether an error comes of what others did at the same time (class 40).
+pub fn is_conflict(code: Code) -> bool {
+    sqlstate(code as i32).starts_with("40")
+}
+
 /// Whether an error is one that PostgreSQL did not expect (class XX).
 pub fn is_internal(code: Code) -> bool {
     sqlstate(code as i32).starts_with("XX")

@@ -6,6 +6,7 @@ mod analyze;
 mod api;
 mod catalog;
 mod error;
+mod graph;
 mod refresh;
 mod schedule;
 mod settings;
@@ -30,6 +31,7 @@ extension_sql_file!(
         api::counters::_lag,
         api::counters::_progress,
         api::health::health_check,
+        api::look::_diamonds,
         api::look::version,
         api::understand::_id_of,
     ]

@@ -1,6 +1,6 @@
 //! The settings `pg_trickle.*`, each declared once: name, help, unit, bounds and default.
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::{CStr, CString};
 
 macro_rules! settings {
@@ -23,6 +23,15 @@ macro_rules! settings {
 const NONE: GucFlags = GucFlags::empty();
 const SIGHUP: GucContext = GucContext::Sighup;
 
+/// Who refreshes, see `pg_trickle.parallel_refresh_mode`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PostgresGucEnum)]
+pub enum ParallelRefresh {
+    #[name = c"off"]
+    Off,
+    #[name = c"on"]
+    On,
+}
+
 settings! {
     ENABLED: bool = true, c"pg_trickle.enabled",
         "Whether stream tables are refreshed by themselves; capture goes on either way.",
@@ -33,6 +42,15 @@ settings! {
     DEFAULT_SCHEDULE_SECONDS: i32 = 1, c"pg_trickle.default_schedule_seconds",
         "Refresh interval of stream tables whose schedule is 'calculated', in seconds.",
         define_int_guc(0, 86_400, SIGHUP, GucFlags::UNIT_S);
+    PARALLEL_REFRESH_MODE: ParallelRefresh = ParallelRefresh::On, c"pg_trickle.parallel_refresh_mode",
+        "Whether stream tables that are due together and do not depend on each other are refreshed at the same time, by a pool of workers.",
+        define_enum_guc(SIGHUP, NONE);
+    MAX_DYNAMIC_REFRESH_WORKERS: i32 = 2, c"pg_trickle.max_dynamic_refresh_workers",
+        "Workers of the pool of each database, started when first needed; with 0 the scheduler refreshes one after the other.",
+        define_int_guc(0, 32, SIGHUP, NONE);
+    AUTO_BACKOFF: bool = true, c"pg_trickle.auto_backoff",
+        "Whether a stream table whose refreshes take as long as its interval is refreshed less often, down to an eighth.",
+        define_bool_guc(SIGHUP, NONE);
     MAX_CONSECUTIVE_ERRORS: i32 = 3, c"pg_trickle.max_consecutive_errors",
         "Failed refreshes in a row after which a stream table is suspended.",
         define_int_guc(1, 1000, SIGHUP, NONE);

@@ -16,6 +16,12 @@ pub fn access_share(relid: u32) -> bool {
     }
 }
 
+/// As [`access_share`], if there is nothing to wait for.
+pub fn try_access_share(relid: u32) -> bool {
+    // SAFETY: as above.
+    unsafe { pg_sys::ConditionalLockRelationOid(oid(relid), pg_sys::AccessShareLock as i32) && relation_exists(relid) }
+}
+
 /// Locks a relation exclusively if nobody else uses it at this moment.
 pub fn try_access_exclusive(relid: u32) -> bool {
     // SAFETY: any OID may be locked.
@@ -56,4 +62,12 @@ pub fn wait_for_writers(relid: u32) {
 pub fn stream_table(catalog_relid: u32, pgt_id: i64) {
     // SAFETY: object locks may name any object; the id serves as the object's number.
     unsafe { pg_sys::LockDatabaseObject(oid(catalog_relid), oid(pgt_id as u32), 0, pg_sys::ExclusiveLock as i32) }
+}
+
+/// As [`stream_table`], if there is nothing to wait for.
+pub fn try_stream_table(catalog_relid: u32, pgt_id: i64) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::ConditionalLockDatabaseObject(oid(catalog_relid), oid(pgt_id as u32), 0, pg_sys::ExclusiveLock as i32)
+    }
 }

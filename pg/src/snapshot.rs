@@ -14,6 +14,47 @@ impl Snapshot {
         Snapshot(unsafe { pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot()) })
     }
 
+    /// As bytes, from which another process of this database makes the same snapshot by [`Snapshot::held_by`]. None if that takes
+    /// more bytes than `most`.
+    pub fn to_bytes(&self, most: usize) -> Option<Vec<u8>> {
+        // SAFETY: the snapshot is a registered copy of our own; as many bytes are written as were asked for.
+        unsafe {
+            if pg_sys::EstimateSnapshotSpace(self.0) as usize > most {
+                // Without its subtransactions it means the same: they are looked up when it is used.
+                (*self.0).suboverflowed = true;
+            }
+            let size = pg_sys::EstimateSnapshotSpace(self.0) as usize;
+            (size <= most).then(|| {
+                // Of words, as what is written are structs of PostgreSQL's.
+                let mut words = vec![0u64; size.div_ceil(8)];
+                pg_sys::SerializeSnapshot(self.0, words.as_mut_ptr().cast());
+                words.iter().flat_map(|word| word.to_ne_bytes()).take(size).collect()
+            })
+        }
+    }
+
+    /// The snapshot that the process `holder` made into `bytes`, as long as that process holds it: what it shows is kept from
+    /// VACUUM without a gap. None when it does no longer. In a transaction that has not used an older snapshot.
+    pub fn held_by(holder: i32, bytes: &[u8]) -> Option<Snapshot> {
+        let mut words: Vec<u64> = bytes
+            .chunks(8)
+            .map(|chunk| {
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                u64::from_ne_bytes(word)
+            })
+            .collect();
+        // SAFETY: the bytes are those of SerializeSnapshot, which RestoreSnapshot copies into the transaction's memory. The
+        // process's entry stays readable after its end; the check of its xmin is PostgreSQL's own for parallel workers, and
+        // any holder of such an xmin would do.
+        unsafe {
+            let process = pg_sys::BackendPidGetProc(holder);
+            let snapshot = pg_sys::RestoreSnapshot(words.as_mut_ptr().cast());
+            let held = !process.is_null() && pg_sys::ProcArrayInstallRestoredXmin((*snapshot).xmin, process);
+            held.then(|| Snapshot(pg_sys::RegisterSnapshot(snapshot)))
+        }
+    }
+
     pub(crate) fn as_ptr(&self) -> pg_sys::Snapshot {
         self.0
     }

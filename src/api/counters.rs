@@ -52,7 +52,7 @@ fn _stream_table_counters() -> TableIterator<
 }
 
 /// One counter or gauge of a database's workers: name, how to read it, its unit, what it is.
-type Counter = (&'static str, fn(&DbShared) -> u64, &'static str, &'static str);
+type Counter = (&'static str, fn(&'static DbShared) -> u64, &'static str, &'static str);
 
 const COUNTERS: &[Counter] = &[
     ("records_total", |db| db.records_total.load(Relaxed), "records", "change records received from the decoder"),
@@ -73,8 +73,11 @@ const COUNTERS: &[Counter] = &[
     ("queue_bytes", |db| db.queue_bytes.load(Relaxed), "bytes", "bytes of the frames that wait to be applied"),
     ("slot_retained_bytes", |db| db.slot_retained_bytes.load(Relaxed), "bytes", "WAL kept for the replication slot"),
     ("holdback_us", |db| db.holdback_us.load(Relaxed), "µs", "time for which the oldest writing transaction is open"),
-    ("jobs_queued", |db| db.jobs_queued.load(Relaxed), "refreshes", "refreshes that are due and wait for a worker"),
-    ("jobs_running", |db| db.jobs_running.load(Relaxed), "refreshes", "refreshes that run"),
+    ("jobs_queued", |db| db.jobs_queued(), "jobs", "jobs that wait for a worker of the pool"),
+    ("jobs_running", |db| db.jobs_running.load(Relaxed), "workers", "workers that refresh now"),
+    ("rounds", |db| db.rounds_total.load(Relaxed), "rounds", "snapshots that the refreshes of a tick shared"),
+    ("round_refreshes", |db| db.round_refreshes_total.load(Relaxed), "refreshes", "refreshes under a shared snapshot"),
+    ("barriers", |db| db.barriers_total.load(Relaxed), "waits", "waits of refreshes for capture"),
     ("worker_idle_ms", |db| db.idle_us.load(Relaxed) / 1000, "ms", "time that refresh workers had nothing to do"),
     ("health_cycles", |db| db.health_cycles.load(Relaxed), "looks", "looks at all change buffers"),
     ("cache_hits", |db| db.cache_hits.load(Relaxed), "programs", "refresh programs found in the cache"),

@@ -2,6 +2,7 @@
 
 use crate::catalog;
 use crate::error::or_raise;
+use crate::graph::Graph;
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 
@@ -46,5 +47,23 @@ fn list_sources(
             })
             .collect()
     });
+    TableIterator::new(rows)
+}
+
+/// Where ways through stream tables meet again: from which relation, in which stream table, through which of its sources.
+#[pg_extern]
+fn _diamonds()
+-> TableIterator<'static, (name!(origin, pg_sys::Oid), name!(tip, pg_sys::Oid), name!(arms, Vec<pg_sys::Oid>))> {
+    let all = catalog::all();
+    let rows: Vec<_> = Graph::of(all.iter())
+        .diamonds()
+        .iter()
+        .flat_map(|diamond| {
+            let meetings = diamond.meetings().into_iter();
+            meetings.map(|(origin, arms)| {
+                (origin.into(), diamond.tip.into(), arms.into_iter().map(pg_sys::Oid::from).collect::<Vec<_>>())
+            })
+        })
+        .collect();
     TableIterator::new(rows)
 }

@@ -18,6 +18,7 @@ pub fn wait_for_capture() -> Result<Duration> {
     let begun = Instant::now();
     let db = shmem::my_db().ok_or_else(|| Error::capture_timeout(0, "not running in this database"))?;
     let target = wal::emit_barrier();
+    db.barriers_total.fetch_add(1, Ordering::Relaxed);
     db.decoder_latch.wake();
     wait_until_applied(db, target, TIMEOUT)?;
     Ok(begun.elapsed())

@@ -11,6 +11,7 @@ pub mod ours;
 pub mod pinned;
 pub mod program;
 pub mod prune;
+pub mod round;
 mod run;
 pub mod sources;
 mod store;
@@ -20,10 +21,11 @@ use crate::error::{Error, Result};
 use crate::settings;
 use crate::shmem::{self, Progress, Status};
 use pgtrickle_engine::ir::SourceId;
-use pgtrickle_pg::snapshot::{Snapshot, XidSet};
+use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::spi::{Connection, LocalSettings, RunAs};
-use pgtrickle_pg::{class, lock, snapshot, spi, worker};
+use pgtrickle_pg::{class, lock, spi, worker};
 use program::{Loaded, Task};
+use round::{Round, SharedRound};
 use run::Relations;
 use sources::Changes;
 use std::ffi::CStr;
@@ -63,27 +65,16 @@ pub struct Outcome {
     pub action: Action,
     /// Changes of some source, or of the result itself, leave no trace: it has to be recomputed on schedule.
     pub blind: bool,
+    /// Its readers have been given changes.
+    pub fed: bool,
     /// Rows of the stream table's delta.
     pub delta_rows: u64,
     pub changes: Changes,
-    pub started: Instant,
     pub duration: Duration,
     /// The part of it that was waiting for capture.
     pub barrier: Duration,
     /// When the snapshot was taken, µs since 2000-01-01.
     pub snapshot_at: i64,
-}
-
-/// What all stream tables of one refresh share.
-struct Round {
-    snapshot: Snapshot,
-    visible: XidSet,
-    lsn: u64,
-    snapshot_at: i64,
-    generation: i64,
-    degraded: Vec<u32>,
-    barrier: Duration,
-    initiator: Initiator,
 }
 
 /// Settings under which the statements run: names resolve to nothing but PostgreSQL's own, and plans suit small deltas,
@@ -142,17 +133,33 @@ pub fn refresh_then<T>(
     lock_all(pgt_ids);
     // Read only now: the refresh that held the lock before us may have moved the frontier.
     stream_tables.extend(pgt_ids.iter().filter_map(|&pgt_id| catalog::by_id(pgt_id)));
+    check(&mut stream_tables, initiator)?;
+    lock_sources(&stream_tables)?;
+    let round = Round::begin(&stream_tables)?;
+    let outcomes = stream_tables.into_iter().map(|st| one(st, &round, initiator)).collect::<Result<_>>()?;
+    Ok((outcomes, after(&round.snapshot)))
+}
+
+/// As [`refresh`], for the stream tables of a job in the dispatcher's round. `joined` is called once the round may end; `None` if
+/// the job has to be done without it.
+pub fn refresh_in(shared: &SharedRound, joined: impl FnOnce()) -> Result<Option<Vec<Outcome>>> {
+    let Some((mut stream_tables, round)) = shared.join() else { return Ok(None) };
+    let _patience = LocalSettings::new(&[PATIENCE]);
+    joined();
+    check(&mut stream_tables, Initiator::Scheduler)?;
+    stream_tables.into_iter().map(|st| one(st, &round, Initiator::Scheduler)).collect::<Result<_>>().map(Some)
+}
+
+/// Leaves out what is not to be refreshed now, and refuses what cannot be.
+fn check(stream_tables: &mut Vec<StreamTable>, initiator: Initiator) -> Result<()> {
     if initiator == Initiator::Scheduler {
         // Paused since the scheduler looked.
         stream_tables.retain(|st| !matches!(st.status.as_str(), "PAUSED" | "SUSPENDED"));
     }
-    if let Some(restored) = stream_tables.iter().find(|st| st.restored) {
-        return Err(Error::restored(&restored.label()));
+    match stream_tables.iter().find(|st| st.restored) {
+        Some(restored) => Err(Error::restored(&restored.label())),
+        None => Ok(()),
     }
-    lock_sources(&stream_tables)?;
-    let round = Round::begin(&stream_tables, initiator)?;
-    let outcomes = stream_tables.into_iter().map(|st| one(st, &round)).collect::<Result<_>>()?;
-    Ok((outcomes, after(&round.snapshot)))
 }
 
 /// Takes the refresh locks of stream tables, in one order for everybody, so that those who take overlapping sets cannot
@@ -179,59 +186,7 @@ fn lock_sources(stream_tables: &[StreamTable]) -> Result<()> {
     Ok(())
 }
 
-impl Round {
-    fn begin(stream_tables: &[StreamTable], initiator: Initiator) -> Result<Round> {
-        let mut bases: Vec<u32> = stream_tables
-            .iter()
-            .flat_map(|st| &st.sources)
-            .filter(|s| s.kind == SourceType::Table)
-            .map(|s| s.relid)
-            .collect();
-        bases.sort_unstable();
-        bases.dedup();
-        // Read before the snapshot, so that whatever that does not show is captured: in this generation, of these sources.
-        let mut generation = catalog::generation();
-        if generation == 0 && !bases.is_empty() {
-            // The slot is still being made.
-            barrier::wait_for_capture()?;
-            generation = catalog::generation();
-        }
-        let mut degraded = degraded(&bases);
-        let snapshot = Snapshot::latest();
-        let visible = snapshot.xids();
-        let lsn = snapshot::insert_lsn();
-        let snapshot_at = worker::now_us();
-        let mut round = Round {
-            snapshot,
-            visible,
-            lsn,
-            snapshot_at,
-            generation,
-            degraded: Vec::new(),
-            barrier: Duration::ZERO,
-            initiator,
-        };
-        if !bases.is_empty() {
-            round.barrier = barrier::wait_for_capture()?;
-            if catalog::generation() != generation {
-                return Err(Error::capture_restarted());
-            }
-            // Capture of a source may have stopped meanwhile.
-            degraded.extend(self::degraded(&bases));
-            round.degraded = degraded;
-        }
-        Ok(round)
-    }
-}
-
-/// Those of the sources whose changes are not, or not completely, captured.
-fn degraded(bases: &[u32]) -> Vec<u32> {
-    let tracked = catalog::tracking(bases);
-    let captured = |relid| tracked.iter().any(|t| t.relid == relid && t.degraded.is_none());
-    bases.iter().copied().filter(|&relid| !captured(relid)).collect()
-}
-
-fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
+fn one(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> {
     let started = Instant::now();
     let begun_at = worker::now_us();
     let loaded = program::load(&st)?;
@@ -263,17 +218,18 @@ fn one(st: StreamTable, round: &Round) -> Result<Outcome> {
             action = Action::NoData;
         }
     }
+    let mut fed = false;
     if action != Action::NoData {
-        store::feed_children(&st, &loaded, &relations);
-        store::store_frontier(&st, round, &loaded, action, delta_rows, begun_at);
+        fed = store::feed_children(&st, &loaded, &relations);
+        store::store_frontier(&st, round, &loaded, (action, initiator), delta_rows, begun_at);
     } else if changes.cancelled > 0 {
-        store::store_frontier(&st, round, &loaded, action, 0, begun_at);
+        store::store_frontier(&st, round, &loaded, (action, initiator), 0, begun_at);
     }
     drop(relations);
     let duration = started.elapsed() + round.barrier;
     let blind = !loaded.program.compared().is_empty() || is_blind(&st, &loaded, round);
     let (barrier, snapshot_at) = (round.barrier, round.snapshot_at);
-    Ok(Outcome { st, action, blind, delta_rows, changes, started, duration, barrier, snapshot_at })
+    Ok(Outcome { st, action, blind, fed, delta_rows, changes, duration, barrier, snapshot_at })
 }
 
 /// Whether there are changes that neither a buffer nor a comparison tells of.

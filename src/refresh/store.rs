@@ -1,9 +1,10 @@
 //! What a refresh leaves behind besides the stream table's rows: changes for its children, the frontier, the history.
 
 use super::program::Loaded;
+use super::round::Round;
 use super::run::Relations;
 use super::sources::buffer_of;
-use super::{Action, Initiator, Round, costs};
+use super::{Action, Initiator, costs};
 use crate::catalog::{self, StreamTable};
 use pgrx::{IntoDatum, pg_sys};
 use pgtrickle_engine::program::Program;
@@ -42,11 +43,12 @@ fn execute_kept(statement: &str, types: &[pg_sys::Oid], values: &[Option<pg_sys:
 }
 
 /// Writes the delta of a stream table to its change buffer, if other stream tables read it. Its rows carry this
-/// transaction's id, so the same visibility rule as for base tables tells when a child has seen them.
-pub fn feed_children(st: &StreamTable, loaded: &Loaded, relations: &Relations) {
+/// transaction's id, so the same visibility rule as for base tables tells when a child has seen them. Says whether there was
+/// anything to write.
+pub fn feed_children(st: &StreamTable, loaded: &Loaded, relations: &Relations) -> bool {
     let root = Program::root_delta();
     if relations.rows(&root) == 0 || buffer_of(st.relid).is_none() {
-        return;
+        return false;
     }
     let buffer =
         QualifiedName { schema: Ident::new("pgtrickle_changes"), name: Ident::new(format!("changes_{}_0", st.relid)) };
@@ -61,6 +63,7 @@ pub fn feed_children(st: &StreamTable, loaded: &Loaded, relations: &Relations) {
     let _owner = catalog::as_owner();
     execute_kept(statement.as_str(), &[pg_sys::TEXTOID], &[assign_xid().to_string().into_datum()]);
     crate::workers::on_commit_note_parent_change(st.relid);
+    true
 }
 
 const STORE_FRONTIER: &str = "
@@ -86,7 +89,7 @@ pub(super) fn store_frontier(
     st: &StreamTable,
     round: &Round,
     loaded: &Loaded,
-    action: Action,
+    (action, initiator): (Action, Initiator),
     delta_rows: u64,
     begun_at: i64,
 ) {
@@ -121,8 +124,8 @@ pub(super) fn store_frontier(
         ],
     );
     tell_costs(st.pgt_id, loaded.fingerprint);
-    if let Some(told) = due_for_history(st.pgt_id, round.initiator, action, delta_rows) {
-        let initiator = if round.initiator == Initiator::Manual { "MANUAL" } else { "SCHEDULER" };
+    if let Some(told) = due_for_history(st.pgt_id, initiator, action, delta_rows) {
+        let initiator = if initiator == Initiator::Manual { "MANUAL" } else { "SCHEDULER" };
         let plan = Plan::prepare(
             TELL,
             &[

@@ -1,5 +1,6 @@
 //! One database's place in shared memory: who serves it, how far capture is, and what its workers count.
 
+use super::jobs::{JOB_PLACES, JobPlace, MAX_POOL, RoundShared};
 use super::lag::{self, LAG_RINGS, LagRing};
 use pgtrickle_pg::shared_struct;
 use pgtrickle_pg::shmem::LatchSlot;
@@ -80,9 +81,22 @@ shared_struct! {
         /// Retained WAL of the database's slot, in bytes, and whether a process uses the slot.
         pub slot_retained_bytes: AtomicU64,
         pub slot_active: AtomicBool,
-        /// Refreshes that are due and wait for a worker, and those that run.
-        pub jobs_queued: AtomicU64,
+        /// Processes that are refreshing, or are about to look whether they may.
         pub jobs_running: AtomicU64,
+        /// Jobs that the scheduler hands over, and the round in which they share a snapshot; see `shmem/jobs.rs`.
+        pub job_places: [JobPlace; JOB_PLACES],
+        pub round: RoundShared,
+        pub dispatcher_pid: AtomicI32,
+        pub dispatcher_latch: LatchSlot,
+        pub pool_pids: [AtomicI32; MAX_POOL],
+        pub pool_latches: [LatchSlot; MAX_POOL],
+        /// Counts how often the scheduler has read the catalog anew; the dispatcher follows.
+        pub catalog_reads: AtomicU64,
+        /// Rounds that were opened, and stream tables that were refreshed in them.
+        pub rounds_total: AtomicU64,
+        pub round_refreshes_total: AtomicU64,
+        /// Barriers that refreshes of any kind have waited for.
+        pub barriers_total: AtomicU64,
         /// Time that refresh workers have waited for something to do, in microseconds.
         pub idle_us: AtomicU64,
         /// Looks at all change buffers so far; see `workers/watch.rs`.

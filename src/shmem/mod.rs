@@ -2,12 +2,14 @@
 
 mod database;
 mod history;
+mod jobs;
 mod lag;
 mod progress;
 mod tables;
 
 pub use database::{CaptureState, DbShared, FAILING_SOURCES, SOURCE_PLACES};
 pub use history::History;
+pub use jobs::{Job, JobPlace, JobResult, JobState, MAX_POOL, SNAPSHOT_BYTES};
 pub use lag::use_ring_of;
 pub use progress::Progress;
 pub use tables::*;
@@ -47,6 +49,8 @@ shared_struct! {
         pub databases_dirty: AtomicBool,
         /// Set when a database was dropped, whose replication origin some scheduler has to drop.
         pub origins_dirty: AtomicBool,
+        /// Until then (µs since 2000-01-01) pools start no workers: somebody else found no free one.
+        pub pools_rest_until: AtomicI64,
         pub track_requests: [TrackRequest; 16],
         pub databases: [DbShared; MAX_DATABASES],
         pub stream_tables: [StreamTableShared; MAX_STREAM_TABLES],

@@ -1,11 +1,13 @@
 //! Stream tables as the scheduler sees them: when each is due, which read which.
 
 use crate::catalog::{Frontier, SourceType, StreamTable};
+use crate::graph::Graph;
 use crate::schedule::{self, Schedule, until_next};
-use crate::shmem::DbShared;
+use crate::settings;
+use crate::shmem::{DbShared, JobResult, StreamTableShared};
 use pgtrickle_pg::worker;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A stream table and what its refreshes found.
@@ -23,7 +25,30 @@ pub struct Entry {
     pub failures: u32,
     /// As the last refresh found: changes leave no trace, so it is recomputed on schedule.
     pub blind: bool,
+    /// It was handed over and has not come back.
+    pub in_flight: bool,
+    /// So many times its interval is waited while its refreshes take as long as that.
+    pub stretch: u32,
+    /// Its counters in shared memory.
+    pub counters: Option<&'static StreamTableShared>,
 }
+
+/// Change counts of sources at one moment: the two arms of a diamond see the same ones, or they would not be due together.
+pub type Counts = HashMap<u32, u64>;
+
+/// What the counts of these sources are now.
+pub fn counts(db: &DbShared, sources: &BTreeSet<u32>) -> Counts {
+    sources.iter().map(|&relid| (relid, db.source_change_count(relid))).collect()
+}
+
+/// Stream tables that are recomputed whatever has changed are so at most this often.
+const MIN_RECOMPUTE: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// A refresh that takes this part of its interval is taken to be in need of a longer one, up to so many times.
+const FULL_SHARE: f64 = 0.95;
+const MOST_STRETCH: u32 = 8;
+/// What is expected to take longer is not done by the scheduler if others can, µs.
+const QUICK_US: u64 = 100_000;
 
 impl Entry {
     /// A stream table that the scheduler did not know. One that was refreshed lately, by whomever, is not due before its time;
@@ -50,6 +75,9 @@ impl Entry {
             depth: 0,
             failures: 0,
             blind,
+            in_flight: false,
+            stretch: 1,
+            counters: None,
         }
     }
 
@@ -74,7 +102,62 @@ impl Entry {
 
     /// The time between two refreshes; zero for as soon as there are changes.
     pub fn interval(&self) -> Duration {
-        interval(&self.schedule)
+        interval(&self.schedule).saturating_mul(self.stretch)
+    }
+
+    /// Takes over what became of a refresh that began at `started`, when its sources had these counts of changes.
+    pub fn done(&mut self, result: JobResult, started: Instant, counts: &Counts) {
+        if !result.refreshed {
+            // Dropped or paused, as the catalog will tell.
+            self.next_due = self.after(started, MIN_RECOMPUTE);
+            return;
+        }
+        self.failures = 0;
+        self.blind = result.blind;
+        self.adapt();
+        // Recomputing without a pause would serve nobody.
+        let least = if result.blind { MIN_RECOMPUTE } else { Duration::ZERO };
+        self.next_due = self.after(started, least);
+        if result.blind {
+            self.not_before = started + least;
+        }
+        self.seen.clear();
+        if !result.leftover {
+            let sources = self.st.sources.iter();
+            self.seen.extend(sources.filter_map(|s| counts.get(&s.relid).map(|&count| (s.relid, count))));
+        }
+        // Whatever the frontier is exactly, there is one now.
+        self.st.needs_reinit = false;
+        self.st.frontier.get_or_insert(Frontier { lsn: 1, ..Frontier::EMPTY.clone() });
+    }
+
+    /// Leaves more time to refreshes that need all they have, and less again to one that does not.
+    fn adapt(&mut self) {
+        let took = self.counted_us(|c| &c.last_duration_us) as f64 / 1e6;
+        let interval = interval(&self.schedule).as_secs_f64();
+        self.stretch = match settings::AUTO_BACKOFF.get() && interval > 0.0 && took >= interval * FULL_SHARE {
+            true => (self.stretch * 2).min(MOST_STRETCH),
+            false => 1,
+        };
+    }
+
+    /// It could not be refreshed. It stays due, whatever its schedule.
+    pub fn failed(&mut self) {
+        self.failures += 1;
+        let backoff = Duration::from_millis(200) * 2u32.saturating_pow(self.failures.min(16) - 1);
+        self.not_before = Instant::now() + backoff.max(self.interval()).min(LONGEST_BACKOFF);
+        self.seen.clear();
+    }
+
+    fn counted_us(&self, counter: fn(&StreamTableShared) -> &AtomicU64) -> u64 {
+        self.counters.map_or(0, |counters| counter(counters).load(Ordering::Relaxed))
+    }
+
+    /// Whether a refresh is expected to be over soon: the last one was, or the first fill.
+    pub fn is_quick(&self) -> bool {
+        let follows = self.st.frontier.is_some() && !self.st.needs_reinit;
+        let known = [self.counted_us(|c| &c.last_duration_us), self.counted_us(|c| &c.recompute_us)];
+        follows && known.into_iter().find(|&us| us > 0).is_some_and(|us| us < QUICK_US)
     }
 
     /// When it is due again after a refresh that began at `started`, `least` later at the earliest.
@@ -88,19 +171,28 @@ impl Entry {
         }
     }
 
-    pub fn has_changes(&self, db: &DbShared) -> bool {
+    pub fn has_changes(&self, counts: &Counts) -> bool {
         let frontier = self.st.frontier.as_ref().unwrap_or(Frontier::EMPTY);
         frontier == Frontier::EMPTY
             || self.st.needs_reinit
             || self.blind
-            || self.st.sources.iter().any(|s| {
-                s.kind == SourceType::Other || self.seen.get(&s.relid) != Some(&db.source_change_count(s.relid))
-            })
+            || self
+                .st
+                .sources
+                .iter()
+                .any(|s| s.kind == SourceType::Other || self.seen.get(&s.relid) != counts.get(&s.relid))
     }
 
     /// Whether it is refreshed by itself at all.
     pub fn is_active(&self) -> bool {
         !self.st.restored && matches!(self.st.status.as_str(), "ACTIVE" | "INITIALIZING" | "ERROR")
+    }
+}
+
+impl Entry {
+    /// Whether a refresh of it may begin.
+    pub fn is_free(&self) -> bool {
+        self.is_active() && !self.in_flight
     }
 }
 
@@ -182,6 +274,13 @@ pub fn set_depths(entries: &mut Entries) {
             break;
         }
     }
+}
+
+/// Ids of the stream tables of each diamond.
+pub fn diamonds(entries: &Entries) -> Vec<Vec<i64>> {
+    let by_relid: HashMap<u32, i64> = entries.values().map(|e| (e.st.relid, e.st.pgt_id)).collect();
+    let diamonds = Graph::of(entries.values().map(|e| &e.st)).diamonds();
+    diamonds.iter().map(|d| d.members().iter().filter_map(|relid| by_relid.get(relid).copied()).collect()).collect()
 }
 
 /// The connected components of a set of stream tables, parents first in each.

@@ -6,8 +6,8 @@
 use super::away;
 use super::capture::socket_path;
 use super::metrics::Endpoint;
+use super::seat::{Role, STABLE, Seat};
 use crate::shmem::{self, CaptureState};
-use pgrx::bgworkers::{BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker};
 use pgrx::prelude::*;
 use pgtrickle_pg::{databases, wait, worker};
 use std::collections::HashMap;
@@ -18,91 +18,10 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_secs(5);
 /// New databases are looked for this often even when nobody said that there are any.
 const LOOK_FOR_DATABASES: Duration = Duration::from_secs(60);
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
-/// A worker that has run for this long starts with the first backoff again.
-const STABLE: Duration = Duration::from_secs(60);
 /// How long workers of an earlier launcher may take to end.
 const ORPHANS_END: Duration = Duration::from_secs(10);
 /// Failures in a row after which capture counts as failing.
 const FAILING_AFTER: u32 = 3;
-
-/// A worker that a database needs.
-struct Role {
-    name: &'static str,
-    function: &'static str,
-}
-
-const SCHEDULER: Role = Role { name: "pg_trickle_scheduler", function: "pgtrickle_scheduler_main" };
-const APPLY: Role = Role { name: "pg_trickle_apply", function: "pgtrickle_apply_main" };
-const WAL_DECODER: Role = Role { name: "pg_trickle_wal_decoder", function: "pgtrickle_wal_decoder_main" };
-
-/// One role in one database, and how it fared.
-struct Seat {
-    role: &'static Role,
-    running: Option<DynamicBackgroundWorker>,
-    started: Instant,
-    failures: u32,
-    next_start: Instant,
-    /// Whether no background worker was free for it when it was last to be started.
-    refused: bool,
-}
-
-impl Seat {
-    fn new(role: &'static Role) -> Seat {
-        let now = Instant::now();
-        Seat { role, running: None, started: now, failures: 0, next_start: now, refused: false }
-    }
-
-    /// Notices that the worker has ended.
-    fn look(&mut self) {
-        let ended = self.running.as_ref().is_some_and(|w| matches!(w.pid(), Err(BackgroundWorkerStatus::Stopped)));
-        if ended {
-            self.running = None;
-            self.failures = if self.started.elapsed() > STABLE { 1 } else { self.failures + 1 };
-            let backoff = FIRST_BACKOFF * 2u32.saturating_pow(self.failures.min(16) - 1);
-            self.next_start = Instant::now() + backoff.min(LONGEST_BACKOFF);
-        }
-    }
-
-    /// Starts the worker if it is not there and its backoff is over.
-    fn fill(&mut self, dboid: u32) {
-        if self.running.is_some() || Instant::now() < self.next_start {
-            return;
-        }
-        self.started = Instant::now();
-        let worker = BackgroundWorkerBuilder::new(self.role.name)
-            .set_type(self.role.name)
-            .set_library("pg_trickle")
-            .set_function(self.role.function)
-            .set_argument(pg_sys::Oid::from(dboid).into_datum())
-            .set_notify_pid(worker::pid())
-            .enable_spi_access()
-            .set_start_time(BgWorkerStartTime::RecoveryFinished)
-            .set_restart_time(None)
-            .load_dynamic();
-        self.refused = worker.is_err();
-        match worker {
-            Ok(worker) => self.running = Some(worker),
-            Err(_) => {
-                self.failures += 1;
-                self.next_start = Instant::now() + LONGEST_BACKOFF;
-                ereport!(
-                    PgLogLevel::WARNING,
-                    PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                    format!("could not start {} for database {dboid}: no free worker slot", self.role.name),
-                    "Raise max_worker_processes: pg_trickle needs one, three more per database, and some for creations."
-                );
-            }
-        }
-    }
-
-    fn stop(&mut self) {
-        if let Some(worker) = self.running.take() {
-            drop(worker.terminate());
-        }
-    }
-}
 
 /// The workers of one database.
 struct Database {
@@ -115,8 +34,11 @@ struct Database {
 impl Database {
     fn new() -> Database {
         Database {
-            scheduler: Seat::new(&SCHEDULER),
-            capture: [Seat::new(&APPLY), Seat::new(&WAL_DECODER)],
+            scheduler: Seat::new(Role::needed("pg_trickle_scheduler", "pgtrickle_scheduler_main")),
+            capture: [
+                Seat::new(Role::needed("pg_trickle_apply", "pgtrickle_apply_main")),
+                Seat::new(Role::needed("pg_trickle_wal_decoder", "pgtrickle_wal_decoder_main")),
+            ],
             probed: false,
         }
     }
@@ -151,7 +73,7 @@ impl Database {
     fn next_start(&self, dboid: u32) -> Option<Duration> {
         let served = shmem::db(dboid).is_some_and(|db| !db.retired.load(Ordering::SeqCst) && !away::wanted(db));
         let seats = self.capture.iter().chain([&self.scheduler]).filter(|_| served);
-        let waiting = seats.filter(|seat| seat.running.is_none() && seat.failures > 0);
+        let waiting = seats.filter(|seat| !seat.is_filled() && seat.failures > 0);
         let until = |seat: &Seat| seat.next_start.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         waiting.map(until).min()
     }

@@ -72,9 +72,9 @@ fn now_us() -> i64 {
 fn snapshot(reading: Reading) -> monitoring::Snapshot {
     let shared = shmem::shared();
     let now = now_us();
-    let served: Vec<&DbShared> = shared.databases.iter().filter(|d| d.dboid.load(Acquire) != 0).collect();
+    let served: Vec<&'static DbShared> = shared.databases.iter().filter(|d| d.dboid.load(Acquire) != 0).collect();
     let mut lags: Vec<f64> = served.iter().flat_map(|db| db.recent_lags(now)).collect();
-    let total = |counter: fn(&DbShared) -> u64| served.iter().map(|db| counter(db)).sum();
+    let total = |counter: fn(&'static DbShared) -> u64| served.iter().map(|db| counter(db)).sum();
     monitoring::Snapshot {
         at_us: now,
         version: env!("CARGO_PKG_VERSION"),
@@ -86,10 +86,10 @@ fn snapshot(reading: Reading) -> monitoring::Snapshot {
             evictions: total(|db| db.cache_evictions.load(Relaxed)),
         },
         pool: monitoring::Pool {
-            queue_depth: total(|db| db.jobs_queued.load(Relaxed)),
+            queue_depth: total(|db| db.jobs_queued()),
             busy: total(|db| db.jobs_running.load(Relaxed)),
-            // A database's refreshes are run by its scheduler.
-            workers: total(|db| u64::from(db.scheduler_pid.load(Relaxed) != 0)),
+            // Without a pool a database's scheduler is its one worker.
+            workers: total(|db| (db.pool_workers() as u64).max(u64::from(db.scheduler_pid.load(Relaxed) != 0))),
             idle_ms_total: total(|db| db.idle_us.load(Relaxed)) / 1000,
         },
         stream_tables_limit: shmem::MAX_STREAM_TABLES as u64,

@@ -5,7 +5,9 @@
 //! | `pg_trickle_launcher` | cluster | finds databases with the extension, starts and restarts their workers, serves metrics |
 //! | `pg_trickle_wal_decoder` | database | reads the WAL and sends change records |
 //! | `pg_trickle_apply` | database | writes change records to change buffers |
-//! | `pg_trickle_scheduler` | database | refreshes stream tables when they are due |
+//! | `pg_trickle_scheduler` | database | decides which stream tables are due; refreshes what is due alone and quick |
+//! | `pg_trickle_dispatcher` | database | holds the snapshot that the refreshes of a tick share |
+//! | `pg_trickle_pool_N` | database | refreshes what is handed over, several at a time |
 //! | `pg_trickle_tracker` | creation | starts capture of a source in a transaction of its own |
 
 mod apply;
@@ -14,10 +16,15 @@ mod apply_sink;
 mod away;
 mod capture;
 mod capture_slot;
+mod crew;
+mod dispatcher;
 mod entry;
+mod executor;
 mod launcher;
 mod metrics;
+mod pool;
 mod scheduler;
+mod seat;
 pub mod tracker;
 mod wal_decoder;
 mod watch;

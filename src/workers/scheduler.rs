@@ -1,17 +1,19 @@
-//! The scheduler: one per database. Decides which stream tables are due and refreshes them.
+//! The scheduler: one per database. Decides which stream tables are due. What is due alone and quick to do it refreshes itself,
+//! as handing it over would cost more than it gains; the rest it hands over.
 
 use super::away;
-use super::entry::{self, Entries, Entry};
+use super::crew::Crew;
+use super::entry::{self, Counts, Entries, Entry};
+use super::executor::{self, Busy};
 use super::watch::Watch;
-use crate::catalog::{self, Frontier, StreamTable};
+use crate::catalog::{self, StreamTable};
 use crate::error::Error;
-use crate::refresh::{self, Initiator, Outcome, prune};
-use crate::shmem::{self, DbShared, Status};
+use crate::refresh::prune;
+use crate::shmem::{self, DbShared, JobResult, JobState, Status};
 use crate::{api, settings};
 use pgrx::prelude::*;
-use pgtrickle_pg::xact::{self, Failure};
-use pgtrickle_pg::{wait, worker};
-use std::collections::{BTreeMap, BTreeSet};
+use pgtrickle_pg::{wait, worker, xact};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -19,9 +21,8 @@ use std::time::{Duration, Instant};
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
 /// The catalog is read again this often even when nobody said that it changed.
 const REREAD: Duration = Duration::from_secs(60);
-/// Stream tables that are recomputed whatever has changed are so at most this often.
-const MIN_RECOMPUTE: Duration = Duration::from_secs(1);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// So long the scheduler does jobs itself, where there is no pool, before it looks up.
+const SPELL: Duration = Duration::from_millis(50);
 /// Refreshes that begin later than this and than their interval are told of.
 const TOLERABLE: Duration = Duration::from_secs(1);
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
@@ -49,14 +50,17 @@ pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
     shmem::store_text(&db.name, &worker::in_transaction(catalog::database_name));
     db.retired.store(false, Ordering::SeqCst);
     db.draining.store(false, Ordering::SeqCst);
+    // Nobody knows any more why these were asked for; what is due is found out anew.
+    for job in db.jobs() {
+        let waiting = [JobState::Asked, JobState::Ready, JobState::Alone];
+        waiting.into_iter().find(|&state| job.change(state, JobState::Returned));
+    }
     db.scheduler_latch.publish();
     shmem::use_ring_of(0);
     db.scheduler_pid.store(worker::pid(), Ordering::SeqCst);
     worker::before_exit(|| {
+        executor::give_back();
         if let Some(db) = shmem::my_db() {
-            // What it was about to do, its successor finds due again.
-            db.jobs_queued.store(0, Ordering::Relaxed);
-            db.jobs_running.store(0, Ordering::Relaxed);
             db.scheduler_latch.clear();
             db.scheduler_pid.store(0, Ordering::SeqCst);
         }
@@ -69,12 +73,27 @@ pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
 struct Scheduler {
     db: &'static DbShared,
     entries: Entries,
-    /// Those of them to be refreshed as soon as there are changes.
+    /// What they read.
+    sources: BTreeSet<u32>,
+    /// Stream tables that are refreshed together, as two ways from one relation meet in them.
+    diamonds: Vec<Vec<i64>>,
+    /// Those of the entries to be refreshed as soon as there are changes.
     immediate: BTreeSet<i64>,
+    /// What was handed over, by the number of the job.
+    flights: HashMap<usize, Flight>,
+    crew: Crew,
     told_lateness: Option<Instant>,
     reread_at: Instant,
     housekeeping_at: Instant,
     watch: Watch,
+}
+
+/// A component that was handed over.
+struct Flight {
+    members: Vec<i64>,
+    /// When it was found due, and what the change counts of its sources were then.
+    started: Instant,
+    counts: Counts,
 }
 
 impl Scheduler {
@@ -83,7 +102,11 @@ impl Scheduler {
         Scheduler {
             db,
             entries: Entries::new(),
+            sources: BTreeSet::new(),
+            diamonds: Vec::new(),
             immediate: BTreeSet::new(),
+            flights: HashMap::new(),
+            crew: Crew::new(),
             told_lateness: None,
             reread_at: now,
             housekeeping_at: now,
@@ -97,19 +120,15 @@ impl Scheduler {
             if self.db.catalog_dirty.swap(false, Ordering::SeqCst) || Instant::now() >= self.reread_at {
                 self.reread();
             }
+            self.collect();
             let working = settings::ENABLED.get() && !self.db.draining.load(Ordering::SeqCst);
-            let due = if working { self.due() } else { BTreeSet::new() };
-            let jobs = entry::components(&self.entries, due);
-            self.db.jobs_queued.fetch_add(jobs.len() as u64, Ordering::Relaxed);
-            for component in jobs {
-                self.db.jobs_queued.fetch_sub(1, Ordering::Relaxed);
-                // Told first: who drains and then finds nothing running may be sure that nothing begins.
-                self.db.jobs_running.store(1, Ordering::SeqCst);
-                if !self.db.draining.load(Ordering::SeqCst) {
-                    self.refresh(&component);
-                }
-                self.db.jobs_running.store(0, Ordering::Relaxed);
+            if working {
+                // Read before any snapshot: what is counted later may be missing from it.
+                let counts = entry::counts(self.db, &self.sources);
+                let due = self.due(&counts);
+                self.begin(due, &counts);
             }
+            let busy = !self.crew.has_pool(self.db) && self.work();
             if Instant::now() >= self.housekeeping_at {
                 self.housekeeping_at = Instant::now() + HOUSEKEEPING;
                 if !worker::in_transaction(catalog::installed) {
@@ -119,10 +138,12 @@ impl Scheduler {
             }
             worker::report_activity(c"waiting for changes or the next schedule", false);
             let nap = self.nap();
-            if !nap.is_zero() {
+            if !nap.is_zero() && !busy {
                 let since = Instant::now();
                 wait::sleep(nap);
-                self.db.idle_us.fetch_add(since.elapsed().as_micros() as u64, Ordering::Relaxed);
+                if !self.crew.has_pool(self.db) {
+                    self.db.idle_us.fetch_add(since.elapsed().as_micros() as u64, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -134,27 +155,31 @@ impl Scheduler {
         let mut before = std::mem::take(&mut self.entries);
         for st in current {
             let pgt_id = st.pgt_id;
-            note_catalog(&st);
-            let entry = match before.remove(&pgt_id) {
+            let counters = note_catalog(&st);
+            let mut entry = match before.remove(&pgt_id) {
                 Some(mut known) => {
                     known.update(st);
                     known
                 }
                 None => Entry::new(st),
             };
+            entry.counters = counters;
             self.entries.insert(pgt_id, entry);
         }
         let dboid = self.db.dboid.load(Ordering::Relaxed);
         // Also those that were dropped while no scheduler was there to see it.
         shmem::retain_stream_tables(dboid, |pgt_id| self.entries.contains_key(&pgt_id));
+        self.sources = self.entries.values().flat_map(|e| &e.st.sources).map(|s| s.relid).collect();
+        self.diamonds = entry::diamonds(&self.entries);
         entry::set_depths(&mut self.entries);
         self.immediate = entry::immediate(&self.entries).into_iter().collect();
         self.db.immediate_tables.store(self.immediate.len() as u32, Ordering::Relaxed);
+        self.db.catalog_reads.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Stream tables to refresh now: their time has come and there are changes; with them those of their descendants
     /// whose time has come, which get their changes from them.
-    fn due(&mut self) -> BTreeSet<i64> {
+    fn due(&mut self, counts: &Counts) -> BTreeSet<i64> {
         let now = Instant::now();
         let times = entry::due_times(&self.entries);
         let mut due = BTreeSet::new();
@@ -164,11 +189,11 @@ impl Scheduler {
         order.sort_by_key(|e| e.depth);
         for entry in order {
             let time = times[&entry.st.pgt_id];
-            if time > now || !entry.is_active() {
+            if time > now || !entry.is_free() {
                 continue;
             }
             let below_due = entry.st.sources.iter().any(|s| changed.contains(&s.relid));
-            if below_due || entry.has_changes(self.db) {
+            if below_due || entry.has_changes(counts) {
                 due.insert(entry.st.pgt_id);
                 changed.insert(entry.st.relid);
                 let interval = entry.interval();
@@ -177,11 +202,31 @@ impl Scheduler {
                 }
             } else {
                 entry.next_due = entry.after(now, Duration::ZERO);
-                note_fresh(&entry.st);
+                if let Some(counters) = entry.counters {
+                    counters.fresh_until.store(worker::now_us(), Ordering::Relaxed);
+                }
             }
         }
         self.tell_lateness(late);
+        self.complete_diamonds(&mut due, |id| times[&id] <= now);
         due
+    }
+
+    /// Who is on a way that meets another one again goes with it, even if it seems to have no changes: what one of them sees
+    /// in a buffer the other may not yet have looked for. While one of them is being refreshed the others wait.
+    fn complete_diamonds(&self, due: &mut BTreeSet<i64>, has_come: impl Fn(i64) -> bool) {
+        let mut before = usize::MAX;
+        while before != due.len() {
+            before = due.len();
+            for members in &self.diamonds {
+                if members.iter().any(|id| due.contains(id)) {
+                    due.extend(members.iter().filter(|&&id| self.entries[&id].is_free() && has_come(id)));
+                }
+            }
+        }
+        for members in self.diamonds.iter().filter(|members| members.iter().any(|id| self.entries[id].in_flight)) {
+            due.retain(|id| !members.contains(id));
+        }
     }
 
     /// Tells that refreshes take longer than their schedules leave them, now and then.
@@ -195,65 +240,102 @@ impl Scheduler {
         drop(xact::attempt(|| Ok::<_, Error>(api::alert("scheduler_falling_behind", None, &message))));
     }
 
-    /// Refreshes a component in one transaction; if that fails, its stream tables one by one, so that an error in one
-    /// does not stop the others.
-    fn refresh(&mut self, component: &[i64]) {
-        worker::report_activity(c"refreshing stream tables", true);
-        // Read before the snapshot: what is counted later may be missing from it.
-        let counts = self.counts(component);
-        match xact::attempt(|| refresh::refresh(component, Initiator::Scheduler)) {
-            Ok(outcomes) => outcomes.iter().for_each(|outcome| self.done(outcome, &counts)),
-            Err(failure) => match component {
-                [one] => self.failed(*one, &failure),
-                many => many.iter().for_each(|one| self.refresh(std::slice::from_ref(one))),
-            },
+    /// Refreshes what is due, or has it refreshed.
+    fn begin(&mut self, due: BTreeSet<i64>, counts: &Counts) {
+        let mut components = entry::components(&self.entries, due);
+        let quick = |c: &Vec<i64>| c.iter().all(|id| self.entries.get(id).is_some_and(Entry::is_quick));
+        match &components[..] {
+            [] => {}
+            [one] if super::pool::wanted() == 0 || quick(one) => self.refresh(one, counts),
+            _ => {
+                // Who has waited longest comes first.
+                components.sort_by_key(|c| c.iter().filter_map(|id| self.entries.get(id)).map(|e| e.next_due).min());
+                self.crew.gather(self.db);
+                components.into_iter().for_each(|component| self.hand_over(component, counts));
+                self.db.dispatcher_latch.wake();
+                self.db.wake_pool();
+            }
         }
     }
 
-    fn counts(&self, component: &[i64]) -> BTreeMap<u32, u64> {
+    /// Has a component refreshed under the dispatcher's snapshot or, where there is no dispatcher, under one of its own.
+    fn hand_over(&mut self, members: Vec<i64>, counts: &Counts) {
+        let state = if self.crew.has_dispatcher(self.db) { JobState::Asked } else { JobState::Alone };
+        match self.db.ask(&members, state) {
+            Some(job) => {
+                members.iter().for_each(|id| self.set_in_flight(*id, true));
+                let counts = self.counts(&members, counts);
+                self.flights.insert(job.number, Flight { members, started: Instant::now(), counts });
+            }
+            None => self.refresh(&members, counts),
+        }
+    }
+
+    fn set_in_flight(&mut self, pgt_id: i64, in_flight: bool) {
+        if let Some(entry) = self.entries.get_mut(&pgt_id) {
+            entry.in_flight = in_flight;
+        }
+    }
+
+    /// Takes back what was handed over and has ended.
+    fn collect(&mut self) {
+        if !self.flights.is_empty() {
+            self.crew.look(self.db);
+        }
+        for job in self.db.jobs_in(&[JobState::Done, JobState::Returned]) {
+            let done = job.state() == JobState::Done;
+            let results = job.results();
+            job.free();
+            // Others were handed over by a scheduler before this one.
+            let Some(flight) = self.flights.remove(&job.number) else { continue };
+            flight.members.iter().for_each(|&id| self.set_in_flight(id, false));
+            if done {
+                self.done(&flight, &results);
+            }
+        }
+    }
+
+    /// Does jobs itself for a while; says whether there were any.
+    fn work(&mut self) -> bool {
+        let until = Instant::now() + SPELL;
+        let mut worked = false;
+        while Instant::now() < until && executor::work(self.db, |_| true) {
+            worked = true;
+        }
+        worked
+    }
+
+    /// Refreshes a component itself.
+    fn refresh(&mut self, component: &[i64], counts: &Counts) {
+        let Some(_busy) = Busy::begin(self.db) else { return };
+        let (started, counts) = (Instant::now(), self.counts(component, counts));
+        let results = executor::refresh(component);
+        self.done(&Flight { members: component.to_vec(), started, counts }, &results);
+    }
+
+    fn counts(&self, component: &[i64], all: &Counts) -> Counts {
         let sources = component.iter().filter_map(|id| self.entries.get(id)).flat_map(|e| &e.st.sources);
-        sources.map(|s| (s.relid, self.db.source_change_count(s.relid))).collect()
+        sources.filter_map(|s| all.get(&s.relid).map(|&count| (s.relid, count))).collect()
     }
 
-    fn done(&mut self, outcome: &Outcome, counts: &BTreeMap<u32, u64>) {
-        outcome.committed();
-        let Some(entry) = self.entries.get_mut(&outcome.st.pgt_id) else { return };
-        entry.failures = 0;
-        entry.blind = outcome.blind;
-        // Recomputing without a pause would serve nobody.
-        let least = if outcome.blind { MIN_RECOMPUTE } else { Duration::ZERO };
-        entry.next_due = entry.after(outcome.started, least);
-        if outcome.blind {
-            entry.not_before = outcome.started + least;
+    fn done(&mut self, flight: &Flight, results: &[JobResult]) {
+        let mut counts = flight.counts.clone();
+        for (id, _) in flight.members.iter().zip(results).filter(|(_, result)| result.fed) {
+            // What a parent has given its readers, those of the same component have seen.
+            let own = self.entries.get(id).and_then(|parent| counts.get_mut(&parent.st.relid));
+            own.into_iter().for_each(|count| *count += 1);
         }
-        entry.seen.clear();
-        if !outcome.changes.leftover {
-            let sources = outcome.st.sources.iter();
-            entry.seen.extend(sources.filter_map(|s| counts.get(&s.relid).map(|&count| (s.relid, count))));
-        }
-        // Whatever the frontier is exactly, there is one now.
-        entry.st.needs_reinit = false;
-        entry.st.frontier.get_or_insert(Frontier { lsn: 1, ..Frontier::EMPTY.clone() });
-    }
-
-    fn failed(&mut self, pgt_id: i64, failure: &Failure) {
-        let Some(entry) = self.entries.get_mut(&pgt_id) else { return };
-        entry.failures += 1;
-        let backoff = Duration::from_millis(200) * 2u32.saturating_pow(entry.failures.min(16) - 1);
-        // It stays due, whatever its schedule.
-        entry.not_before = Instant::now() + backoff.max(entry.interval()).min(LONGEST_BACKOFF);
-        entry.seen.clear();
-        let st = entry.st.clone();
-        warning!("refresh of stream table {} failed: {}", st.label(), failure.message);
-        let recorded = xact::attempt(|| Ok::<_, Error>(api::record_failure(&st, failure)));
-        if let Err(error) = recorded {
-            warning!("the failure of stream table {} could not be recorded: {}", st.label(), error.message);
+        for (id, &result) in flight.members.iter().zip(results) {
+            match self.entries.get_mut(id) {
+                Some(entry) if result.failed => entry.failed(),
+                Some(entry) => entry.done(result, flight.started, &counts),
+                None => {}
+            }
         }
     }
 
     fn keep_house(&mut self) {
-        let sources: BTreeSet<u32> = self.entries.values().flat_map(|e| &e.st.sources).map(|s| s.relid).collect();
-        for &source in &sources {
+        for &source in &self.sources {
             if let Err(error) = xact::attempt(|| Ok::<_, Error>(prune::prune_large(source))) {
                 warning!("the change buffer of table {source} could not be emptied: {}", error.message);
             }
@@ -263,7 +345,7 @@ impl Scheduler {
         }
         entry::note_patience(&self.entries);
         let tables: Vec<_> = self.entries.values().map(|e| &e.st).collect();
-        self.watch.cycle(self.db, &sources, &tables);
+        self.watch.cycle(self.db, &self.sources, &tables);
     }
 
     /// How long nothing is to be done unless somebody wakes us.
@@ -277,8 +359,9 @@ impl Scheduler {
             return limit.saturating_duration_since(now);
         }
         let times = entry::due_times(&self.entries);
-        let wanting = self.entries.values().filter(|e| e.is_active());
-        let waiting = wanting.filter(|e| !self.immediate.contains(&e.st.pgt_id) || e.has_changes(self.db));
+        let counts = entry::counts(self.db, &self.sources);
+        let wanting = self.entries.values().filter(|e| e.is_free());
+        let waiting = wanting.filter(|e| !self.immediate.contains(&e.st.pgt_id) || e.has_changes(&counts));
         let next = waiting.map(|e| times[&e.st.pgt_id]).min();
         next.unwrap_or(limit).min(limit).saturating_duration_since(now)
     }
@@ -288,10 +371,14 @@ impl Scheduler {
         self.db.retired.store(true, Ordering::SeqCst);
         shmem::shared().launcher_latch.wake();
         let deadline = Instant::now() + Duration::from_secs(30);
-        while self.db.decoder_pid.load(Ordering::SeqCst) != 0 || self.db.apply_pid.load(Ordering::SeqCst) != 0 {
+        let others = [&self.db.decoder_pid, &self.db.apply_pid, &self.db.dispatcher_pid];
+        let others: Vec<_> = others.into_iter().chain(&self.db.pool_pids).collect();
+        while others.iter().any(|pid| pid.load(Ordering::SeqCst) != 0) {
+            self.db.dispatcher_latch.wake();
+            self.db.wake_pool();
             worker::attend();
             if Instant::now() > deadline {
-                warning!("the capture workers did not end in time; their replication slot remains");
+                warning!("the other workers did not end in time; the replication slot remains");
                 return;
             }
             wait::sleep(Duration::from_millis(50));
@@ -304,14 +391,8 @@ impl Scheduler {
     }
 }
 
-fn note_fresh(st: &StreamTable) {
-    if let Some(counters) = st.counters() {
-        counters.fresh_until.store(worker::now_us(), Ordering::Relaxed);
-    }
-}
-
-fn note_catalog(st: &StreamTable) {
-    let Some(counters) = st.counters() else { return };
+fn note_catalog(st: &StreamTable) -> Option<&'static shmem::StreamTableShared> {
+    let counters = st.counters()?;
     counters.set_status(Status::named(&st.status));
     shmem::store_text(&counters.schema, &st.schema);
     shmem::store_text(&counters.name, &st.name);
@@ -320,4 +401,5 @@ fn note_catalog(st: &StreamTable) {
     if let Some(age) = st.age_seconds.filter(|_| counters.fresh_until.load(Ordering::Relaxed) == 0) {
         counters.fresh_until.store(worker::now_us() - (age * 1e6) as i64, Ordering::Relaxed);
     }
+    Some(counters)
 }

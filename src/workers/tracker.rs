@@ -1,14 +1,16 @@
 //! Starting capture of a table. It must be committed before the snapshot with which a stream table is filled, so it
 //! happens in a short transaction of its own, in a worker that lives just for that.
 
+use super::seat;
 use crate::api::track;
 use crate::error::{Error, Result};
 use crate::shmem::{self, TrackRequest};
-use pgrx::bgworkers::BackgroundWorkerBuilder;
+use pgrx::bgworkers::{BackgroundWorkerBuilder, DynamicBackgroundWorker};
 use pgrx::prelude::*;
 use pgtrickle_pg::xact::Failure;
 use pgtrickle_pg::{lock, worker, xact};
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 const FREE: u32 = 0;
 const ASKED: u32 = 1;
@@ -34,22 +36,7 @@ pub fn start_capture(relid: u32, columns: &[i16]) -> Result<()> {
             columns.iter().filter(|&&c| c as usize / 64 == word).fold(0u64, |bits, &c| bits | 1 << (c as usize % 64));
         place.store(bits, Ordering::Relaxed);
     }
-    let worker = BackgroundWorkerBuilder::new("pg_trickle_tracker")
-        .set_type("pg_trickle_tracker")
-        .set_library("pg_trickle")
-        .set_function("pgtrickle_tracker_main")
-        .set_argument(Some(pg_sys::Datum::from(request.1)))
-        .set_notify_pid(worker::pid())
-        .enable_spi_access()
-        .set_restart_time(None)
-        .load_dynamic()
-        .map_err(|_| {
-            Error::new(
-                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                "no free background worker to start change capture",
-            )
-            .hint("Raise max_worker_processes.")
-        })?;
+    let worker = start_worker(request.1)?;
     if worker.wait_for_shutdown().is_err() {
         return Err(Error::new(PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN, "the server is shutting down"));
     }
@@ -66,6 +53,34 @@ pub fn start_capture(relid: u32, columns: &[i16]) -> Result<()> {
             Err(Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "the worker that starts change capture ended early")
                 .hint("The server log says why."))
         }
+    }
+}
+
+/// Starts the worker for a request; where the server has no slot for one, the pools give theirs back.
+fn start_worker(request: usize) -> Result<DynamicBackgroundWorker> {
+    let deadline = Instant::now() + seat::GIVING_BACK * 3;
+    loop {
+        let started = BackgroundWorkerBuilder::new("pg_trickle_tracker")
+            .set_type("pg_trickle_tracker")
+            .set_library("pg_trickle")
+            .set_function("pgtrickle_tracker_main")
+            .set_argument(Some(pg_sys::Datum::from(request)))
+            .set_notify_pid(worker::pid())
+            .enable_spi_access()
+            .set_restart_time(None)
+            .load_dynamic();
+        if let Ok(worker) = started {
+            return Ok(worker);
+        }
+        if !seat::ask_pools_for_room() || Instant::now() > deadline {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                "no free background worker to start change capture",
+            )
+            .hint("Raise max_worker_processes."));
+        }
+        pgtrickle_pg::wait::sleep(Duration::from_millis(20));
+        pgrx::check_for_interrupts!();
     }
 }
 
@@ -116,7 +131,7 @@ pub extern "C-unwind" fn pgtrickle_tracker_main(number: pg_sys::Datum) {
             break;
         }
         worker::attend();
-        pgtrickle_pg::wait::sleep(std::time::Duration::from_millis(100));
+        pgtrickle_pg::wait::sleep(Duration::from_millis(100));
         result = xact::attempt(|| track::track(relid, &columns));
     }
     // From here on nobody queues behind us.

@@ -30,6 +30,9 @@ pub const DECODER: &str = "pg_trickle_wal_decoder";
 pub const APPLY: &str = "pg_trickle_apply";
 pub const SCHEDULER: &str = "pg_trickle_scheduler";
 pub const LAUNCHER: &str = "pg_trickle_launcher";
+pub const DISPATCHER: &str = "pg_trickle_dispatcher";
+/// The first worker of the pool.
+pub const POOL: &str = "pg_trickle_pool_1";
 
 /// How long capture and refresh may take to be back.
 const RECOVERY: Duration = Duration::from_secs(90);

@@ -61,7 +61,7 @@ fn figures(server: &Server) -> Outcome {
         ("SELECT value > 0 FROM pgtrickle.reliability_counters() WHERE name = 'records_total'", "t"),
         ("SELECT value > 0 FROM pgtrickle.metrics_summary() WHERE metric LIKE 'completed refreshes%'", "t"),
         (
-            "SELECT string_agg(DISTINCT worker, ' ') FROM pgtrickle.worker_pool_status() WHERE worker <> 'pg_trickle_tracker'",
+            "SELECT string_agg(DISTINCT worker, ' ') FROM pgtrickle.worker_pool_status() WHERE worker !~ '_(tracker|dispatcher|pool_[0-9]+)$'",
             "pg_trickle_apply pg_trickle_launcher pg_trickle_scheduler pg_trickle_wal_decoder",
         ),
         (

@@ -13,7 +13,7 @@ pub fn trials(version: PgVersion) -> Vec<Trial> {
     vec![
         suite::on_own_server(version, "cron", &[], cron),
         suite::on_own_server(version, "calculated", &[("pg_trickle.default_schedule_seconds", "3600")], calculated),
-        suite::on_own_server(version, "falling_behind", &[], falling_behind),
+        suite::on_own_server(version, "falling_behind", &[("pg_trickle.auto_backoff", "off")], falling_behind),
         suite::on_own_server(version, "drained", &[], drained),
     ]
 }

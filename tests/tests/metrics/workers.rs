@@ -93,16 +93,20 @@ fn slot(version: PgVersion) -> Outcome {
     })
 }
 
-/// Three refreshes wait behind one that is blocked; while it is, nobody is idle.
+/// Three refreshes wait behind one that is blocked and has the only worker of the pool; while it is, nobody is idle.
 fn queue(version: PgVersion) -> Outcome {
-    let mut tables = String::new();
+    let mut tables = String::from(
+        "CREATE FUNCTION gate(a int) RETURNS int IMMUTABLE LANGUAGE sql SET lock_timeout = 0 AS \
+         'SELECT a FROM pg_advisory_xact_lock_shared(42)'; ",
+    );
     for i in 0..4 {
+        let column = if i == 0 { "gate(a) AS a" } else { "a" };
         tables += &format!(
             "CREATE TABLE t{i} (a int); \
-             SELECT pgtrickle.create_stream_table('st{i}', 'SELECT a FROM t{i}', schedule => '0s'); "
+             SELECT pgtrickle.create_stream_table('st{i}', 'SELECT {column} FROM t{i}', schedule => '0s'); "
         );
     }
-    let mut b = Bench::start(version, &[], &tables)?;
+    let mut b = Bench::start(version, &[("pg_trickle.max_dynamic_refresh_workers", "1")], &tables)?;
     let idle = b.value("worker_idle_ms_total", &[])?;
     std::thread::sleep(Duration::from_secs(4));
     let now = b.value("worker_idle_ms_total", &[])?;
@@ -113,7 +117,7 @@ fn queue(version: PgVersion) -> Outcome {
         "INSERT INTO t0 VALUES (1); INSERT INTO t1 VALUES (1); INSERT INTO t2 VALUES (1); INSERT INTO t3 VALUES (1)",
     )?;
     let mut locker = b.server.session()?;
-    locker.each("BEGIN; LOCK TABLE t0")?;
+    locker.each("BEGIN; SELECT pg_advisory_xact_lock(42)")?;
     b.set("pg_trickle.enabled", "on")?;
     b.becomes("parallel_queue_depth", &[], 3.0)?;
     b.becomes("parallel_workers_busy", &[], 1.0)?;

@@ -1,0 +1,273 @@
+//! Stream tables that are due together: refreshed at the same time by a pool of workers, under one snapshot and after one
+//! barrier; and what becomes of that when a setting, an error or the lack of workers forbids it.
+
+use std::time::{Duration, Instant};
+
+use pgtrickle_tests::server::Server;
+use pgtrickle_tests::session::Session;
+use pgtrickle_tests::{Failure, Outcome, suite, wait};
+
+fn main() {
+    suite::main(1, |version| {
+        Ok(vec![
+            suite::on_own_server(version, "at_the_same_time", &[], at_the_same_time),
+            suite::on_own_server(version, "one_barrier_per_tick", &[], one_barrier_per_tick),
+            suite::on_own_server(version, "one_barrier_without_pool", OFF, one_barrier_without_pool),
+            suite::on_own_server(version, "settings", &[], settings),
+            suite::on_own_server(version, "no_free_workers", CROWDED, no_free_workers),
+            suite::on_own_server(version, "errors_stay_alone", &[], errors_stay_alone),
+            suite::on_own_server(version, "diamonds_agree", &[], diamonds_agree),
+            suite::on_own_server(version, "locks_do_not_hold_rounds_up", &[], locks_do_not_hold_rounds_up),
+            suite::on_own_server(version, "ends_with_the_extension", &[], ends_with_the_extension),
+        ])
+    })
+}
+
+const OFF: &[(&str, &str)] = &[("pg_trickle.parallel_refresh_mode", "off")];
+/// The launcher, PostgreSQL's own for subscriptions, and three for the database: two are left.
+const CROWDED: &[(&str, &str)] = &[("max_worker_processes", "7"), ("pg_trickle.max_dynamic_refresh_workers", "4")];
+
+/// Stream tables `st_1` … over `t`, refreshed as soon as it changes.
+fn several(session: &mut Session, number: usize, query: &str) -> Outcome {
+    session.each("CREATE TABLE t (a int)")?;
+    for n in 1..=number {
+        session.each(&format!("SELECT pgtrickle.create_stream_table('st_{n}', '{query}', schedule => '0s')"))?;
+    }
+    Ok(())
+}
+
+fn all_show(session: &mut Session, number: usize, rows: usize) -> Outcome {
+    let each: Vec<String> = (1..=number).map(|n| format!("(SELECT count(*) FROM st_{n}) = {rows}")).collect();
+    let all = format!("SELECT {}", each.join(" AND "));
+    wait::until("all stream tables show it", wait::PATIENCE, || session.holds(&all))
+}
+
+fn insert_and_see(session: &mut Session, number: usize, row: usize) -> Outcome {
+    session.each(&format!("INSERT INTO t VALUES ({row})"))?;
+    all_show(session, number, row)
+}
+
+fn counter(session: &mut Session, name: &str) -> Outcome<i64> {
+    session.number(&format!("SELECT value FROM pgtrickle.reliability_counters() WHERE name = '{name}'"))
+}
+
+fn workers(session: &mut Session, like: &str) -> Outcome<i64> {
+    session.number(&format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE '{like}' AND application_name = backend_type"
+    ))
+}
+
+/// Both wait for the same lock at the same moment, while the scheduler goes on with what is quick.
+fn at_the_same_time(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    session.run(
+        "CREATE FUNCTION gate(a int) RETURNS int IMMUTABLE LANGUAGE plpgsql SET lock_timeout = 0 AS
+         $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN a; END $$",
+    )?;
+    several(&mut session, 2, "SELECT gate(a) AS a FROM t")?;
+    session.each(
+        "CREATE TABLE u (a int); SELECT pgtrickle.create_stream_table('quick', 'SELECT a FROM u', schedule => '0s')",
+    )?;
+    insert_and_see(&mut session, 2, 1)?;
+    let mut gatekeeper = server.session()?;
+    gatekeeper.each("SELECT pg_advisory_lock(42)")?;
+    session.each("INSERT INTO t VALUES (2)")?;
+    wait::until("two workers of the pool wait at once", wait::PATIENCE, || {
+        session.holds(
+            "SELECT count(*) = 2 FROM pg_stat_activity WHERE backend_type LIKE 'pg\\_trickle\\_pool\\_%' AND wait_event = 'advisory'",
+        )
+    })?;
+    if session.number("SELECT count(*) FROM pgtrickle.worker_pool_status() WHERE worker LIKE 'pg\\_trickle\\_pool\\_%' AND state = 'busy'")? != 2 {
+        return Err(Failure::new("worker_pool_status() does not show the two busy workers"));
+    }
+    if counter(&mut session, "jobs_running")? != 2 || counter(&mut session, "jobs_queued")? != 0 {
+        return Err(Failure::new("two jobs run and none waits, but the counters say otherwise"));
+    }
+    // Both workers are taken; the third waits for one of them, the scheduler does not.
+    session.each("INSERT INTO u VALUES (1)")?;
+    wait::until("the quick one", wait::PATIENCE, || session.holds("SELECT count(*) = 1 FROM quick"))?;
+    gatekeeper.each("SELECT pg_advisory_unlock(42)")?;
+    all_show(&mut session, 2, 2)?;
+    all_at_rest(&mut session)
+}
+
+const TICKS: usize = 10;
+
+/// What a worker has not given back yet goes alone in the next tick.
+fn all_at_rest(session: &mut Session) -> Outcome {
+    wait::until("the workers are idle", wait::PATIENCE, || Ok(counter(session, "jobs_running")? == 0))
+}
+
+/// Ticks with `number` stream tables; how many rounds, barriers and refreshes in rounds each counter then tells.
+fn ticks(session: &mut Session, number: usize) -> Outcome<[i64; 3]> {
+    // The first one starts the workers.
+    insert_and_see(session, number, 1)?;
+    insert_and_see(session, number, 2)?;
+    all_at_rest(session)?;
+    let counters = |session: &mut Session| -> Outcome<[i64; 3]> {
+        Ok([counter(session, "rounds")?, counter(session, "barriers")?, counter(session, "round_refreshes")?])
+    };
+    let before = counters(session)?;
+    for row in 3..3 + TICKS {
+        insert_and_see(session, number, row)?;
+        all_at_rest(session)?;
+    }
+    let after = counters(session)?;
+    Ok([0, 1, 2].map(|i| after[i] - before[i]))
+}
+
+fn expect_shared(found: [i64; 3], number: usize) -> Outcome {
+    let (ticks, refreshes) = (TICKS as i64, (TICKS * number) as i64);
+    let [rounds, barriers, shared] = found;
+    // A change that is in the buffers and not visible yet asks for one tick more.
+    if (ticks..ticks + 4).contains(&rounds) && barriers < ticks + 4 && shared >= refreshes {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "{ticks} ticks of {number} refreshes: {rounds} rounds, {barriers} barriers, {shared} refreshes in them"
+    )))
+}
+
+fn one_barrier_per_tick(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    several(&mut session, 6, "SELECT a FROM t")?;
+    let found = ticks(&mut session, 6)?;
+    expect_shared(found, 6)
+}
+
+/// The dispatcher holds the snapshot, the scheduler refreshes one after the other.
+fn one_barrier_without_pool(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    several(&mut session, 6, "SELECT a FROM t")?;
+    let found = ticks(&mut session, 6)?;
+    expect_shared(found, 6)?;
+    match (workers(&mut session, "pg\\_trickle\\_pool%")?, workers(&mut session, "pg\\_trickle\\_dispatcher")?) {
+        (0, 1) => Ok(()),
+        found => Err(Failure::new(format!("with parallel_refresh_mode = off there are (pool, dispatcher) {found:?}"))),
+    }
+}
+
+fn settings(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    several(&mut session, 4, "SELECT a FROM t")?;
+    let mut row = 0;
+    for (setting, value, pool) in [
+        ("max_dynamic_refresh_workers", "3", 3),
+        ("max_dynamic_refresh_workers", "1", 1),
+        ("parallel_refresh_mode", "off", 0),
+        ("parallel_refresh_mode", "on", 1),
+        ("max_dynamic_refresh_workers", "0", 0),
+    ] {
+        session.each(&format!("ALTER SYSTEM SET pg_trickle.{setting} = {value}"))?;
+        session.each("SELECT pg_reload_conf()")?;
+        wait::until(&format!("{pool} workers after {setting} = {value}"), wait::PATIENCE, || {
+            row += 1;
+            insert_and_see(&mut session, 4, row)?;
+            Ok(workers(&mut session, "pg\\_trickle\\_pool\\_%")? == pool)
+        })?;
+    }
+    Ok(())
+}
+
+/// The dispatcher and one worker of the pool get the last two slots; a creation then gets one of them.
+fn no_free_workers(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    several(&mut session, 4, "SELECT a FROM t")?;
+    insert_and_see(&mut session, 4, 1)?;
+    wait::until("it is told", wait::PATIENCE, || {
+        let log = server.log();
+        Ok(log.contains("could not start pg_trickle_pool_") && log.contains("Refreshes go on without it."))
+    })?;
+    session.each(
+        "CREATE TABLE u (a int); SELECT pgtrickle.create_stream_table('other', 'SELECT a FROM u', schedule => '0s')",
+    )?;
+    session.each("INSERT INTO u VALUES (1)")?;
+    wait::until("the new one", wait::PATIENCE, || session.holds("SELECT count(*) = 1 FROM other"))?;
+    (2..6).try_for_each(|row| insert_and_see(&mut session, 4, row))
+}
+
+fn errors_stay_alone(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    several(&mut session, 3, "SELECT a FROM t")?;
+    session.each("SELECT pgtrickle.create_stream_table('bad', 'SELECT 1 / (a - 2) AS a FROM t', schedule => '0s')")?;
+    (1..6).try_for_each(|row| insert_and_see(&mut session, 3, row))?;
+    wait::until("the error is told", wait::PATIENCE, || {
+        session.holds("SELECT last_error_message LIKE 'division by zero%' FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'bad'")
+    })?;
+    session.each("DELETE FROM t WHERE a = 2; SELECT pgtrickle.resume_stream_table('bad')")?;
+    all_show(&mut session, 3, 4)?;
+    wait::until("it has recovered", wait::PATIENCE, || session.holds("SELECT count(*) = 4 FROM bad"))
+}
+
+/// Two ways from the same table always show the same of it, beside other components that are due at the same time.
+fn diamonds_agree(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    several(&mut session, 2, "SELECT a FROM t")?;
+    for (name, query) in [
+        ("first", "SELECT count(*) AS n, sum(a) AS s FROM t"),
+        ("second", "SELECT sum(a) AS s FROM t"),
+        ("met", "SELECT f.s AS one, g.s AS other, f.n FROM first f, second g"),
+    ] {
+        session.each(&format!("SELECT pgtrickle.create_stream_table('{name}', '{query}', schedule => '0s')"))?;
+    }
+    let mut reader = server.session()?;
+    let end = Instant::now() + Duration::from_secs(5);
+    let mut seen = std::collections::BTreeSet::new();
+    let mut row = 0;
+    while Instant::now() < end {
+        row += 1;
+        session.each(&format!("INSERT INTO t VALUES ({row})"))?;
+        let found = reader.rows(
+            "SELECT m.n, m.one IS NOT DISTINCT FROM m.other AND f.s IS NOT DISTINCT FROM g.s AND m.one IS NOT DISTINCT FROM f.s
+               FROM met m, first f, second g",
+        )?;
+        if found[0][1].as_deref() != Some("t") {
+            return Err(Failure::new(format!("the arms differ after {row} rows: {found:?}")));
+        }
+        seen.insert(found[0][0].clone());
+    }
+    wait::until("the last row", wait::PATIENCE, || session.holds(&format!("SELECT n = {row} FROM met")))?;
+    all_show(&mut session, 2, row)?;
+    if counter(&mut session, "round_refreshes")? == 0 || seen.len() < 10 {
+        return Err(Failure::new(format!("this showed nothing: {} different contents, or no round", seen.len())));
+    }
+    Ok(())
+}
+
+/// A TRUNCATE that waits for a round, and a stream table that somebody else is refreshing, hold nobody else up.
+fn locks_do_not_hold_rounds_up(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    several(&mut session, 3, "SELECT a FROM t")?;
+    session.each(
+        "CREATE TABLE u (a int); SELECT pgtrickle.create_stream_table('other', 'SELECT a FROM u', schedule => '0s')",
+    )?;
+    insert_and_see(&mut session, 3, 1)?;
+    // A refresh by hand that goes on keeps its stream table.
+    let mut by_hand = server.session()?;
+    by_hand.each("BEGIN; SELECT pgtrickle.refresh_stream_table('st_1')")?;
+    // A table that is being rewritten.
+    let mut rewriter = server.session()?;
+    rewriter.each("BEGIN; LOCK TABLE u IN ACCESS EXCLUSIVE MODE; INSERT INTO u VALUES (1)")?;
+    session.each("INSERT INTO t VALUES (2)")?;
+    wait::until("the others go on", wait::PATIENCE, || {
+        session.holds("SELECT (SELECT count(*) FROM st_2) = 2 AND (SELECT count(*) FROM st_3) = 2")
+    })?;
+    by_hand.each("COMMIT")?;
+    rewriter.each("COMMIT")?;
+    all_show(&mut session, 3, 2)?;
+    wait::until("the rewritten table", wait::PATIENCE, || session.holds("SELECT count(*) = 1 FROM other"))?;
+    session.each("TRUNCATE t; INSERT INTO t VALUES (1)")?;
+    all_show(&mut session, 3, 1)
+}
+
+fn ends_with_the_extension(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    several(&mut session, 4, "SELECT a FROM t")?;
+    insert_and_see(&mut session, 4, 1)?;
+    wait::until("they are there", wait::PATIENCE, || Ok(workers(&mut session, "pg\\_trickle\\_%")? >= 6))?;
+    session.each("DROP EXTENSION pg_trickle CASCADE")?;
+    wait::until("all but the launcher have ended", wait::PATIENCE, || {
+        Ok(workers(&mut session, "pg\\_trickle\\_%")? == 1)
+    })?;
+    wait::until("the slot is gone", wait::PATIENCE, || session.holds("SELECT count(*) = 0 FROM pg_replication_slots"))
+}
