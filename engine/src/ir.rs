@@ -98,6 +98,11 @@ impl Ty {
         self.equality == Equality::Image || self.equality == Equality::Semantic && fixed_scale
     }
 
+    /// Whether equal values may look different.
+    pub fn is_blurred(&self) -> bool {
+        self.equality == Equality::Semantic && !self.is_exact()
+    }
+
     /// Whether `sum` and `avg` over it can be maintained by addition.
     pub fn algebraic_sum(&self) -> bool {
         self.number != Number::No
@@ -163,6 +168,11 @@ impl Scalar {
     /// NULL of some type.
     pub fn null(ty: &Ty) -> Scalar {
         Scalar { sql: sql!("NULL::{}", ty.sql), cols: Vec::new(), ty: ty.clone(), not_null: false, column: None }
+    }
+
+    /// Whether values that it gives may be equal and look different.
+    pub fn is_blurred(&self) -> bool {
+        self.ty.is_blurred() && !self.cols.is_empty()
     }
 
     /// The column that it makes.

@@ -151,6 +151,14 @@ impl<'q> Query<'q> {
         (!root.is_null()).then(|| unsafe { set_tree(root) })
     }
 
+    /// The types of the columns of its set operation, if it is one.
+    pub fn set_types(&self) -> Vec<TypeRef> {
+        match self.set_operations() {
+            Some(SetTree::Node { types, .. }) => types,
+            _ => Vec::new(),
+        }
+    }
+
     /// The number of entries in the range table.
     pub fn entries(&self) -> usize {
         // SAFETY: rtable is a list or null.

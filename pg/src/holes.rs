@@ -16,6 +16,10 @@ pub enum Hole {
     Null,
     /// The bigint 0.
     Zero,
+    /// A copy of this.
+    Node(*mut pg_sys::Node),
+    /// Itself, untouched.
+    Same,
 }
 
 impl<'q> Expr<'q> {
@@ -106,6 +110,8 @@ unsafe fn fill(node: *mut pg_sys::Node, with: Hole) -> *mut pg_sys::Node {
         let ty = Expr::new(node).ty();
         match with {
             Hole::Column(position) => explicitly_collated(node, hole(position, ty)),
+            Hole::Node(other) => copy(other),
+            Hole::Same => copy(node),
             Hole::Null => pg_sys::makeNullConst(ty.oid, ty.typmod, ty.collation).cast(),
             Hole::Zero => {
                 let (ty, none, zero) = (pg_sys::INT8OID, pg_sys::InvalidOid, pg_sys::Datum::from(0_i64));

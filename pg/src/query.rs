@@ -443,13 +443,13 @@ pub fn check_depth() {
 }
 
 #[cfg(feature = "pg18")]
-unsafe fn flatten_groups(query: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
+pub(crate) unsafe fn flatten_groups(query: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
     // SAFETY: without a planner root the function only replaces Vars of the group entry, in a copy.
     unsafe { if (*query).hasGroupRTE { pg_sys::flatten_group_exprs(std::ptr::null_mut(), query, node) } else { node } }
 }
 
 #[cfg(not(feature = "pg18"))]
-unsafe fn flatten_groups(_: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
+pub(crate) unsafe fn flatten_groups(_: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
     node
 }
 

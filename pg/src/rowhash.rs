@@ -128,6 +128,24 @@ pub unsafe fn row_image(fcinfo: pg_sys::FunctionCallInfo) -> Vec<u8> {
     image
 }
 
+/// Of two values of one type the one whose bytes come first.
+///
+/// # Safety
+/// `fcinfo` is that of the running call of a strict function.
+pub unsafe fn lesser_image(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: passed on from the caller; a strict function gets no NULL.
+    unsafe {
+        let values = arguments(fcinfo);
+        let [(argument, Some(a)), (_, Some(b))] = values.as_slice() else { unreachable!("two arguments, none NULL") };
+        let image = |value: pg_sys::Datum| {
+            let mut image = Vec::with_capacity(32);
+            argument.append_image(value, &mut image);
+            image
+        };
+        if image(*b) < image(*a) { *b } else { *a }
+    }
+}
+
 /// Defines a C function of version 1 that PostgreSQL can call by the symbol `$symbol`.
 #[macro_export]
 macro_rules! variadic_function {

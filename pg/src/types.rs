@@ -185,6 +185,15 @@ pub fn builtin_name(function: pg_sys::Oid) -> Option<String> {
     }
 }
 
+/// The bare name of a function of the extension.
+pub fn own_name(function: pg_sys::Oid) -> Option<String> {
+    // SAFETY: reads the catalog.
+    unsafe {
+        let schema = text(pg_sys::get_namespace_name(pg_sys::get_func_namespace(function)));
+        (schema == "pgtrickle").then(|| text(pg_sys::get_func_name(function)))
+    }
+}
+
 /// Whether an operator is the equality of the default btree operator class of its left input type: then `=` of the
 /// engine's keys means the same.
 pub fn is_default_equality(operator: pg_sys::Oid, ty: TypeRef) -> bool {

@@ -17,16 +17,21 @@ use super::{Analyzer, Frame, Mapped, map, opaque};
 use pgtrickle_engine::ir::{Agg, AggKind, Equality, JoinKind, Number, Rel, Scalar, Ty};
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
-use pgtrickle_pg::complete::shows_order;
+use pgtrickle_pg::complete::{chosen_look, shows_order};
 use pgtrickle_pg::expr::{Aggregate, Expr, Hole, Shape, Walk};
 use pgtrickle_pg::query::Target;
 use pgtrickle_pg::types;
+use std::collections::BTreeSet;
 
 /// What a grouped query computes per group.
 #[derive(Default)]
 pub(super) struct Groups<'q> {
     pub keys: Vec<Expr<'q>>,
     pub calls: Vec<Expr<'q>>,
+    /// Calls that choose the look of a key, and which.
+    looks: Vec<(Expr<'q>, usize)>,
+    /// Keys that are shown as they are.
+    shown: BTreeSet<usize>,
     /// Uses of `grouping(…)`.
     bits: Vec<Expr<'q>>,
     /// The keys of GROUP BY: sort-group number and position. Keys beyond depend on these.
@@ -36,23 +41,35 @@ pub(super) struct Groups<'q> {
 impl<'q> Groups<'q> {
     /// The position in the aggregate's output of an expression's value.
     pub(super) fn find(&self, expr: Expr<'q>) -> Option<usize> {
-        let key = self.keys.iter().position(|key| key.equals(expr));
+        let key = self.keys.iter().position(|key| key.equals(expr)).or_else(|| self.look(expr));
         let call = || Some(self.keys.len() + self.calls.iter().position(|call| call.equals(expr))?);
         let bits = || Some(self.keys.len() + self.calls.len() + self.bits.iter().position(|bits| bits.equals(expr))?);
         key.or_else(call).or_else(bits)
     }
 
+    /// The position of a key of which a call chooses the look: it is the one that a group keeps.
+    fn look(&self, expr: Expr<'q>) -> Option<usize> {
+        let Shape::Aggregate(call) = expr.shape() else { return None };
+        let chosen = chosen_look(&call)?;
+        self.keys.iter().position(|key| key.equals(chosen))
+    }
+
     /// Where the values of all keys and aggregates are.
     fn values(&self, offset: usize) -> Vec<(Expr<'q>, usize)> {
         let all = self.keys.iter().chain(&self.calls).chain(&self.bits);
-        all.enumerate().map(|(at, expr)| (*expr, offset + at)).collect()
+        let looks = self.looks.iter().map(|(expr, key)| (*expr, offset + key));
+        all.enumerate().map(|(at, expr)| (*expr, offset + at)).chain(looks).collect()
     }
 
     /// Notes the aggregates that an expression above the groups uses, and the columns that are none of the keys: they
     /// depend on a primary key among the keys, so grouping by them as well changes nothing.
     pub(super) fn collect(&mut self, expr: Expr<'q>) {
         expr.visit(&mut |part| {
-            if self.find(part).is_some() {
+            if let Some(key) = self.look(part) {
+                self.looks.push((part, key));
+            }
+            if let Some(found) = self.find(part) {
+                self.shown.extend((self.look(part).is_none() && found < self.keys.len()).then_some(found));
                 return Walk::Past;
             }
             match part.shape() {
@@ -81,6 +98,9 @@ impl<'q> Analyzer<'q> {
         let keys = self.scalars(&groups.keys, &row)?;
         if keys.iter().any(|key| key.ty.equality == Equality::None) {
             return opaque("it groups by a column whose type has no equality");
+        }
+        if groups.shown.iter().any(|key| keys[*key].is_blurred()) {
+            return opaque("GROUP BY chooses among values that are equal but look different");
         }
         let front = self.front(frame, &from);
         let calls: Vec<Agg> =

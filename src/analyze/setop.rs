@@ -32,6 +32,9 @@ impl<'q> Analyzer<'q> {
                     SetOp::Intersect => intersect(branch(left)?, branch(right)?, *all)?,
                     SetOp::Except => except(branch(left)?, branch(right)?, *all)?,
                 };
+                if whole.cols()[frame.offset()..].iter().any(|col| col.ty.is_blurred()) {
+                    return opaque("a set operation chooses among values that are equal but look different");
+                }
                 pick(whole, frame.offset(), wanted)
             }
         }

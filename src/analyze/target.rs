@@ -42,7 +42,11 @@ impl<'q> Analyzer<'q> {
     /// DISTINCT compares all columns, wanted or not.
     fn distinct(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
         let all: Vec<usize> = frame.query.targets().iter().filter(|t| !t.junk).map(|t| t.number).collect();
-        let distinct = self.select(frame, &selected(frame.query, &all))?.distinct()?;
+        let rows = self.select(frame, &selected(frame.query, &all))?;
+        if rows.cols()[frame.offset()..].iter().any(|col| col.ty.is_blurred()) {
+            return opaque("DISTINCT chooses among values that are equal but look different");
+        }
+        let distinct = rows.distinct()?;
         pick(distinct, frame.offset(), wanted)
     }
 

@@ -68,6 +68,27 @@ impl StreamTable {
         }
     }
 
+    /// If it is maintained by changes, it must look like its completed definition: also where equal values may differ.
+    pub fn assert_same_looks(&self, session: &mut Session) -> Outcome {
+        if self.mode(session)? != "DIFFERENTIAL" {
+            return Ok(());
+        }
+        let definition = session.text(&format!(
+            "SELECT 'pgtrickle.def_' || pgt_id FROM pgtrickle.pgt_stream_tables WHERE pgt_schema = {} AND pgt_name = {}",
+            literal(&self.schema),
+            literal(&self.name)
+        ))?;
+        let rows = |relation: &str| format!("SELECT z::text FROM {relation} AS z");
+        let (stored, defined) = (rows(&self.quoted()), rows(&definition));
+        let differing = session.number(&format!(
+            "SELECT (SELECT count(*) FROM ({stored} EXCEPT ALL {defined}) x) + (SELECT count(*) FROM ({defined} EXCEPT ALL {stored}) x)"
+        ))?;
+        match differing {
+            0 => Ok(()),
+            n => Err(Failure::new(format!("{}: {n} rows look different from the definition's", self.quoted()))),
+        }
+    }
+
     /// How it is maintained: `DIFFERENTIAL` or `FULL`.
     pub fn mode(&self, session: &mut Session) -> Outcome<String> {
         session.text(&format!(

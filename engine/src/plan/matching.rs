@@ -19,6 +19,16 @@ pub(crate) fn same_key(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
     hash.into_iter().chain(same_values(cols, a, b)).collect()
 }
 
+/// The aggregate that chooses among values that are equal but look different.
+pub(crate) fn least_image(value: &Sql) -> Sql {
+    sql!("pgtrickle.least_image({})", value)
+}
+
+/// The same for two values, of which either may be missing.
+pub(crate) fn lesser_image(a: &Sql, b: &Sql) -> Sql {
+    sql!("coalesce(pgtrickle.lesser_image({}, {}), {}, {})", a, b, a, b)
+}
+
 /// The same, column by column.
 pub(crate) fn same_values(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
     let pairs = cols.iter().zip(a.iter().zip(b));

@@ -11,6 +11,7 @@
 //! | `row_number`, `ntile`, `lag`, `lead` | a tie-break in the window, over all columns that the query uses |
 //! | any function over a ROWS frame | the same |
 //! | aggregates that show the order of their rows (`array_agg`, `string_agg`, sums of floats…), `ARRAY(SELECT …)` | their arguments, by value and then by their bytes; before that, without ORDER BY, the order of the subquery that is all of FROM, or the columns that the query uses and WITH ORDINALITY where functions give the rows |
+//! | GROUP BY, DISTINCT and UNION of values that are equal but look different | [the one whose bytes come first](looks) |
 //! | `first_value`, `last_value`, `nth_value` and aggregates whose input's order shows (`array_agg`, `string_agg`, sums of floats…) over the whole partition; `first_value` from its start, `last_value` to its end | the same, the frame counted in ROWS |
 //!
 //! What rests on ties stays as it is: `rank`, `dense_rank`, `percent_rank`, `cume_dist`, frames in RANGE and GROUPS, EXCLUDE
@@ -19,6 +20,7 @@
 //! own. A query without ORDER BY over a subquery that has one is left alone: its author relies on that order.
 
 mod aggregates;
+mod looks;
 mod ties;
 mod windows;
 
@@ -26,11 +28,13 @@ use crate::expr::Expr;
 use crate::nodes::{copy, pointers};
 use crate::query::{Query, Scratch, with_scratch};
 use aggregates::{complete_aggregates, complete_arrays};
+use looks::{complete_distinct, complete_keys, complete_union};
 use pgrx::pg_sys;
 use ties::{append_tie_break, node};
 use windows::complete_windows;
 
 pub use aggregates::shows_order;
+pub use looks::chosen_look;
 pub use windows::{is_whole, order_matters, peers_matter, tells_apart};
 
 /// Completes a query that has not been rewritten yet, and all queries in it.
@@ -43,17 +47,30 @@ pub(crate) unsafe fn complete(_: &Scratch, query: *mut pg_sys::Query) -> bool {
         let all: Vec<*mut pg_sys::Query> = Query::new(query).descendants().iter().map(|q| q.as_node().cast()).collect();
         // Ordering all rows of a recursion that only its LIMIT ends would never end.
         let endless = Query::new(query).limit_may_end_recursion();
+        let recursions: Vec<*mut pg_sys::Query> = all.iter().flat_map(|query| recursions(*query)).collect();
         let mut changed = false;
         for query in all {
             if (*query).commandType == pg_sys::CmdType::CMD_SELECT && (*query).utilityStmt.is_null() {
                 changed |= complete_windows(query);
                 changed |= complete_aggregates(query);
                 changed |= complete_arrays(query);
+                changed |= complete_keys(query);
+                changed |= complete_distinct(query);
+                changed |= !recursions.contains(&query) && complete_union(query);
                 changed |= complete_distinct_on(query);
                 changed |= !endless && complete_limit(query);
             }
         }
         changed
+    }
+}
+
+/// The recursive queries of a query's WITH.
+unsafe fn recursions(query: *mut pg_sys::Query) -> Vec<*mut pg_sys::Query> {
+    // SAFETY: cteList holds CommonTableExpr nodes whose query has been analysed.
+    unsafe {
+        let ctes = pointers::<pg_sys::CommonTableExpr>((*query).cteList);
+        ctes.filter(|cte| (**cte).cterecursive).map(|cte| (*cte).ctequery.cast()).collect()
     }
 }
 

@@ -197,6 +197,7 @@ impl<'a> Run<'a> {
     fn finish(mut self) -> Outcome {
         for stream in self.living_streams() {
             self.table(&stream.name).assert_verified(&mut self.observer)?;
+            self.table(&stream.name).assert_same_looks(&mut self.observer)?;
         }
         // Open transactions of the case would block the drops.
         self.sessions.clear();

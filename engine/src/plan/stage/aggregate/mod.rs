@@ -2,7 +2,8 @@
 //!
 //! The relations that a refresh stages for stage i (where keys are found by their hash, all of them and the table have it
 //! in a column `h`, computed once):
-//! - `pgt_g<i>`, *gathered*: per touched group the change summed up: `k1.., n, d1..`
+//! - `pgt_g<i>`, *gathered*: per touched group the change summed up: `k1.., n, d1..`; of keys that look different though
+//!   they are equal `l1..`, the least that came, and the hashes `h1..` between which those are that went
 //! - `pgt_d<i>`, *dirty*: the keys of groups that must be computed anew: `k1..`
 //! - `pgt_r<i>`, *recomputed*: those groups from the input's new state: `k1.., n, p1..`
 //! - `pgt_t<i>`, *touched*: per group the new state `k1.., n, p1..`, the old `j1.., m, q1..` (`m` is NULL where there was no
@@ -12,7 +13,7 @@
 mod recompute;
 mod refresh;
 
-use super::super::matching::{hashed, images_differ, of, row_hash, same_values};
+use super::super::matching::{hashed, images_differ, least_image, of, row_hash, same_values};
 use super::super::parts::{Parts, Row};
 use super::super::{Catalog, numbered};
 use super::{Place, StagePlan, column_type};
@@ -150,10 +151,25 @@ impl AggregatePlan {
 
     fn grouped(&self, from: From) -> Select {
         let side = self.new_side();
-        let keys = self.keys.iter().map(|key| key.sql.clone());
+        let inexact = self.inexact_keys();
+        let key = |(i, key): (usize, &Scalar)| match inexact.contains(&i) {
+            true => least_image(&key.sql),
+            false => key.sql.clone(),
+        };
+        let keys = self.keys.iter().enumerate().map(key);
         let select = Select::from(from).columns(keys.zip(side.keys)).columns(self.hash_of_input());
         let select = select.column("count(*)", side.n);
-        select.columns(self.parts.fresh().into_iter().zip(side.parts)).group_by_first(self.keys.len())
+        let mut select = select.columns(self.parts.fresh().into_iter().zip(side.parts)).group_by_first(self.keys.len());
+        for i in inexact {
+            select.group_by[i] = sql!("({})", self.keys[i].sql);
+        }
+        select
+    }
+
+    /// Keys of which equal ones may look different. The stored one is, of those that rows of the group have, the one whose
+    /// bytes come first; each key for itself.
+    fn inexact_keys(&self) -> Vec<usize> {
+        (0..self.keys.len()).filter(|i| self.keys[*i].is_blurred()).collect()
     }
 }
 

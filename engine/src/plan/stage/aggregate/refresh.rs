@@ -11,7 +11,7 @@
 //!
 //! Where every group is dirty, d = g, and t = g ⟕ state ⟕ r at once.
 
-use super::super::super::matching::{image_hash, images_differ, of};
+use super::super::super::matching::{image_hash, images_differ, least_image, lesser_image, of};
 use super::super::super::parts::Row;
 use super::super::super::render::named;
 use super::super::super::{Catalog, numbered};
@@ -57,36 +57,41 @@ impl AggregatePlan {
         let select = select.column("coalesce(sum(w::integer), 0)", Ident::new("n"));
         let changes = self.parts.gathered();
         let names = numbered("d", changes.len());
-        let select = select.columns(changes.into_iter().zip(names)).columns(self.deleted_keys());
+        let select = select.columns(changes.into_iter().zip(names)).columns(self.looks());
         let query = select.group_by_first(self.keys.len()).sql();
         Step::Stage { name: self.gathered(), query, skip_if_empty: reads.clone(), reads }
     }
 
-    /// Keys of which equal ones may look different. The stored one must be one that a row of the group still has.
-    fn inexact_keys(&self) -> Vec<usize> {
-        let inexact = |i: &usize| !self.keys[*i].ty.is_exact();
-        (0..self.keys.len()).filter(inexact).collect()
-    }
-
-    /// The range of hashes of the looks that deleted rows had.
-    fn deleted_keys(&self) -> Vec<(Sql, Ident)> {
-        let inexact = self.inexact_keys();
-        if inexact.is_empty() {
-            return Vec::new();
-        }
-        let keys: Vec<Sql> = inexact.iter().map(|i| self.keys[*i].sql.clone()).collect();
-        let end = |aggregate: &'static str, name: &'static str| {
-            (sql!("{}({}) FILTER (WHERE w < 0)", aggregate, image_hash(&keys)), Ident::new(name))
+    /// How the keys of rows looked: the least look that came, the range of hashes of the looks that went.
+    fn looks(&self) -> Vec<(Sql, Ident)> {
+        let inexact = self.inexact_keys().into_iter().enumerate();
+        let of_key = |(nth, i): (usize, usize)| {
+            let key = &self.keys[i].sql;
+            let hash = image_hash(std::slice::from_ref(key));
+            let [look, from, to] = Self::look_names(nth);
+            [
+                (sql!("{} FILTER (WHERE w > 0)", least_image(key)), look),
+                (sql!("min({}) FILTER (WHERE w < 0)", hash), from),
+                (sql!("max({}) FILTER (WHERE w < 0)", hash), to),
+            ]
         };
-        vec![end("min", "h1"), end("max", "h2")]
+        inexact.flat_map(of_key).collect()
     }
 
-    /// When the look of a key may be gone.
-    fn lost_look(&self) -> Option<Sql> {
-        let inexact: Vec<Ident> = self.inexact_keys().iter().map(|i| Ident::numbered("k", i + 1)).collect();
-        let lost =
-            || sql!("(g.h1 IS NOT NULL AND (s.n IS NULL OR {} BETWEEN g.h1 AND g.h2))", image_hash(&of("s", &inexact)));
-        (!inexact.is_empty()).then(lost)
+    fn look_names(nth: usize) -> [Ident; 3] {
+        [Ident::numbered("l", nth + 1), Ident::numbered("h", 2 * nth + 1), Ident::numbered("h", 2 * nth + 2)]
+    }
+
+    /// When the look of a key may be gone, or one that came has gone again.
+    fn lost_look(&self) -> Vec<Sql> {
+        let inexact = self.inexact_keys().into_iter().enumerate();
+        let lost = |(nth, i): (usize, usize)| {
+            let [look, from, to] = Self::look_names(nth);
+            let within = |value: Sql| sql!("{} BETWEEN g.{} AND g.{}", image_hash(&[value]), from, to);
+            let (stored, came) = (sql!("s.{}", Ident::numbered("k", i + 1)), sql!("g.{}", look));
+            sql!("(g.{} IS NOT NULL AND (s.n IS NULL OR {} OR {}))", from, within(stored), within(came))
+        };
+        inexact.map(lost).collect()
     }
 
     fn gathered_columns(&self) -> Vec<Sql> {
@@ -196,12 +201,13 @@ impl AggregatePlan {
         Step::Restage { name: self.touched(), query: query.sql(), reads, skip_if_empty: vec![self.dirty()] }
     }
 
-    /// The key as it is stored if it is.
+    /// The key as it is stored, or as it looks from now on.
     fn lasting_keys(&self) -> Vec<Sql> {
         let (g, s) = (of("g", &self.key_names()), of("s", &self.key_names()));
-        let lasting = |(i, g): (usize, Sql)| match self.keys[i].ty.is_exact() {
-            true => g,
-            false => sql!("CASE WHEN s.n IS NOT NULL THEN {} ELSE {} END", s[i], g),
+        let inexact = self.inexact_keys();
+        let lasting = |(i, g): (usize, Sql)| match inexact.iter().position(|key| *key == i) {
+            None => g,
+            Some(nth) => lesser_image(&s[i], &sql!("g.{}", Self::look_names(nth)[0])),
         };
         g.into_iter().enumerate().map(lasting).collect()
     }
