@@ -17,7 +17,7 @@ BEGIN
 END
 $$;
 
--- Stream tables that read these tables, or ancestors of theirs, look for their sources anew. One statement each, which sees
+-- Stream tables that read these tables, ancestors or partitions of theirs, look for their sources anew. One statement each, which sees
 -- what those before it have captured.
 CREATE FUNCTION pgtrickle._look_for_sources(tables oid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -27,9 +27,12 @@ BEGIN
     FOR reader IN
         WITH RECURSIVE family AS (
             SELECT relid FROM unnest(tables) AS t (relid)
-            UNION SELECT i.inhparent FROM family f JOIN pg_inherits i ON i.inhrelid = f.relid)
+            UNION SELECT i.inhparent FROM family f JOIN pg_inherits i ON i.inhrelid = f.relid),
+        parts AS (
+            SELECT k.oid AS relid FROM unnest(tables) AS t (relid) JOIN pg_class k ON k.oid = t.relid WHERE k.relkind = 'p'
+            UNION SELECT i.inhrelid FROM parts p JOIN pg_inherits i ON i.inhparent = p.relid)
         SELECT DISTINCT d.pgt_id
-          FROM family f
+          FROM (SELECT relid FROM family UNION SELECT relid FROM parts) AS f
           JOIN pgtrickle.pgt_dependencies d ON d.source_relid::oid = f.relid
           JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
           JOIN pg_class k ON k.oid = f.relid
@@ -102,16 +105,18 @@ BEGIN
 END
 $$;
 
--- A view that a stream table's query reads means something else now, and may read other tables.
-CREATE FUNCTION pgtrickle._on_view() RETURNS event_trigger
+-- A view or a function that a stream table's query uses means something else now; a view may read other tables.
+CREATE FUNCTION pgtrickle._on_replaced() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     reader bigint;
 BEGIN
     FOR reader IN
         WITH RECURSIVE readers (relid) AS (
-            SELECT c.objid FROM pg_event_trigger_ddl_commands() c JOIN pg_class k ON k.oid = c.objid
-             WHERE c.classid = 'pg_class'::regclass AND k.relkind = 'v' AND k.relnamespace <> 'pgtrickle'::regnamespace
+            SELECT w.ev_class
+              FROM pg_event_trigger_ddl_commands() c
+              JOIN pg_depend d ON d.refclassid = c.classid AND d.refobjid = c.objid AND d.classid = 'pg_rewrite'::regclass
+              JOIN pg_rewrite w ON w.oid = d.objid AND w.ev_class <> c.objid
              UNION
             SELECT w.ev_class
               FROM readers r
@@ -133,7 +138,7 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION pgtrickle._sources_changed(bigint, boolean), pgtrickle._on_view(), pgtrickle._look_for_sources(oid[]), pgtrickle._on_type(), pgtrickle._enum_changed(oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
+REVOKE EXECUTE ON FUNCTION pgtrickle._sources_changed(bigint, boolean), pgtrickle._on_replaced(), pgtrickle._look_for_sources(oid[]), pgtrickle._on_type(), pgtrickle._enum_changed(oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
     pgtrickle._on_rewrite(), pgtrickle._parents_before_drop(oid) FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_definition ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'CREATE TABLE', 'CREATE FOREIGN TABLE') EXECUTE FUNCTION pgtrickle._on_definition();
@@ -141,9 +146,9 @@ ALTER EVENT TRIGGER pg_trickle_on_definition ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_partition_drop ON sql_drop
     WHEN TAG IN ('DROP TABLE', 'DROP FOREIGN TABLE', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION pgtrickle._on_partition_drop();
 ALTER EVENT TRIGGER pg_trickle_on_partition_drop ENABLE ALWAYS;
-CREATE EVENT TRIGGER pg_trickle_on_view ON ddl_command_end
-    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW') EXECUTE FUNCTION pgtrickle._on_view();
-ALTER EVENT TRIGGER pg_trickle_on_view ENABLE ALWAYS;
+CREATE EVENT TRIGGER pg_trickle_on_replaced ON ddl_command_end
+    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW', 'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE AGGREGATE') EXECUTE FUNCTION pgtrickle._on_replaced();
+ALTER EVENT TRIGGER pg_trickle_on_replaced ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_type ON ddl_command_end
     WHEN TAG IN ('ALTER TYPE') EXECUTE FUNCTION pgtrickle._on_type();
 ALTER EVENT TRIGGER pg_trickle_on_type ENABLE ALWAYS;

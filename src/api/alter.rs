@@ -87,7 +87,6 @@ fn alter_query(st: &StreamTable, query: &str, mode: &str) -> Result<()> {
         replace::in_place(st, &draft)?;
         if catalog::by_id(st.pgt_id).is_some_and(|now| now.is_populated) {
             refresh_now(st, |_, _| ())?;
-            replace::finish_in_place(st, &draft)?;
             if ready == Ready::No {
                 forget_frontier(st.pgt_id);
             }

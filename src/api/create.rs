@@ -95,7 +95,7 @@ fn create(name: &str, query: &str, schedule: Option<&str>, mode: &str, initializ
     let made = define(&target, query, &schedule, &mode)?;
     if initialize {
         populate(&made, ready)?;
-        made.loaded.program.identity_index().iter().for_each(fill::ddl);
+        fill::ensure_index(&made.st, &made.loaded);
     }
     fill::ddl(&guard::set(&target.name));
     catalog::changed();

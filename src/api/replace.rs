@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::refresh::{fill, local_settings, ours, pinned, program};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
-use pgtrickle_engine::program::Identity;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::depend;
@@ -29,8 +28,6 @@ pub struct Draft {
     query: String,
     mode: String,
     analysis: Analysis,
-    /// The index by which rows were found so far, and the one that is needed from now on.
-    old_index: Option<(Sql, Identity, Vec<String>)>,
 }
 
 /// A column of a relation.
@@ -78,14 +75,11 @@ pub fn columns(relid: u32) -> Vec<Column> {
 
 /// Makes the new definition view, under an id of its own.
 pub fn draft(st: &StreamTable, query: &str, mode: &str) -> Result<Draft> {
-    let old = program::load(st)?;
-    let names = old.columns.iter().map(|(name, _)| name.as_str().to_owned()).collect();
-    let old_index = old.program.identity_index().map(|index| (index, old.program.identity().clone(), names));
     let id = catalog::next_id();
     create_view(id, query, st.owner)?;
     let view = program::view_oid(id)?;
     let analysis = analyze::analyze(Input::View(view.into()))?;
-    Ok(Draft { id, relid: st.relid, view, query: query.to_owned(), mode: mode.to_owned(), analysis, old_index })
+    Ok(Draft { id, relid: st.relid, view, query: query.to_owned(), mode: mode.to_owned(), analysis })
 }
 
 impl Draft {
@@ -118,51 +112,7 @@ pub fn in_place(st: &StreamTable, draft: &Draft) -> Result<()> {
     );
     catalog::execute("DELETE FROM pgtrickle.pgt_dependencies WHERE pgt_id = $1", &[st.pgt_id.into()]);
     insert_dependencies(st.pgt_id, &draft.analysis);
-    // A unique index on what was the key would be in the way of the new rows.
-    if changed_index(st, draft)?.is_some() {
-        drop_old_index(st, draft);
-    }
     Ok(())
-}
-
-/// Once the rows are those of the new query, they get its index.
-pub fn finish_in_place(st: &StreamTable, draft: &Draft) -> Result<()> {
-    if let Some(index) = changed_index(st, draft)? {
-        index.iter().for_each(fill::ddl);
-    }
-    Ok(())
-}
-
-/// The index of the new definition, if it is another one than that of the old: Some(None) if there is to be none.
-fn changed_index(st: &StreamTable, draft: &Draft) -> Result<Option<Option<Sql>>> {
-    let now = catalog::by_id(st.pgt_id).ok_or_else(|| Error::no_such_stream_table(&st.label()))?;
-    let new = program::load(&now)?.program.identity_index();
-    let old = draft.old_index.as_ref().map(|(index, _, _)| index.as_str());
-    Ok((new.as_ref().map(Sql::as_str) != old).then_some(new))
-}
-
-/// Drops the index that was made for finding rows: on hashes of ours, or a unique one on the key.
-fn drop_old_index(st: &StreamTable, draft: &Draft) {
-    let Some((_, identity, names)) = &draft.old_index else { return };
-    let mut key: Vec<String> = match identity {
-        Identity::Key { columns } => columns.iter().map(|&c| names[c].clone()).collect(),
-        Identity::Bag => Vec::new(),
-    };
-    key.sort_unstable();
-    let index: Option<String> = catalog::scalar(
-        "SELECT c.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-          WHERE i.indrelid = $1 AND i.indpred IS NULL
-            AND (pg_catalog.pg_get_indexdef(i.indexrelid) ~ 'pgtrickle\\.(row|image)_hash\\('
-                 OR i.indisunique AND i.indexprs IS NULL
-                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid)
-                    AND $2 = array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-                                    WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) ORDER BY a.attname::text COLLATE \"C\"))
-          ORDER BY i.indexrelid LIMIT 1",
-        &[pg_sys::Oid::from(st.relid).into(), key.into()],
-    );
-    if let Some(index) = index {
-        fill::ddl(&sql!("DROP INDEX {}", QualifiedName::new(&st.schema, &index)));
-    }
 }
 
 /// The new view under the name of the old one.
@@ -193,7 +143,7 @@ pub fn beside(st: &StreamTable, draft: &Draft, ready: Ready) -> Result<()> {
     if populated {
         define::populate(&made, ready)?;
     }
-    drop_old_index(st, draft);
+    fill::drop_other_index(st, &made.loaded);
     exchange_columns(st, draft)?;
     {
         // In the owner's name, as in every refresh: there may be triggers.
@@ -216,7 +166,7 @@ pub fn beside(st: &StreamTable, draft: &Draft, ready: Ready) -> Result<()> {
     tell_children(st)?;
     let now = catalog::by_id(st.pgt_id).ok_or_else(|| Error::no_such_stream_table(&st.label()))?;
     let loaded = program::load(&now)?;
-    loaded.program.identity_index().iter().for_each(fill::ddl);
+    fill::ensure_index(&now, &loaded);
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables SET program_fingerprint = $2 WHERE pgt_id = $1",
         &[st.pgt_id.into(), loaded.fingerprint.into()],

@@ -212,6 +212,10 @@ fn one(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> 
             run::run(&st, &statements, &mut relations, &round.snapshot, &mut clock, progress.as_ref())?;
             clock.stop(st.pgt_id, loaded.fingerprint);
         }
+        if action == Action::Reinitialize {
+            let _owner = catalog::as_owner();
+            fill::ensure_index(&st, &loaded);
+        }
         delta_rows = relations.rows(&pgtrickle_engine::program::Program::root_delta());
         if action == Action::Differential && changes.changed.is_empty() && delta_rows == 0 {
             // Sources were looked at, and nothing came of it.
