@@ -19,12 +19,8 @@ extension_sql_file!("../sql/catalog.sql", name = "catalog", bootstrap);
 extension_sql_file!(
     "../sql/definitions.sql",
     name = "definitions",
-    requires = [
-        api::definitions::parents_before_drop,
-        api::definitions::sources_changed,
-        
-        api::definitions::enum_changed
-    ]
+    requires =
+        [api::definitions::parents_before_drop, api::definitions::sources_changed, api::definitions::enum_changed]
 );
 extension_sql_file!(
     "../sql/look.sql",
