@@ -235,9 +235,15 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
               FROM pg_replication_slots) AS slots (free, ours)
     UNION ALL
     SELECT 'max_worker_processes', CASE WHEN most >= needed THEN 'OK' ELSE 'WARNING' END,
-           CASE WHEN most >= needed THEN format('%s, of which pg_trickle needs about %s', most, needed)
-                ELSE format('Raise max_worker_processes from %s to %s or more: pg_trickle needs one, three per database with it, and some for creations.', most, needed) END
-      FROM (SELECT current_setting('max_worker_processes')::integer, current_setting('max_parallel_workers')::integer + 6) AS w (most, needed)
+           CASE WHEN most >= needed THEN format('%s; %s are needed: %s', most, needed, what)
+                ELSE format('Raise max_worker_processes from %s to %s or more: %s. When they are short, parallel refreshes and queries make room.', most, needed, what) END
+      FROM (SELECT current_setting('max_worker_processes')::integer AS most, d * (3 + pool) + parallel + 3 AS needed,
+                   format('3 for capture and schedules and %s for parallel refreshes in each of %s databases, %s parallel workers of queries, 3 for launchers and creations', pool, d, parallel) AS what
+              FROM (SELECT (SELECT GREATEST(count(DISTINCT datname), 1) FROM pg_stat_activity WHERE backend_type = 'pg_trickle_scheduler') AS d,
+                           CASE WHEN current_setting('pg_trickle.parallel_refresh_mode') = 'off' THEN 0
+                                WHEN current_setting('pg_trickle.max_dynamic_refresh_workers') = '0' THEN 0
+                                ELSE 1 + current_setting('pg_trickle.max_dynamic_refresh_workers')::integer END AS pool,
+                           current_setting('max_parallel_workers')::integer AS parallel) AS n) AS w
     UNION ALL
     SELECT 'max_slot_wal_keep_size', CASE WHEN size = '-1' THEN 'WARNING' ELSE 'OK' END,
            CASE WHEN size = '-1' THEN 'WAL is kept for the slot without a limit: set max_slot_wal_keep_size so that a stopped decoder cannot fill the disk. A slot that is lost is made anew by itself.'

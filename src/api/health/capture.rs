@@ -3,6 +3,7 @@
 use super::{Row, error, ok, warning};
 use crate::shmem::{self, CaptureState, DbShared, MAX_DATABASES, MAX_SOURCES, MAX_STREAM_TABLES};
 use crate::{catalog, settings};
+use pgtrickle_pg::worker;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A writing transaction that is open for longer is told.
@@ -71,6 +72,10 @@ fn workers(db: &DbShared) -> Row {
         true => error(
             "workers",
             "No background worker was free for this database when one was to be started: raise max_worker_processes and restart the server; preflight() counts what is needed. It is tried again every 30 s.",
+        ),
+        false if shmem::shared().pools_rest_until.load(Relaxed) > worker::now_us() => warning(
+            "workers",
+            "Background workers are short: the pools have made room for capture and creations, and refreshes run one after the other meanwhile. Raise max_worker_processes and restart the server; preflight() counts what is needed.",
         ),
         false => ok("workers", "all that are needed were started"),
     }

@@ -17,6 +17,7 @@ pub fn trials(version: PgVersion) -> Vec<Trial> {
         trial(version, "health_of_the_slot", of_the_slot),
         trial(version, "health_of_the_server", of_the_server),
         trial(version, "health_when_no_place_is_left", no_place_is_left),
+        trial(version, "health_when_workers_are_short", workers_are_short),
     ]
 }
 
@@ -238,4 +239,30 @@ fn no_place_is_left(version: PgVersion) -> Outcome {
     b.session.each("SELECT pgtrickle.drop_stream_table('st1'); SELECT pgtrickle.drop_stream_table('st2')")?;
     tells(&mut b.session, "shared_memory", "OK", "1023 of 1024 stream tables")?;
     b.becomes("active", &[("name", "beyond")], 1.0)
+}
+
+/// Pools make room for what is needed more, and that is told.
+fn workers_are_short(version: PgVersion) -> Outcome {
+    let mut tables = String::new();
+    for i in 0..4 {
+        tables += &format!(
+            "CREATE TABLE t{i} (a int); SELECT pgtrickle.create_stream_table('st{i}', 'SELECT a FROM t{i}', schedule => '0s'); "
+        );
+    }
+    // PostgreSQL's launcher of subscriptions, ours, three for the database, a dispatcher and a pool of two.
+    let mut b = Bench::start(version, &[("max_worker_processes", "8"), ("max_parallel_workers", "0")], &tables)?;
+    tells(&mut b.session, "workers", "OK", "all that are needed")?;
+    wait::until("the pool is there", wait::PATIENCE, || {
+        for i in 0..4 {
+            b.session.each(&format!("INSERT INTO t{i} VALUES (1)"))?;
+        }
+        Ok(b.value("parallel_workers", &[])? == 2.0)
+    })?;
+    b.session.each("CREATE DATABASE other")?;
+    b.server.session_in("other")?.each("CREATE EXTENSION pg_trickle")?;
+    tells(&mut b.session, "workers", "WARNING", "preflight() counts what is needed")?;
+    let counted =
+        "SELECT severity || ' ' || detail FROM pgtrickle.preflight() WHERE check_name = 'max_worker_processes'";
+    let preflight = b.session.text(counted)?;
+    assert(preflight.starts_with("WARNING Raise max_worker_processes from 8 to "), preflight)
 }
