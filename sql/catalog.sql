@@ -29,7 +29,7 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     defining_query         text NOT NULL,
     schedule               text NOT NULL,
     refresh_mode           text NOT NULL CHECK (refresh_mode IN ('AUTO', 'FULL', 'DIFFERENTIAL', 'IMMEDIATE')),
-    effective_refresh_mode text NOT NULL CHECK (effective_refresh_mode IN ('FULL', 'DIFFERENTIAL')),
+    effective_refresh_mode text NOT NULL CHECK (effective_refresh_mode IN ('FULL', 'DIFFERENTIAL', 'IMMEDIATE')),
     -- Why the query is recomputed instead of maintained, NULL when it is maintained.
     full_reason            text,
     -- The result may change while the sources do not (now(), settings): recomputed on schedule, whatever has changed.
@@ -134,6 +134,14 @@ CREATE TABLE pgtrickle.pgt_stage_costs (
     PRIMARY KEY (pgt_id, stage)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE pgtrickle.pgt_stage_costs IS 'What each stage of a stream table has cost since it was planned as it is; written about once a second';
+
+CREATE TABLE pgtrickle.pgt_immediate (
+    pgt_id bigint PRIMARY KEY REFERENCES pgtrickle.pgt_stream_tables ON DELETE CASCADE,
+    -- The transaction that last changed what it is made of.
+    xid    xid8 NOT NULL
+) WITH (fillfactor = 10);
+COMMENT ON TABLE pgtrickle.pgt_immediate IS 'Per stream table that is maintained at once: who wrote to its sources last, for transactions that keep to one snapshot';
+GRANT SELECT ON pgtrickle.pgt_immediate TO PUBLIC;
 
 GRANT SELECT ON pgtrickle.pgt_stage_costs TO PUBLIC;
 GRANT SELECT ON pgtrickle.pgt_stream_tables, pgtrickle.pgt_dependencies, pgtrickle.pgt_refresh_history,

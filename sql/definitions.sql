@@ -63,6 +63,10 @@ BEGIN
        JOIN pg_class k ON k.oid = c.objid
       WHERE c.classid = 'pg_class'::regclass AND k.relkind IN ('r', 'p', 'f')
         AND (k.relkind = 'p' OR c.command_tag <> 'CREATE TABLE' OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = k.oid));
+    PERFORM pgtrickle._defined(c.objid, c.command_tag = 'ALTER TABLE' AND (k.relkind = 'p' OR k.relispartition))
+       FROM pg_event_trigger_ddl_commands() c
+       JOIN pg_class k ON k.oid = c.objid
+      WHERE c.classid = 'pg_class'::regclass AND k.relkind IN ('r', 'p');
     FOR leaf IN
         -- pg_partition_tree locks the tree, so it must be asked of the tables of this command alone.
         WITH commanded AS MATERIALIZED (
@@ -94,6 +98,11 @@ BEGIN
            FROM pg_event_trigger_dropped_objects() d
           CROSS JOIN LATERAL unnest(pgtrickle._parents_before_drop(d.objid)) AS parent
          WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.object_type IN ('table', 'foreign table');
+        PERFORM pgtrickle._defined(parent, true)
+           FROM pg_event_trigger_dropped_objects() d
+          CROSS JOIN LATERAL unnest(pgtrickle._parents_before_drop(d.objid)) AS parent
+          JOIN pg_class k ON k.oid = parent
+         WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.object_type = 'table' AND k.relkind = 'p';
     END IF;
 END
 $$;
@@ -102,6 +111,13 @@ CREATE FUNCTION pgtrickle._on_rewrite() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pgtrickle._mark_sources(ARRAY[pg_event_trigger_table_rewrite_oid()], 'it was rewritten');
+    -- Those that are maintained at once follow at the end of the command.
+    UPDATE pgtrickle.pgt_stream_tables s SET needs_reinit = true
+     WHERE s.refresh_mode = 'IMMEDIATE' AND NOT s.needs_reinit
+       AND EXISTS (SELECT FROM pgtrickle.pgt_dependencies d
+                    WHERE d.pgt_id = s.pgt_id
+                      AND (d.source_relid = pg_event_trigger_table_rewrite_oid()
+                           OR d.source_relid IN (SELECT relid FROM pg_partition_ancestors(pg_event_trigger_table_rewrite_oid()))));
 END
 $$;
 
@@ -138,7 +154,7 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION pgtrickle._sources_changed(bigint, boolean), pgtrickle._on_replaced(), pgtrickle._look_for_sources(oid[]), pgtrickle._on_type(), pgtrickle._enum_changed(oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
+REVOKE EXECUTE ON FUNCTION pgtrickle._defined(oid, boolean), pgtrickle._sources_changed(bigint, boolean), pgtrickle._on_replaced(), pgtrickle._look_for_sources(oid[]), pgtrickle._on_type(), pgtrickle._enum_changed(oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
     pgtrickle._on_rewrite(), pgtrickle._parents_before_drop(oid) FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_definition ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'CREATE TABLE', 'CREATE FOREIGN TABLE') EXECUTE FUNCTION pgtrickle._on_definition();

@@ -202,6 +202,7 @@ RETURNS TABLE (configured_mode text, effective_mode text, reason text)
 LANGUAGE sql STABLE AS $$ -- the name is resolved by the caller's search path
     SELECT s.refresh_mode, s.effective_refresh_mode,
            CASE WHEN s.full_reason IS NOT NULL THEN 'it is recomputed and the difference applied, because ' || s.full_reason
+                WHEN s.refresh_mode = 'IMMEDIATE' THEN 'whoever writes to its sources maintains it, in the same transaction'
                 WHEN s.refresh_mode = 'AUTO' THEN pg_catalog.format('its changes are computed from those of its sources; recomputed when that has been cheaper, or when more than %s %% of their rows have changed',
                                                                     (pg_catalog.current_setting('pg_trickle.differential_max_change_ratio')::numeric * 100)::float8)
                 ELSE 'its changes are computed from those of its sources' END

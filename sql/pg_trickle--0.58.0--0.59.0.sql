@@ -22,6 +22,15 @@ CREATE TABLE pgtrickle.pgt_stage_costs (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE pgtrickle.pgt_stage_costs IS 'What each stage of a stream table has cost since it was planned as it is; written about once a second';
 GRANT SELECT ON pgtrickle.pgt_stage_costs TO PUBLIC;
+CREATE TABLE pgtrickle.pgt_immediate (
+    pgt_id bigint PRIMARY KEY REFERENCES pgtrickle.pgt_stream_tables ON DELETE CASCADE,
+    -- The transaction that last changed what it is made of.
+    xid    xid8 NOT NULL
+) WITH (fillfactor = 10);
+COMMENT ON TABLE pgtrickle.pgt_immediate IS 'Per stream table that is maintained at once: who wrote to its sources last, for transactions that keep to one snapshot';
+GRANT SELECT ON pgtrickle.pgt_immediate TO PUBLIC;
+ALTER TABLE pgtrickle.pgt_stream_tables DROP CONSTRAINT pgt_stream_tables_effective_refresh_mode_check,
+    ADD CONSTRAINT pgt_stream_tables_effective_refresh_mode_check CHECK (effective_refresh_mode IN ('FULL', 'DIFFERENTIAL', 'IMMEDIATE'));
 
 SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_stream_tables_pgt_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_refresh_history_refresh_id_seq', '');

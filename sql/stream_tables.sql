@@ -77,9 +77,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                         WHEN s.home_relid <> s.pgt_relid THEN 'RESTORED'
                         WHEN s.status IN ('PAUSED', 'SUSPENDED', 'ERROR') THEN s.status
                         WHEN EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_change_tracking t USING (source_relid)
-                                      WHERE d.pgt_id = s.pgt_id AND t.state <> 'ACTIVE') THEN 'DEGRADED'
+                                      WHERE d.pgt_id = s.pgt_id AND s.refresh_mode <> 'IMMEDIATE' AND t.state <> 'ACTIVE') THEN 'DEGRADED'
                         WHEN s.frontier IS NULL OR s.needs_reinit
-                             OR s.generation <> (SELECT coalesce(max(c.generation), 0) FROM pgtrickle.pgt_capture c) THEN 'RECOMPUTE'
+                             OR s.refresh_mode <> 'IMMEDIATE' AND s.generation <> (SELECT coalesce(max(c.generation), 0) FROM pgtrickle.pgt_capture c) THEN 'RECOMPUTE'
                         ELSE 'FOLLOWING' END AS state
               FROM pgtrickle.pgt_stream_tables s) AS f
      ORDER BY f.pgt_id

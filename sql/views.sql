@@ -47,7 +47,7 @@ DECLARE
     dependency record;
 BEGIN
     FOR dependency IN
-        SELECT s.pgt_relid, s.frontier, s.frontier_xid, d.source_relid, d.source_type,
+        SELECT s.pgt_relid, s.frontier, s.frontier_xid, s.refresh_mode, d.source_relid, d.source_type,
                'pgtrickle_changes.changes_' || d.source_relid::oid AS buffer
           FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
          ORDER BY 1, 4
@@ -55,10 +55,14 @@ BEGIN
         stream_table := dependency.pgt_relid::regclass::text;
         source_table := dependency.source_relid::regclass::text;
         source_oid := dependency.source_relid;
-        cdc_mode := CASE WHEN dependency.source_type = 'TABLE' THEN 'WAL'
+        cdc_mode := CASE WHEN dependency.refresh_mode = 'IMMEDIATE' THEN 'TRIGGER' WHEN dependency.source_type = 'TABLE' THEN 'WAL'
                          WHEN dependency.source_type = 'STREAM_TABLE' THEN 'REFRESH' ELSE 'NONE' END;
         pending_rows := 0;
         buffer_bytes := 0;
+        IF dependency.refresh_mode = 'IMMEDIATE' THEN
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
         BEGIN
             EXECUTE format('SELECT count(*) FROM %s WHERE NOT coalesce(pg_visible_in_snapshot(xid, $1) OR xid = $2, false)',
                            dependency.buffer)

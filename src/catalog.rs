@@ -10,7 +10,7 @@ use pgtrickle_pg::class;
 use pgtrickle_pg::snapshot::{Snapshot, XidSet};
 use pgtrickle_pg::spi::{LocalSettings, RunAs};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// The snapshot that a stream table's contents correspond to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +35,8 @@ pub enum SourceType {
     Table,
     /// Another stream table: its refreshes write its changes.
     StreamTable,
+    /// One that is maintained at once: its changes are written by those who change what it reads.
+    Immediate,
     /// Anything that leaves no changes behind; compared at each refresh.
     Other,
 }
@@ -100,7 +102,10 @@ macro_rules! select_stream_tables {
                         s.status, s.frontier::text, (s.frontier_lsn - '0/0'::pg_lsn)::bigint, s.frontier_xid::text::bigint,
                         s.generation, s.program_fingerprint, s.needs_reinit, c.relowner,
                         array(SELECT d.source_relid::oid FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY 1),
-                        array(SELECT d.source_type FROM pgtrickle.pgt_dependencies d WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid),
+                        array(SELECT coalesce(p.refresh_mode, d.source_type)
+                                FROM pgtrickle.pgt_dependencies d
+                                LEFT JOIN pgtrickle.pgt_stream_tables p ON p.pgt_relid = d.source_relid AND p.refresh_mode = 'IMMEDIATE'
+                               WHERE d.pgt_id = s.pgt_id ORDER BY d.source_relid),
                         CASE WHEN s.schedule <> 'calculated' AND s.schedule !~ '^(@[A-Za-z]|[-0-9*/,?]+\\s+[-0-9*/,?]+(\\s+\\S+){3})'
                              THEN extract(epoch FROM s.schedule::interval)::float8 END,
                         extract(epoch FROM clock_timestamp() - s.data_timestamp)::float8, s.time_dependent, s.settings,
@@ -136,6 +141,7 @@ fn read_row(row: &spi::SpiHeapTupleData<'_>) -> std::result::Result<StreamTable,
             kind: match kind.as_str() {
                 "TABLE" => SourceType::Table,
                 "STREAM_TABLE" => SourceType::StreamTable,
+                "IMMEDIATE" => SourceType::Immediate,
                 _ => SourceType::Other,
             },
         })
@@ -203,6 +209,30 @@ fn select_here<T>(
 /// Every stream table of this database, by id.
 pub fn all() -> Vec<StreamTable> {
     select(select_stream_tables!("WHERE $1 ORDER BY s.pgt_id"), true.into(), read_row)
+}
+
+/// Those that are maintained at once, by id.
+pub fn immediate() -> Vec<StreamTable> {
+    select(select_stream_tables!("WHERE s.refresh_mode = 'IMMEDIATE' AND $1 ORDER BY s.pgt_id"), true.into(), read_row)
+}
+
+/// Their sources, and which columns of each any of them reads.
+pub fn immediate_columns() -> HashMap<u32, BTreeSet<i16>> {
+    let sql = "SELECT d.source_relid::oid, d.columns_used
+                 FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
+                WHERE s.refresh_mode = 'IMMEDIATE' AND $1";
+    let rows = select(sql, true.into(), |row| Ok((row.get::<pg_sys::Oid>(1)?, row.get::<Vec<i16>>(2)?)));
+    let mut columns: HashMap<u32, BTreeSet<i16>> = HashMap::new();
+    for (relid, numbers) in rows {
+        columns.entry(relid.map_or(0, |r| r.to_u32())).or_default().extend(numbers.unwrap_or_default());
+    }
+    columns
+}
+
+/// The transaction that last changed what a stream table is made of that is maintained at once.
+pub fn last_change(pgt_id: i64) -> Option<u64> {
+    let sql = "SELECT xid::text::bigint FROM pgtrickle.pgt_immediate WHERE pgt_id = $1";
+    select(sql, pgt_id.into(), |row| row.get::<i64>(1)).pop().flatten().map(|xid| xid as u64)
 }
 
 /// The stream table with this id.

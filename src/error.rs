@@ -26,6 +26,12 @@ impl Error {
         self
     }
 
+    /// The same, saying which stream table it is about.
+    pub fn naming(mut self, name: &str) -> Error {
+        self.message = format!("{} (stream table {name})", self.message);
+        self
+    }
+
     /// Raises it as a PostgreSQL error.
     pub fn raise(self) -> ! {
         let mut report = ErrorReport::new(self.code, self.message, "pg_trickle");
@@ -94,6 +100,15 @@ impl Error {
         .hint(format!("SELECT pgtrickle.repair_stream_table('{}');", name.replace('\'', "''")))
     }
 
+    pub fn concurrent_change(name: &str) -> Error {
+        Error::new(
+            Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("could not serialize access to stream table {name} due to concurrent changes of its sources"),
+        )
+        .detail("It is maintained by whoever writes to its sources, and has changed since this transaction's snapshot.")
+        .hint("The transaction might succeed if retried.")
+    }
+
     pub fn corrupt_state(name: &str, what: &str) -> Error {
         Error::new(Code::ERRCODE_DATA_CORRUPTED, format!("stream table {name} does not match its stored frontier"))
             .detail(what.to_owned())
@@ -112,6 +127,7 @@ impl Error {
             Error::capture_restarted(),
             Error::own_changes("…"),
             Error::restored("…"),
+            Error::concurrent_change("…"),
             Error::corrupt_state("…", "…"),
         ]
     }

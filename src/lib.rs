@@ -7,6 +7,7 @@ mod api;
 mod catalog;
 mod error;
 mod graph;
+mod immediate;
 mod refresh;
 mod schedule;
 mod settings;
@@ -19,8 +20,17 @@ extension_sql_file!("../sql/catalog.sql", name = "catalog", bootstrap);
 extension_sql_file!(
     "../sql/definitions.sql",
     name = "definitions",
-    requires =
-        [api::definitions::parents_before_drop, api::definitions::sources_changed, api::definitions::enum_changed]
+    requires = [
+        api::definitions::parents_before_drop,
+        api::definitions::sources_changed,
+        api::definitions::enum_changed,
+        api::definitions::defined
+    ]
+);
+extension_sql_file!(
+    "../sql/immediate.sql",
+    name = "immediate",
+    requires = [api::triggers::_immediate, api::triggers::_immediate_changed]
 );
 extension_sql_file!(
     "../sql/look.sql",

@@ -1,7 +1,7 @@
 //! Relations whose definition changed since it was last asked: what caches of derived things must look at.
 
 use pgrx::{pg_guard, pg_sys};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// More than this many at once are reported as "all".
 const MOST: usize = 1024;
@@ -10,11 +10,22 @@ const MOST: usize = 1024;
 struct Changed {
     relations: Vec<u32>,
     all: bool,
-    registered: bool,
 }
 
+/// Who asks. Each is told everything, whatever the others have been told.
+#[derive(Clone, Copy)]
+pub enum Asker {
+    /// The cache of refresh programs.
+    Programs,
+    /// What is known of stream tables that are maintained at once.
+    Immediate,
+}
+
+const ASKERS: usize = 2;
+
 thread_local! {
-    static CHANGED: RefCell<Changed> = RefCell::default();
+    static CHANGED: RefCell<[Changed; ASKERS]> = RefCell::default();
+    static LISTENING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What changed since the last call.
@@ -26,8 +37,7 @@ pub enum Invalidated {
 
 /// Starts listening in this process. Repeated calls do nothing.
 pub fn listen() {
-    let first = CHANGED.with_borrow_mut(|c| !std::mem::replace(&mut c.registered, true));
-    if first {
+    if !LISTENING.replace(true) {
         // SAFETY: the callbacks live as long as the library; registrations are never removed.
         unsafe {
             pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
@@ -40,21 +50,24 @@ pub fn listen() {
     }
 }
 
-/// Takes what changed since the last call.
-pub fn take() -> Invalidated {
-    CHANGED.with_borrow_mut(|c| {
+/// Takes what changed since this asker's last call.
+pub fn take(asker: Asker) -> Invalidated {
+    CHANGED.with_borrow_mut(|all| {
+        let c = &mut all[asker as usize];
         let relations = std::mem::take(&mut c.relations);
         if std::mem::take(&mut c.all) { Invalidated::All } else { Invalidated::Relations(relations) }
     })
 }
 
 fn note(relid: u32) {
-    CHANGED.with_borrow_mut(|c| {
-        if relid == 0 || c.relations.len() >= MOST {
-            c.all = true;
-            c.relations.clear();
-        } else if !c.all {
-            c.relations.push(relid);
+    CHANGED.with_borrow_mut(|all| {
+        for c in all {
+            if relid == 0 || c.relations.len() >= MOST {
+                c.all = true;
+                c.relations.clear();
+            } else if !c.all {
+                c.relations.push(relid);
+            }
         }
     });
 }

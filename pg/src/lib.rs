@@ -34,6 +34,7 @@ pub mod spi;
 pub mod staging;
 pub mod statistics;
 pub mod table;
+pub mod transition;
 pub mod tuple;
 pub mod types;
 pub mod utility;

@@ -28,6 +28,18 @@ pub fn try_access_exclusive(relid: u32) -> bool {
     unsafe { pg_sys::ConditionalLockRelationOid(oid(relid), pg_sys::AccessExclusiveLock as i32) }
 }
 
+/// Locks a table against writers and against definitions until the transaction ends; readers go on. An error if a statement
+/// of this session is at work on it.
+pub fn against_writers(relid: u32) {
+    // SAFETY: the relation is opened under the lock that was taken first, and closed without giving that back.
+    unsafe {
+        pg_sys::LockRelationOid(oid(relid), pg_sys::ShareRowExclusiveLock as i32);
+        let rel = pg_sys::relation_open(oid(relid), pg_sys::NoLock as i32);
+        pg_sys::CheckTableNotInUse(rel, c"pgtrickle.create_stream_table or alter_stream_table".as_ptr());
+        pg_sys::relation_close(rel, pg_sys::NoLock as i32);
+    }
+}
+
 /// Whether a relation with this OID exists.
 pub fn relation_exists(relid: u32) -> bool {
     // SAFETY: a syscache probe by OID.

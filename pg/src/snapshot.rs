@@ -55,6 +55,12 @@ impl Snapshot {
         }
     }
 
+    /// The snapshot of the current transaction: of its statement, if it has no snapshot for all of them.
+    pub fn of_transaction() -> Snapshot {
+        // SAFETY: as above.
+        Snapshot(unsafe { pg_sys::RegisterSnapshot(pg_sys::GetTransactionSnapshot()) })
+    }
+
     pub(crate) fn as_ptr(&self) -> pg_sys::Snapshot {
         self.0
     }

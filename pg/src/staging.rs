@@ -3,15 +3,18 @@
 mod held;
 mod relevant;
 
+pub(crate) use relevant::Looked;
 pub use relevant::Reader;
 
 use crate::bindings;
 use crate::snapshot::Snapshot;
 use crate::spi::Plan;
+use crate::transition::Batch;
 use held::Held;
 use pgrx::pg_sys;
 use relevant::Relevant;
 use std::ffi::CString;
+use std::rc::Rc;
 
 /// Number of the four fixed columns of a change buffer: xid, lsn, seq, w.
 const FIXED_COLUMNS: i32 = 4;
@@ -19,8 +22,32 @@ const FIXED_COLUMNS: i32 = 4;
 /// A tuplestore registered under a name with the SPI connection in which it was made; it ends with that connection.
 pub struct Staged {
     store: *mut pg_sys::Tuplestorestate,
+    desc: pg_sys::TupleDesc,
+    /// Whose store it is, if not its own.
+    lender: Option<Rc<Batch>>,
     /// Rows in it.
     pub rows: u64,
+}
+
+impl Staged {
+    fn own(store: *mut pg_sys::Tuplestorestate, desc: pg_sys::TupleDesc, rows: u64) -> Staged {
+        Staged { store, desc, lender: None, rows }
+    }
+
+    /// One that another keeps and that is left as it is.
+    pub(crate) fn borrowed(
+        lender: Rc<Batch>,
+        store: *mut pg_sys::Tuplestorestate,
+        desc: pg_sys::TupleDesc,
+        rows: u64,
+    ) -> Staged {
+        Staged { store, desc, lender: Some(lender), rows }
+    }
+
+    /// The rows and their type, both as long-lived as this value.
+    pub(crate) fn parts(&self) -> (*mut pg_sys::Tuplestorestate, pg_sys::TupleDesc) {
+        (self.store, self.desc)
+    }
 }
 
 /// What to do with a change row, by the transaction that made it.
@@ -203,7 +230,7 @@ impl Filling {
     /// Makes the rows readable under `name`. The planner is told `estimate` rows.
     pub fn register(self, name: &str, estimate: f64) -> Staged {
         register(name, self.store, self.desc, estimate);
-        Staged { store: self.store, rows: self.rows }
+        Staged::own(self.store, self.desc, self.rows)
     }
 }
 
@@ -211,7 +238,7 @@ impl Filling {
 /// planner is told.
 pub fn stage_query(plan: &Plan, snapshot: &Snapshot, name: &str, estimate: impl FnOnce(u64) -> f64) -> Staged {
     let staged = stored(plan, snapshot);
-    register(name, staged.store, plan.result_desc(), estimate(staged.rows));
+    register(name, staged.store, staged.desc, estimate(staged.rows));
     staged
 }
 
@@ -221,7 +248,7 @@ pub fn restage_query(plan: &Plan, snapshot: &Snapshot, name: &str, estimate: imp
     let c_name = CString::new(name).unwrap_or_default();
     // SAFETY: only the registration goes; the old store ends when its owner drops it.
     unsafe { pg_sys::SPI_unregister_relation(c_name.as_ptr()) };
-    register(name, staged.store, plan.result_desc(), estimate(staged.rows));
+    register(name, staged.store, staged.desc, estimate(staged.rows));
     staged
 }
 
@@ -239,11 +266,11 @@ fn stored(plan: &Plan, snapshot: &Snapshot) -> Staged {
             std::ptr::null(),
         );
         snapshot.active(|| plan.execute_into(receiver));
-        Staged { store, rows: pg_sys::tuplestore_tuple_count(store) as u64 }
+        Staged::own(store, plan.result_desc(), pg_sys::tuplestore_tuple_count(store) as u64)
     }
 }
 
-fn register(name: &str, store: *mut pg_sys::Tuplestorestate, desc: pg_sys::TupleDesc, estimate: f64) {
+pub(crate) fn register(name: &str, store: *mut pg_sys::Tuplestorestate, desc: pg_sys::TupleDesc, estimate: f64) {
     let c_name = CString::new(name).unwrap_or_default();
     // SAFETY: everything is allocated in the SPI connection's context, where the registration also lives.
     unsafe {
@@ -264,7 +291,7 @@ fn register(name: &str, store: *mut pg_sys::Tuplestorestate, desc: pg_sys::Tuple
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if self.lender.is_none() && !std::thread::panicking() {
             // SAFETY: made by us; while an error unwinds, the end of the transaction frees memory and files.
             unsafe { pg_sys::tuplestore_end(self.store) }
         }

@@ -239,6 +239,19 @@ pub fn may_read(user: pg_sys::Oid, relid: pg_sys::Oid, columns: &[i16]) -> bool 
     }
 }
 
+/// Whether a relation is a partitioned table.
+pub fn is_partitioned(relid: pg_sys::Oid) -> bool {
+    // SAFETY: reads the catalog.
+    unsafe { pg_sys::get_rel_relkind(relid) as u8 == pg_sys::RELKIND_PARTITIONED_TABLE }
+}
+
+/// Whether a user may have triggers on a relation.
+pub fn may_trigger(user: pg_sys::Oid, relid: pg_sys::Oid) -> bool {
+    let right = pg_sys::ACL_TRIGGER as pg_sys::AclMode;
+    // SAFETY: reads the catalog.
+    unsafe { pg_sys::pg_class_aclcheck(relid, user, right) == pg_sys::AclResult::ACLCHECK_OK }
+}
+
 /// The user whose rights count now.
 pub fn current_user() -> pg_sys::Oid {
     // SAFETY: reads a variable.

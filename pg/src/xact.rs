@@ -36,6 +36,66 @@ unsafe extern "C-unwind" fn run_at_end(event: pg_sys::XactEvent::Type, callback:
     }
 }
 
+/// What happens to the current transaction or to one of its subtransactions, which has this nesting level.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The transaction is about to commit or to be prepared, which an error still prevents.
+    Ending,
+    /// It has ended, whichever way.
+    Ended,
+    SubCommitted(i32),
+    SubAborted(i32),
+}
+
+/// Calls `callback` at each end of a transaction or subtransaction of this backend from now on.
+pub fn at_ends(callback: fn(End)) {
+    // SAFETY: a fn pointer is as wide as a data pointer and valid for ever.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(run_at_ends), callback as *mut c_void);
+        pg_sys::RegisterSubXactCallback(Some(run_at_sub_end), callback as *mut c_void);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn run_at_ends(event: pg_sys::XactEvent::Type, callback: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    let end = match event {
+        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PARALLEL_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => End::Ending,
+        _ => End::Ended,
+    };
+    // SAFETY: made from a fn(End) by at_ends.
+    let callback: fn(End) = unsafe { std::mem::transmute(callback) };
+    callback(end);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn run_at_sub_end(
+    event: pg_sys::SubXactEvent::Type,
+    _own: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    callback: *mut c_void,
+) {
+    // SAFETY: made from a fn(End) by at_ends.
+    let callback: fn(End) = unsafe { std::mem::transmute(callback) };
+    match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => callback(End::SubCommitted(nesting())),
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => callback(End::SubAborted(nesting())),
+        _ => {}
+    }
+}
+
+/// The nesting level of the current (sub)transaction; 1 is the transaction itself.
+pub fn nesting() -> i32 {
+    // SAFETY: reads the state of the current transaction.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+}
+
+/// Whether all statements of the current transaction see one snapshot.
+pub fn has_one_snapshot() -> bool {
+    // SAFETY: reads a process-wide variable.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
 /// Why a transaction was rolled back.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -93,6 +153,14 @@ pub fn attempt<T, E: Into<Failure>>(work: impl FnOnce() -> Result<T, E>) -> Resu
         unsafe { pg_sys::AbortCurrentTransaction() };
     }
     result
+}
+
+/// Runs `work`; an error of PostgreSQL becomes what `tell` makes of it, with which the transaction must still end.
+pub fn telling<T, E>(work: impl FnOnce() -> Result<T, E>, tell: impl FnOnce(Failure) -> E) -> Result<T, E> {
+    let caught = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
+        .catch_others(|error| Err(Failure::from_caught(error)))
+        .execute();
+    caught.unwrap_or_else(|failure| Err(tell(failure)))
 }
 
 /// Runs `work` in a subtransaction and rolls that back: locks that it took are released, what it wrote is undone.

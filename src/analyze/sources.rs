@@ -30,6 +30,12 @@ pub struct Source {
 
 /// The number of the column `tableoid`.
 pub(super) const TABLE_OID: i16 = pg_sys::TableOidAttributeNumber as i16;
+impl Source {
+    /// For messages.
+    pub fn label(&self) -> String {
+        format!("{}.{}", self.name.schema.as_str(), self.name.name.as_str())
+    }
+}
 
 /// Whether changes of a table can be read from the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

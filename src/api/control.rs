@@ -1,14 +1,16 @@
 //! Pausing and resuming.
 
-use crate::catalog;
-use crate::error::or_raise;
-use crate::shmem;
+use crate::catalog::{self, StreamTable};
+use crate::error::{Result, or_raise};
+use crate::refresh::lock_all;
+use crate::{immediate, shmem};
 use pgrx::prelude::*;
 use pgtrickle_pg::wait;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Stops refreshing a stream table by itself. Its changes are kept until it is resumed.
+/// Stops refreshing a stream table by itself. Its changes are kept until it is resumed. One with refresh_mode IMMEDIATE no
+/// longer follows its sources, and is computed anew when it is resumed.
 #[pg_extern]
 fn pause_stream_table(name: &str) {
     set_status(name, "PAUSED");
@@ -21,13 +23,25 @@ fn resume_stream_table(name: &str) {
     super::alert("resumed", Some(&st), "");
 }
 
-fn set_status(name: &str, status: &str) -> catalog::StreamTable {
-    let st = or_raise(super::to_change(name));
+/// Sets the status of a stream table, PAUSED or ACTIVE.
+pub fn set(st: &StreamTable, status: &str) -> Result<()> {
+    if st.is_immediate() {
+        // Whoever writes to its sources at this moment still has it follow.
+        lock_all(&[st.pgt_id]);
+    }
     catalog::execute(
-        "UPDATE pgtrickle.pgt_stream_tables SET status = $2, consecutive_errors = 0 WHERE pgt_id = $1",
+        "UPDATE pgtrickle.pgt_stream_tables
+            SET status = $2, consecutive_errors = 0, needs_reinit = needs_reinit OR refresh_mode = 'IMMEDIATE' AND $2 = 'PAUSED'
+          WHERE pgt_id = $1",
         &[st.pgt_id.into(), status.into()],
     );
     catalog::changed();
+    if st.is_immediate() && status == "ACTIVE" { immediate::refresh(st, |_| ()) } else { Ok(()) }
+}
+
+fn set_status(name: &str, status: &str) -> catalog::StreamTable {
+    let st = or_raise(super::to_change(name));
+    or_raise(set(&st, status));
     st
 }
 
@@ -87,10 +101,8 @@ fn set_all(from: &str, to: &str) -> i64 {
         catalog::all().into_iter().filter(|st| st.status == from && pgtrickle_pg::spi::owns_relation(st.relid, caller));
     let mut number = 0;
     for st in mine {
-        number += catalog::execute(
-            "UPDATE pgtrickle.pgt_stream_tables SET status = $2 WHERE pgt_id = $1",
-            &[st.pgt_id.into(), to.into()],
-        ) as i64;
+        or_raise(set(&st, to));
+        number += 1;
         if to == "ACTIVE" {
             super::alert("resumed", Some(&st), "");
         }

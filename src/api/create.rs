@@ -1,13 +1,13 @@
 //! `create_stream_table` and its variants.
 
-use super::capture::{hold_buffers, start_capture};
+use super::capture::{Ready, hold_buffers, start_capture};
 use super::define::{define, populate, without_semicolon};
 use super::{guard, names};
 use crate::analyze::{self, Analysis, Analyzed, Input};
 use crate::catalog;
 use crate::error::{Error, Result, notice, or_raise};
 use crate::refresh::fill;
-use crate::{shmem, workers};
+use crate::{immediate, shmem, workers};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
@@ -17,7 +17,8 @@ use pgtrickle_pg::{wal, xact};
 /// Creates a stream table: a table that holds the result of `query` and follows the tables that it reads.
 ///
 /// `schedule` is an interval ('0s' for as soon as changes arrive, '5s', '1h30m') or 'calculated'; `refresh_mode` is AUTO,
-/// DIFFERENTIAL (an error when the query cannot be maintained by its changes) or FULL. Returns the stream table's id.
+/// DIFFERENTIAL (an error when the query cannot be maintained by its changes), FULL, or IMMEDIATE: maintained by whoever
+/// writes to its sources, in the same transaction. Returns the stream table's id.
 #[pg_extern]
 fn create_stream_table(
     name: &str,
@@ -76,7 +77,7 @@ fn create_or_replace_stream_table(
 }
 
 fn create(name: &str, query: &str, schedule: Option<&str>, mode: &str, initialize: bool) -> Result<i64> {
-    super::require_server()?;
+    super::require_preloaded()?;
     let target = names::resolve(name)?;
     if target.existing().is_some() {
         return Err(Error::new(
@@ -90,16 +91,35 @@ fn create(name: &str, query: &str, schedule: Option<&str>, mode: &str, initializ
     let first = xact::undone(|| analyze::analyze(Input::Text(query)))?;
     check_mode(&mode, &first)?;
     check_rights(query);
-    let ready = start_capture(&first)?;
-    hold_buffers(&first)?;
+    let ready = capture_for(&mode, initialize, &first)?;
     let made = define(&target, query, &schedule, &mode)?;
     if initialize {
-        populate(&made, ready)?;
+        match made.st.is_immediate() {
+            true => immediate::maintain::fill(&made.st, &made.loaded)?,
+            false => populate(&made, ready)?,
+        }
         fill::ensure_index(&made.st, &made.loaded);
     }
     fill::ddl(&guard::set(&target.name));
     catalog::changed();
     Ok(made.st.pgt_id)
+}
+
+/// Sees to it that nothing that happens to the sources from now on is missed.
+fn capture_for(mode: &str, initialize: bool, analysis: &Analysis) -> Result<Ready> {
+    if mode != immediate::MODE {
+        super::require_server()?;
+        let ready = start_capture(analysis)?;
+        return hold_buffers(analysis).map(|()| ready);
+    }
+    if !initialize {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "a stream table that is maintained at once must be filled when it is created",
+        )
+        .hint("Leave out initialize => false, or use another refresh_mode and alter it later."));
+    }
+    immediate::follow(analysis).map(|()| Ready::Yes)
 }
 
 /// Raises an error unless the caller may run the query: nothing is captured on behalf of who may not read it.
@@ -110,6 +130,7 @@ pub fn check_rights(query: &str) {
 
 pub fn check_mode(mode: &str, analysis: &Analysis) -> Result<()> {
     match &analysis.plan {
+        _ if mode == immediate::MODE => immediate::feasible::check(analysis),
         Analyzed::Opaque { reason } if mode == "DIFFERENTIAL" => Err(Error::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             "the query cannot be maintained differentially",

@@ -6,6 +6,7 @@ use super::track;
 use crate::analyze::{self, Capture, Input, Source};
 use crate::catalog;
 use crate::error::or_raise;
+use crate::immediate;
 use crate::refresh::{fill, program};
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
@@ -51,6 +52,9 @@ fn sources_changed(pgt_id: i64, redefined: bool) {
     // What is wrong with the query is the next refresh's to say.
     let Ok(analysis) = analyze::analyze(Input::View(view.into())) else { return recompute(pgt_id, &before) };
     let now: BTreeSet<u32> = analysis.sources.iter().map(|s| s.relid.to_u32()).collect();
+    if st.is_immediate() {
+        or_raise(immediate::feasible::check(&analysis).map_err(|error| error.naming(&st.label())));
+    }
     if before == now && analysis.restless == st.time_dependent && !redefined {
         return;
     }
@@ -60,6 +64,11 @@ fn sources_changed(pgt_id: i64, redefined: bool) {
     );
     catalog::execute("DELETE FROM pgtrickle.pgt_dependencies WHERE pgt_id = $1", &[pgt_id.into()]);
     insert_dependencies(pgt_id, &analysis);
+    if st.is_immediate() {
+        or_raise(immediate::follow(&analysis));
+        recompute(pgt_id, &before.union(&now).copied().collect());
+        return or_raise(immediate::refresh(&st, |_| ()));
+    }
     for source in &analysis.sources {
         capture(source);
     }
@@ -92,6 +101,13 @@ fn recompute(pgt_id: i64, sources: &BTreeSet<u32>) {
     catalog::changed();
 }
 
+/// After a definition that concerns a table: stream tables that are maintained at once and read it follow in the same
+/// transaction. `moved` says that rows may have come or gone without a statement.
+#[pg_extern(name = "_defined")]
+fn defined(relid: pg_sys::Oid, moved: bool) {
+    or_raise(immediate::defined(relid.to_u32(), moved));
+}
+
 /// Has stream tables recomputed that read columns of an enum type, whose labels may have been renamed: their text may be
 /// in the results.
 #[pg_extern(name = "_enum_changed")]
@@ -105,5 +121,6 @@ fn enum_changed(enum_type: pg_sys::Oid) {
                             WHERE $1 IN (t.oid, t.typelem, t.typbasetype))",
         &[enum_type.into()],
     );
+    or_raise(immediate::refresh_all_unsure());
     catalog::changed();
 }

@@ -3,6 +3,7 @@
 use super::track;
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result, or_raise};
+use crate::immediate::triggers;
 use crate::refresh::fill::{ddl, drop_state};
 use crate::refresh::program;
 use pgrx::pg_sys::panic::ErrorReportable;
@@ -59,6 +60,7 @@ fn release_tables() {
             ddl(&sql!("DROP VIEW {}", program::definition_view(st.pgt_id)));
         }
     }
+    triggers::remove_all();
     // Nothing that is triggered by what follows shall look for them.
     catalog::execute("DELETE FROM pgtrickle.pgt_stream_tables", &[]);
     let tracked: Vec<(pg_sys::Oid, String)> = Spi::connect(|client| {

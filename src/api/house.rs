@@ -81,7 +81,8 @@ pub fn keep_house(db: &DbShared) {
         // A creation in progress has not committed its dependency yet.
         "SELECT array(SELECT t.source_relid::oid FROM pgtrickle.pgt_change_tracking t
                        WHERE t.tracked_at < now() - interval '10 s'
-                         AND NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies d WHERE d.source_relid = t.source_relid))",
+                         AND NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
+                                          WHERE d.source_relid = t.source_relid AND s.refresh_mode <> 'IMMEDIATE'))",
         &[],
     )
     .unwrap_or_default();
@@ -94,6 +95,7 @@ pub fn keep_house(db: &DbShared) {
         catalog::scalar::<String>("SELECT pg_catalog.set_config('lock_timeout', '500ms', true)", &[]);
         track::untrack(relid.to_u32());
     }
+    crate::immediate::triggers::remove_unused();
     catalog::execute(
         "DELETE FROM pgtrickle.pgt_refresh_history
           WHERE start_time < now() - pg_catalog.make_interval(days => $1)

@@ -14,15 +14,18 @@ pub mod guard;
 pub mod health;
 mod house;
 pub mod look;
+mod mode;
 mod names;
 mod refresh;
 mod repair;
 mod replace;
 mod rows;
 pub mod track;
+pub mod triggers;
 pub mod understand;
 mod verify;
 
+pub use capture::is_stream_table;
 pub use house::{alert, drop_capture, drop_lost_origins, keep_house, record_failure};
 
 use crate::catalog::{self, StreamTable};
@@ -32,11 +35,14 @@ use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_pg::{wal, worker};
 
-/// What every verb that makes or refreshes a stream table needs of the server.
+/// What every verb that makes a stream table needs of the server.
+fn require_preloaded() -> Result<()> {
+    if shmem::available() { Ok(()) } else { Err(Error::not_preloaded()) }
+}
+
+/// What those need that capture changes or refresh.
 fn require_server() -> Result<()> {
-    if !shmem::available() {
-        return Err(Error::not_preloaded());
-    }
+    require_preloaded()?;
     if !wal::is_logical() {
         return Err(Error::wal_level());
     }

@@ -92,11 +92,11 @@ pub fn status(text: &str) -> Result<String> {
 pub fn refresh_mode(text: &str) -> Result<String> {
     let mode = text.to_uppercase();
     match mode.as_str() {
-        "AUTO" | "FULL" | "DIFFERENTIAL" => Ok(mode),
+        "AUTO" | "FULL" | "DIFFERENTIAL" | "IMMEDIATE" => Ok(mode),
         _ => Err(Error::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("invalid refresh mode: \"{text}\""),
         )
-        .hint("Use AUTO, DIFFERENTIAL or FULL.")),
+        .hint("Use AUTO, DIFFERENTIAL, FULL or IMMEDIATE.")),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::catalog::{self, SourceType, StreamTable};
 use crate::error::{Error, Result, or_raise};
+use crate::immediate;
 use crate::refresh::{self, Initiator, Outcome, barrier};
 use crate::shmem;
 use pgrx::callbacks::{PgXactCallbackEvent, register_xact_callback};
@@ -71,6 +72,9 @@ fn wait_for_stream_table(
 /// sources has a change that is not visible in it.
 fn is_current(st: &StreamTable, lsn: u64) -> bool {
     let Some(frontier) = &st.frontier else { return false };
+    if st.is_immediate() {
+        return !st.needs_reinit && !st.restored && !matches!(st.status.as_str(), "PAUSED" | "SUSPENDED");
+    }
     if st.needs_reinit || st.restored || st.generation != catalog::generation() {
         return false;
     }
@@ -89,8 +93,11 @@ fn is_current(st: &StreamTable, lsn: u64) -> bool {
 
 /// Refreshes a stream table and its ancestors in the current transaction; `after` runs under the refresh's snapshot.
 pub fn refresh_now<T>(st: &StreamTable, after: impl FnOnce(&StreamTable, &snapshot::Snapshot) -> T) -> Result<T> {
+    if st.is_immediate() {
+        return immediate::refresh(st, |snapshot| after(st, snapshot));
+    }
     super::require_server()?;
-    let ids = with_ancestors(st);
+    let ids = refreshed_with(st);
     if snapshot::current_xid().is_some() {
         ids.iter().filter_map(|&id| catalog::by_id(id)).try_for_each(|st| check_transaction(&st))?;
     }
@@ -102,13 +109,22 @@ pub fn refresh_now<T>(st: &StreamTable, after: impl FnOnce(&StreamTable, &snapsh
 /// A stream table shows committed changes only, so a transaction that has changed a source cannot refresh.
 fn check_transaction(st: &StreamTable) -> Result<()> {
     for source in &st.sources {
-        if source.kind == SourceType::Table && super::changed_by_us(source.relid) {
+        if matches!(source.kind, SourceType::Table | SourceType::Immediate) && super::changed_by_us(source.relid) {
             let name: String = catalog::scalar("SELECT $1::regclass::text", &[pg_sys::Oid::from(source.relid).into()])
                 .unwrap_or_default();
             return Err(Error::own_changes(&name));
         }
     }
     Ok(())
+}
+
+/// The stream table after all that are refreshed with it: those that it reads, unless they are maintained at once.
+pub fn refreshed_with(st: &StreamTable) -> Vec<i64> {
+    let mut ids = with_ancestors(st);
+    if st.sources.iter().any(|s| s.kind != SourceType::Table) {
+        ids.retain(|&id| id == st.pgt_id || !catalog::by_id(id).is_some_and(|other| other.is_immediate()));
+    }
+    ids
 }
 
 /// The stream table after all stream tables that it reads, directly or not.

@@ -2,11 +2,12 @@
 
 use super::capture::{is_stream_table, wait_until_running};
 use super::define::insert_dependencies;
-use super::refresh::{refresh_now, with_ancestors};
+use super::refresh::{refresh_now, refreshed_with, with_ancestors};
 use super::{guard, track};
 use crate::analyze::{self, Analysis, Capture, Input};
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result, or_raise};
+use crate::immediate;
 use crate::refresh::{lock_all, program, sources};
 use crate::workers::tracker;
 use pgrx::prelude::*;
@@ -35,7 +36,7 @@ fn pg_trickle_repair_stream_table(name: &str) {
 
 fn reinitialize(st: &StreamTable) -> Result<()> {
     // Before the catalog row is locked, as a refresh does it.
-    lock_all(&with_ancestors(st));
+    lock_all(&refreshed_with(st));
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true WHERE pgt_id = $1",
         &[st.pgt_id.into()],
@@ -45,7 +46,6 @@ fn reinitialize(st: &StreamTable) -> Result<()> {
 
 /// Ancestors that were restored with the stream table are repaired with it: it cannot be refreshed without them.
 fn repair(st: &StreamTable) -> Result<()> {
-    super::require_server()?;
     let ids = with_ancestors(st);
     let broken: Vec<StreamTable> = ids
         .iter()
@@ -60,18 +60,32 @@ fn repair(st: &StreamTable) -> Result<()> {
             Ok(xact::undone(|| analyze::analyze(Input::View(view.into())))?)
         })
         .collect::<Result<Vec<Analysis>>>()?;
+    if st.is_immediate() {
+        // Their order is that of creation: parents first.
+        analyses.iter().try_for_each(immediate::follow)?;
+    } else {
+        super::require_server()?;
+        if let Some(parent) = broken.iter().find(|member| member.is_immediate()) {
+            return Err(Error::restored(&parent.label()));
+        }
+    }
     // Before anything is written: the tracker waits for whoever writes.
-    for source in analyses.iter().flat_map(|analysis| &analysis.sources) {
+    for source in analyses.iter().filter(|_| !st.is_immediate()).flat_map(|analysis| &analysis.sources) {
         if source.capture == Capture::Wal && !is_stream_table(source) {
             recapture(source.relid.to_u32(), &source.columns)?;
         }
     }
-    wait_until_running();
-    lock_all(&ids);
+    if !st.is_immediate() {
+        wait_until_running();
+    }
+    lock_all(&refreshed_with(st));
     for (member, analysis) in broken.iter().zip(&analyses) {
         record(member, analysis)?;
     }
     catalog::changed();
+    if st.is_immediate() {
+        return broken.iter().try_for_each(|member| immediate::refresh(member, |_| ()));
+    }
     refresh_now(st, |_, _| ())
 }
 

@@ -11,6 +11,7 @@ use super::track;
 use crate::analyze::{self, Analysis, Input};
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};
+use crate::immediate;
 use crate::refresh::{fill, local_settings, ours, pinned, program};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
@@ -140,8 +141,13 @@ pub fn beside(st: &StreamTable, draft: &Draft, ready: Ready) -> Result<()> {
         fill::ddl(&sql!("ALTER TABLE {} OWNER TO {}", target.name, fill::role_name(st.owner)));
     }
     let made = define::complete(draft.id, &target, &draft.query, &st.schedule, &draft.mode, st.owner)?;
-    if populated {
-        define::populate(&made, ready)?;
+    match draft.mode == immediate::MODE {
+        true => {
+            immediate::maintain::fill(&made.st, &made.loaded)?;
+            immediate::maintain::note(st);
+        }
+        false if populated => define::populate(&made, ready)?,
+        false => {}
     }
     fill::drop_other_index(st, &made.loaded);
     exchange_columns(st, draft)?;

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::refresh::fill::ddl;
+use crate::refresh::lock_all;
 use crate::refresh::sources::buffer_of;
 use crate::{catalog, settings};
 use pgrx::pg_sys::panic::ErrorReportable;
@@ -111,6 +112,8 @@ pub fn resume(relid: u32) {
 /// Makes the buffer into which refreshes of a stream table write its changes for its readers.
 pub fn create_parent_buffer(relid: u32) -> Result<()> {
     if buffer_of(relid).is_none() {
+        // Whoever changes the stream table before we commit would not see the buffer, and tell its changes to nobody.
+        lock_all(&catalog::by_relid(relid).map_or_else(Vec::new, |parent| vec![parent.pgt_id]));
         let _owner = catalog::as_owner();
         let source = Source::read(relid)?;
         let all: Vec<i16> = source.columns.iter().map(|&(attnum, _)| attnum).collect();

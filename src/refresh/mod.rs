@@ -12,9 +12,9 @@ pub mod pinned;
 pub mod program;
 pub mod prune;
 pub mod round;
-mod run;
+pub mod run;
 pub mod sources;
-mod store;
+pub mod store;
 
 use crate::catalog::{self, Frontier, SourceType, StreamTable};
 use crate::error::{Error, Result};
@@ -97,7 +97,7 @@ const LOOKUPS: &[(&CStr, &CStr)] = &[(c"random_page_cost", c"0.2"), (c"cpu_index
 const WORK_MEM: (&CStr, &CStr) = (c"work_mem", c"64MB");
 
 /// For how long a scheduled refresh waits for a lock before it is put off.
-const PATIENCE: (&CStr, &CStr) = (c"lock_timeout", c"1s");
+pub const PATIENCE: (&CStr, &CStr) = (c"lock_timeout", c"1s");
 
 /// The settings under which a stream table's query is computed, until dropped.
 pub fn local_settings(st: &StreamTable) -> LocalSettings {
@@ -105,7 +105,7 @@ pub fn local_settings(st: &StreamTable) -> LocalSettings {
 }
 
 /// The settings of a refresh: what is computed anew is planned as the same query of a user is.
-fn settings_of(st: &StreamTable, task: &Task) -> LocalSettings {
+pub fn settings_of(st: &StreamTable, task: &Task) -> LocalSettings {
     settings_with(st, if *task == Task::Recompute { &[] } else { LOOKUPS })
 }
 

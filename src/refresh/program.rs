@@ -14,7 +14,7 @@ use pgtrickle_engine::program::{Program, Step, Target};
 use pgtrickle_engine::relevant::Relevance;
 use pgtrickle_engine::sql::{Ident, QualifiedName};
 use pgtrickle_pg::class;
-use pgtrickle_pg::inval::{self, Invalidated};
+use pgtrickle_pg::inval::{self, Asker, Invalidated};
 use pgtrickle_pg::spi::Plan;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -123,7 +123,7 @@ thread_local! {
 /// Forgets what depends on relations that changed since the last call.
 fn forget_changed() {
     inval::listen();
-    let changed = inval::take();
+    let changed = inval::take(Asker::Programs);
     CACHES.with_borrow_mut(|caches| match changed {
         Invalidated::All => {
             caches.loaded.clear();

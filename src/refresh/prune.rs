@@ -21,8 +21,10 @@ pub fn prune(source: u32, min_blocks: u32) {
                 name: Ident::new(format!("changes_{source}_{number}")),
             };
             // Read only now: whoever was creating a stream table over this source has committed.
-            let consumers: Vec<StreamTable> =
-                catalog::all().into_iter().filter(|st| st.sources.iter().any(|s| s.relid == source)).collect();
+            let consumers: Vec<StreamTable> = catalog::all()
+                .into_iter()
+                .filter(|st| !st.is_immediate() && st.sources.iter().any(|s| s.relid == source))
+                .collect();
             if consumed(&name, source, &consumers) {
                 let _owner = catalog::as_owner();
                 super::fill::ddl(&sql!("TRUNCATE {}", name));

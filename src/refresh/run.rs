@@ -23,6 +23,11 @@ impl Relations {
         self.staged.insert(name, staged);
     }
 
+    /// A relation, if it was staged.
+    pub fn get(&self, name: &Ident) -> Option<&Staged> {
+        self.staged.get(name)
+    }
+
     /// Rows of a relation, 0 if it was not staged.
     pub fn rows(&self, name: &Ident) -> u64 {
         self.staged.get(name).map_or(0, |s| s.rows)

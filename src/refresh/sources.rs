@@ -86,6 +86,7 @@ pub fn stage(
             continue;
         };
         let from_parent = source.kind == SourceType::StreamTable;
+        let in_order = source.kind == SourceType::Table;
         let reach = |xid: u64| {
             if frontier.visible.contains(xid) || (from_parent && xid == frontier.xid) {
                 Reach::Known
@@ -101,8 +102,8 @@ pub fn stage(
         let mut rows = 0;
         for segment in buffer.segments {
             let key = (st.pgt_id, segment);
-            // A parent's refreshes append wherever there is room, so the order of its rows says nothing.
-            let from = POSITIONS.with_borrow(|known| known.get(&key).copied()).filter(|_| !from_parent);
+            // A stream table's changes are appended wherever there is room, so the order of its rows says nothing.
+            let from = POSITIONS.with_borrow(|known| known.get(&key).copied()).filter(|_| in_order);
             let scan = newest.active(|| filling.add(segment, newest, from, reach));
             rows += scan.new_rows;
             found.cancelled += scan.cancelled_rows;

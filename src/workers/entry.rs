@@ -185,7 +185,9 @@ impl Entry {
 
     /// Whether it is refreshed by itself at all.
     pub fn is_active(&self) -> bool {
-        !self.st.restored && matches!(self.st.status.as_str(), "ACTIVE" | "INITIALIZING" | "ERROR")
+        !self.st.restored
+            && !self.st.is_immediate()
+            && matches!(self.st.status.as_str(), "ACTIVE" | "INITIALIZING" | "ERROR")
     }
 }
 

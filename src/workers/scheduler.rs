@@ -10,7 +10,7 @@ use crate::catalog::{self, StreamTable};
 use crate::error::Error;
 use crate::refresh::prune;
 use crate::shmem::{self, DbShared, JobResult, JobState, Status};
-use crate::{api, settings};
+use crate::{api, immediate, settings};
 use pgrx::prelude::*;
 use pgtrickle_pg::{wait, worker, xact};
 use std::collections::{BTreeSet, HashMap};
@@ -343,6 +343,7 @@ impl Scheduler {
         if let Err(error) = xact::attempt(|| Ok::<_, Error>(api::keep_house(self.db))) {
             warning!("housekeeping failed: {}", error.message);
         }
+        self.entries.values().filter(|e| e.st.is_immediate()).for_each(|e| immediate::look_after(&e.st));
         entry::note_patience(&self.entries);
         let tables: Vec<_> = self.entries.values().map(|e| &e.st).collect();
         self.watch.cycle(self.db, &self.sources, &tables);

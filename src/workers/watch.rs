@@ -168,7 +168,8 @@ fn query(buffered: &[u32]) -> Sql {
     sql!(
         "WITH readers AS MATERIALIZED (
              SELECT d.source_relid, s.frontier, s.frontier_xid
-               FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id))
+               FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
+              WHERE s.refresh_mode <> 'IMMEDIATE')
          SELECT m.relid::bigint, format('%s.%s', n.nspname, c.relname), m.pending,
                 (SELECT coalesce(sum(pg_total_relation_size(i.inhrelid)), 0)::bigint FROM pg_inherits i
                   WHERE i.inhparent = to_regclass('pgtrickle_changes.changes_' || m.relid))

@@ -14,6 +14,14 @@ pub fn assert_exact(session: &mut Session, relation: &str, query: &str) -> Outco
     result.during(relation)
 }
 
+/// The same in the session's open transaction, whose own changes count. One statement, so at one snapshot at every isolation
+/// level; in a transaction that has failed there is nothing to compare.
+pub fn assert_exact_within(session: &mut Session, relation: &str, query: &str) -> Outcome {
+    session.run("SAVEPOINT within")?;
+    compare(session, relation, query).during(relation)?;
+    session.run("ROLLBACK TO within; RELEASE within")
+}
+
 fn compare(session: &mut Session, relation: &str, query: &str) -> Outcome {
     let columns = Columns::of(session, relation)?;
     let mut rows = session.rows(&format!(

@@ -39,6 +39,15 @@ impl StreamTable {
         )
     }
 
+    /// The statement that creates it so that whoever writes to its sources maintains it.
+    pub fn immediate_creation(&self, query: &str) -> String {
+        format!(
+            "SELECT pgtrickle.create_stream_table({}, {}, refresh_mode => 'IMMEDIATE')",
+            self.argument(),
+            literal(query)
+        )
+    }
+
     pub fn create(&self, session: &mut Session, query: &str, schedule: &str) -> Outcome {
         session.run(&self.creation(query, schedule))
     }

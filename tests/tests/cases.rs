@@ -14,6 +14,15 @@ fn main() {
     suite::main(2, |version| {
         let shared = Shared::new(version, SETTINGS);
         let cases = Case::all()?.into_iter().filter(|case| case.runs_on(version));
-        Ok(cases.map(|case| shared.trial(&case.name.clone(), move |server| case.run(server))).collect())
+        let mut trials = Vec::new();
+        for case in cases {
+            if case.can_be_immediate() {
+                let case = case.clone();
+                trials
+                    .push(shared.trial(&format!("immediate/{}", case.name), move |server| case.run_immediate(server)));
+            }
+            trials.push(shared.trial(&case.name.clone(), move |server| case.run(server)));
+        }
+        Ok(trials)
     })
 }

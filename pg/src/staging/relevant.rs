@@ -30,10 +30,10 @@ struct Test {
 }
 
 /// Where a column is in the buffer's rows, and how its values are stored.
-struct Looked {
-    at: usize,
-    by_value: bool,
-    length: i16,
+pub(crate) struct Looked {
+    pub(crate) at: usize,
+    pub(crate) by_value: bool,
+    pub(crate) length: i16,
 }
 
 impl Relevant {
@@ -95,10 +95,7 @@ impl Test {
             pg_sys::slot_getsomeattrs_int(old, needed);
             pg_sys::slot_getsomeattrs_int(new, needed);
             let (a, b) = (&*old, &*new);
-            self.columns.iter().all(|column| match (*a.tts_isnull.add(column.at), *b.tts_isnull.add(column.at)) {
-                (false, false) => column.same(*a.tts_values.add(column.at), *b.tts_values.add(column.at)),
-                (a, b) => a == b,
-            })
+            self.columns.iter().all(|column| column.same_in(a, b))
         }
     }
 }
@@ -116,6 +113,20 @@ impl Looked {
         let number: i16 = name.strip_prefix('c')?.parse().ok()?;
         let looked = Looked { at, by_value: attribute.attbyval, length: attribute.attlen };
         (at >= FIXED_COLUMNS as usize && columns.contains(&number)).then_some(looked)
+    }
+
+    /// Whether two rows have it stored in the same bytes, or NULL both.
+    ///
+    /// # Safety
+    /// Both are rows of this column's table, taken apart this far.
+    pub(crate) unsafe fn same_in(&self, a: &pg_sys::TupleTableSlot, b: &pg_sys::TupleTableSlot) -> bool {
+        // SAFETY: the caller's rows.
+        unsafe {
+            match (*a.tts_isnull.add(self.at), *b.tts_isnull.add(self.at)) {
+                (false, false) => self.same(*a.tts_values.add(self.at), *b.tts_values.add(self.at)),
+                (a, b) => a == b,
+            }
+        }
     }
 
     /// Whether two values are stored in the same bytes.

@@ -116,16 +116,24 @@ fn printer(format: &str) -> Result<Print> {
 
 fn facts(st: &StreamTable, loaded: &Loaded) -> Vec<(&'static str, String)> {
     let mode = match &loaded.full_reason {
+        None if st.is_immediate() => {
+            "IMMEDIATE: whoever writes to its sources maintains it, in the same transaction".to_owned()
+        }
         None => "DIFFERENTIAL: its changes follow from those of its sources".to_owned(),
         Some(reason) => format!("FULL: computed anew and the difference applied, because {reason}"),
     };
     let frontier = st.frontier.as_ref().unwrap_or(Frontier::EMPTY);
     let frontier = match (frontier.lsn, st.age_seconds) {
+        (lsn, _) if lsn != 0 && st.is_immediate() => {
+            "every transaction: its contents are those of its query for whoever looks".to_owned()
+        }
         (0, _) => "none yet: the next refresh compares everything".to_owned(),
         (lsn, None) => format!("{:X}/{:X}", lsn >> 32, lsn as u32),
         (lsn, Some(age)) => format!("{:X}/{:X}, {} ago", lsn >> 32, lsn as u32, text::duration(age * 1000.0)),
     };
-    vec![("Mode", mode), ("Schedule", format!("{}, {}", st.schedule, st.status)), ("Frontier", frontier)]
+    let schedule = if st.is_immediate() { "at once" } else { &st.schedule };
+    let schedule = format!("{schedule}, {}", st.status);
+    vec![("Mode", mode), ("Schedule", schedule), ("Frontier", frontier)]
 }
 
 /// Every source that can have changed.

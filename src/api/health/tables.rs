@@ -59,7 +59,7 @@ const STREAM_TABLES: &str = "
                    CASE WHEN s.home_relid <> s.pgt_relid THEN 'RESTORED'
                         WHEN s.status IN ('SUSPENDED', 'ERROR', 'PAUSED') THEN s.status
                         WHEN EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_change_tracking t USING (source_relid)
-                                      WHERE d.pgt_id = s.pgt_id AND t.state <> 'ACTIVE') THEN 'DEGRADED'
+                                      WHERE d.pgt_id = s.pgt_id AND s.refresh_mode <> 'IMMEDIATE' AND t.state <> 'ACTIVE') THEN 'DEGRADED'
                         WHEN NOT s.is_populated THEN 'EMPTY'
                         WHEN v.is_stale THEN 'STALE'
                         WHEN s.needs_reinit OR s.frontier IS NULL THEN 'RECOMPUTE'

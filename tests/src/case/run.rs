@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::time::Duration;
 
 use super::{Case, Expectation, Expected, Statement, Step, Stream};
 use crate::oracle::{self, row_text};
@@ -14,6 +15,34 @@ impl Case {
     /// The whole case, in schemas of its own.
     pub fn run(&self, server: &Server) -> Outcome {
         self.run_observed(server, &|_, _, _| Ok(()))
+    }
+
+    /// The case without a single refresh: its stream tables are maintained by whoever writes (refresh_mode IMMEDIATE), and
+    /// compared after every statement. Those that cannot be are left out.
+    pub fn run_immediate(&self, server: &Server) -> Outcome {
+        let schema = format!("{}_now", self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_").to_lowercase());
+        // Nothing here needs capture, but tables made while its slot is being made can be in its way.
+        let mut observer = server.session()?;
+        let captured = "SELECT EXISTS (SELECT FROM pgtrickle.pgt_capture)";
+        crate::wait::until("capture runs", Duration::from_secs(60), || observer.holds(captured))?;
+        let mut run = Run::prepare(self, server, &schema, Some(Vec::new()))?;
+        for (i, step) in self.steps.iter().enumerate() {
+            let title = format!("step {} {}", i + 1, step.title);
+            for statement in &step.statements {
+                run.statement(statement).during(&title)?;
+                run.compare_from_inside().during(crate::session::abridged(&statement.sql)).during(&title)?;
+            }
+        }
+        run.finish()
+    }
+
+    /// Whether it is one that [`Case::run_immediate`] can run: with several sessions writers wait for each other.
+    pub fn can_be_immediate(&self) -> bool {
+        let statements = || self.steps.iter().flat_map(|step| &step.statements);
+        statements().all(|s| s.session == 1 && !s.sql.contains("PREPARE TRANSACTION"))
+            // Two runs of a case would be in each other's way there.
+            && !self.tables.iter().any(|s| s.sql.contains("CREATE EXTENSION"))
+            && self.streams.iter().any(|stream| stream.fails.is_none() && stream.opaque.is_none())
     }
 
     /// The same, with a look at each stream table when all steps have been checked.
@@ -78,21 +107,35 @@ struct Run<'a> {
     /// Refreshes and compares; never inside the case's own transactions.
     observer: Session,
     sessions: BTreeMap<u32, Session>,
+    /// In a run without refreshes: the stream tables that are maintained at once.
+    immediate: Option<Vec<String>>,
 }
 
 impl<'a> Run<'a> {
     fn start(case: &'a Case, server: &'a Server, schema: &'a str) -> Outcome<Run<'a>> {
+        Run::prepare(case, server, schema, None)
+    }
+
+    fn prepare(
+        case: &'a Case,
+        server: &'a Server,
+        schema: &'a str,
+        immediate: Option<Vec<String>>,
+    ) -> Outcome<Run<'a>> {
         let mut observer = server.session()?;
         observer.run(&format!("DROP SCHEMA IF EXISTS {0} CASCADE; CREATE SCHEMA {0}", ident(schema)))?;
         observer.run(&search_path(schema))?;
-        let mut run = Run { case, server, schema, observer, sessions: BTreeMap::new() };
+        let mut run = Run { case, server, schema, observer, sessions: BTreeMap::new(), immediate };
         for statement in &case.tables {
             run.statement(statement).during("tables")?;
         }
         for stream in &case.streams {
             run.create(stream).during(format!("stream {}", stream.name))?;
         }
-        run.refresh_and_compare().during("just created")?;
+        if run.immediate.is_none() {
+            run.refresh_and_compare().during("just created")?;
+        }
+        run.compare().during("just created")?;
         Ok(run)
     }
 
@@ -105,6 +148,17 @@ impl<'a> Run<'a> {
         if let Some(state) = &stream.fails {
             let (found, text) = self.observer.error(&table.creation(&stream.query, BY_HAND))?;
             return if found == *state { Ok(()) } else { Err(Failure::new(format!("expected {state}, got {text}"))) };
+        }
+        if let Some(immediate) = &mut self.immediate {
+            match self.observer.try_run(&table.immediate_creation(&stream.query)) {
+                Ok(()) => {
+                    immediate.push(stream.name.clone());
+                    return Ok(());
+                }
+                // feature_not_supported
+                Err(Some(state)) if state == "0A000" => {}
+                Err(state) => return Err(Failure::new(format!("creating {}: {state:?}", stream.name))),
+            }
         }
         table.create(&mut self.observer, &stream.query, BY_HAND).during("creating")?;
         oracle::assert_exact(&mut self.observer, &table.quoted(), stream.truth()).during("filled")?;
@@ -165,6 +219,10 @@ impl<'a> Run<'a> {
         for stream in self.living_streams() {
             self.table(&stream.name).refresh(&mut self.observer).during("refreshing")?;
         }
+        self.compare()
+    }
+
+    fn compare(&mut self) -> Outcome {
         for stream in self.living_streams() {
             let table = self.table(&stream.name).quoted();
             oracle::assert_exact(&mut self.observer, &table, stream.truth())?;
@@ -172,8 +230,31 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// As the writer itself sees it, in the midst of its transaction if it has one open.
+    fn compare_from_inside(&mut self) -> Outcome {
+        for stream in self.living_streams() {
+            let table = self.table(&stream.name).quoted();
+            let writer = self.session(1)?;
+            match writer.try_run("SAVEPOINT inside; RELEASE inside") {
+                Ok(()) => oracle::assert_exact_within(writer, &table, stream.truth())?,
+                // no_active_sql_transaction
+                Err(Some(state)) if state == "25P01" => {
+                    oracle::assert_exact(&mut self.observer, &table, stream.truth())?
+                }
+                // in_failed_sql_transaction
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream tables that are to be exact.
     fn living_streams(&self) -> impl Iterator<Item = &'a Stream> + use<'a> {
-        self.case.streams.iter().filter(|stream| stream.fails.is_none())
+        let immediate = self.immediate.clone();
+        let case: &'a Case = self.case;
+        case.streams.iter().filter(move |stream| {
+            stream.fails.is_none() && immediate.as_ref().is_none_or(|names| names.contains(&stream.name))
+        })
     }
 
     fn expect(&mut self, expected: &Expectation) -> Outcome {
