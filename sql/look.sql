@@ -69,7 +69,10 @@ COMMENT ON FUNCTION pgtrickle.cache_stats() IS 'The cache of refresh programs of
 CREATE FUNCTION pgtrickle.worker_pool_status()
 RETURNS TABLE (worker text, pid integer, state text, doing text, since timestamptz, queued bigint, idle_ms_total bigint)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT a.backend_type, a.pid, CASE a.state WHEN 'active' THEN 'busy' ELSE a.state END, a.query, a.state_change,
+    SELECT a.backend_type, a.pid,
+           CASE WHEN a.backend_type IN ('pg_trickle_launcher', 'pg_trickle_wal_decoder', 'pg_trickle_apply') THEN 'running'
+                WHEN a.state = 'active' THEN 'busy' ELSE a.state END,
+           CASE a.backend_type WHEN 'pg_trickle_launcher' THEN 'looking after the workers of all databases' ELSE a.query END, a.state_change,
            CASE WHEN a.backend_type = 'pg_trickle_scheduler' THEN c.queued END,
            CASE WHEN a.backend_type = 'pg_trickle_scheduler' THEN c.idle END
       FROM pg_stat_activity a
@@ -80,7 +83,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
      ORDER BY 1, 2
 $$;
 COMMENT ON FUNCTION pgtrickle.worker_pool_status() IS
-    'The workers that serve this database: what each is doing; of those that refresh, the queue and the time spent idle';
+    'The workers that serve this database: what each is doing, busy or idle if it refreshes; beside the scheduler the jobs that wait and the time that all who refresh have spent idle';
 
 CREATE VIEW pgtrickle.pg_stat_progress_pgtrickle AS
     SELECT p.pid, current_database() AS datname, p.relid, s.pgt_schema AS schema, s.pgt_name AS name, p.phase, p.step, p.steps,

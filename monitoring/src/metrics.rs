@@ -130,7 +130,7 @@ pub const METRICS: &[Metric] = &[
         |s, out| out.per_slot(s, |slot| slot.retained_wal_bytes as f64 / f64::from(1 << 20))),
     metric("slot_health_active", Gauge, SLOT, "0 or 1", "0: the decoder does not run; the server log says why.", "1 if the decoder uses the replication slot.",
         |s, out| out.per_slot(s, |slot| f64::from(slot.active))),
-    metric("frontier_holdback_seconds", Gauge, DB, "seconds", "Find the session in `pg_stat_activity` by `xact_start`; `idle_in_transaction_session_timeout` prevents such ones.", "For how long the oldest open transaction has held the frontier back.",
+    metric("frontier_holdback_seconds", Gauge, DB, "seconds", "`health_check()` names the session or the prepared transaction; `idle_in_transaction_session_timeout` prevents such ones.", "For how long the oldest transaction that has written, and is open or prepared, has held the frontier back.",
         |s, out| out.per_db(s, |d| d.frontier_holdback_seconds)),
 
     metric("template_cache_hits_total", Counter, NONE, "programs", "See misses.", "Refresh programs found in the cache.",
