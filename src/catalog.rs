@@ -17,7 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 pub struct Frontier {
     /// Transactions whose changes are in the contents.
     pub visible: XidSet,
-    /// End of WAL just after the snapshot was taken.
+    /// End of WAL just before the snapshot was taken.
     pub lsn: u64,
     /// The transaction that stored the frontier; changes of parent stream tables made by it are in the contents.
     pub xid: u64,

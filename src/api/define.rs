@@ -142,9 +142,9 @@ pub fn populate(made: &Made, ready: Ready) -> Result<()> {
     // As in a refresh: read before the snapshot.
     let generation = catalog::generation();
     let own_changes = bases.iter().any(|&base| super::changed_by_us(base));
+    let lsn = snapshot::insert_lsn();
     let snapshot = Snapshot::latest();
     let visible = snapshot.xids();
-    let lsn = snapshot::insert_lsn();
     let at = worker::now_us();
     let started = Instant::now();
     fill::fill(st, loaded, &snapshot)?;

@@ -78,7 +78,7 @@ fn is_current(st: &StreamTable, lsn: u64) -> bool {
     if st.needs_reinit || st.restored || st.generation != catalog::generation() {
         return false;
     }
-    if frontier.lsn >= lsn {
+    if frontier.lsn > lsn {
         return true;
     }
     let sources: Vec<u32> = st.sources.iter().map(|s| s.relid).collect();

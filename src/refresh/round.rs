@@ -43,9 +43,10 @@ impl Round {
             generation = catalog::generation();
         }
         let mut degraded = degraded(&bases);
+        // Before the snapshot, too: who has seen a commit end, and has since read a position of the WAL, may compare.
+        let lsn = snapshot::insert_lsn();
         let snapshot = Snapshot::latest();
         let visible = snapshot.xids();
-        let lsn = snapshot::insert_lsn();
         let snapshot_at = worker::now_us();
         let mut round =
             Round { snapshot, visible, lsn, snapshot_at, generation, degraded: Vec::new(), barrier: Duration::ZERO };

@@ -69,7 +69,7 @@ impl Entry {
         Entry {
             st,
             schedule,
-            next_due: now + rest,
+            next_due: together(now, rest),
             not_before: now,
             seen: BTreeMap::new(),
             depth: 0,
@@ -167,7 +167,7 @@ impl Entry {
                 let now = worker::now_us();
                 Instant::now() + until_next(cron, now, now)
             }
-            _ => started + self.interval().max(least),
+            _ => together(started, self.interval().max(least)),
         }
     }
 
@@ -196,6 +196,21 @@ impl Entry {
     pub fn is_free(&self) -> bool {
         self.is_active() && !self.in_flight
     }
+}
+
+/// Intervals end together: at moments a quarter of an interval apart, at most a second, so that stream tables of equal schedules
+/// are due in the same few ticks, whenever they were made. Up to that much earlier, never later.
+fn together(started: Instant, interval: Duration) -> Instant {
+    thread_local! {
+        static ORIGIN: Instant = Instant::now();
+    }
+    let end = started + interval;
+    let apart = (interval / 4).min(Duration::from_secs(1));
+    if apart < Duration::from_millis(5) {
+        return end;
+    }
+    let passed = ORIGIN.with(|&origin| end.saturating_duration_since(origin));
+    end - Duration::from_nanos((passed.as_nanos() % apart.as_nanos()) as u64)
 }
 
 /// A cron schedule is looked at by its times, never by an interval.

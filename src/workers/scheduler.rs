@@ -79,6 +79,8 @@ struct Scheduler {
     diamonds: Vec<Vec<i64>>,
     /// Those of the entries to be refreshed as soon as there are changes.
     immediate: BTreeSet<i64>,
+    /// When the first of the others is due; None when that is to be found out anew.
+    next_timed: Option<Instant>,
     /// What was handed over, by the number of the job.
     flights: HashMap<usize, Flight>,
     crew: Crew,
@@ -105,6 +107,7 @@ impl Scheduler {
             sources: BTreeSet::new(),
             diamonds: Vec::new(),
             immediate: BTreeSet::new(),
+            next_timed: None,
             flights: HashMap::new(),
             crew: Crew::new(),
             told_lateness: None,
@@ -173,32 +176,40 @@ impl Scheduler {
         self.diamonds = entry::diamonds(&self.entries);
         entry::set_depths(&mut self.entries);
         self.immediate = entry::immediate(&self.entries).into_iter().collect();
+        self.next_timed = None;
         self.db.immediate_tables.store(self.immediate.len() as u32, Ordering::Relaxed);
         self.db.catalog_reads.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Stream tables to refresh now: their time has come and there are changes; with them those of their descendants
     /// whose time has come, which get their changes from them.
+    ///
+    /// A thousand commits a second may wake us for a few that want it, so the others are looked at only when one is due.
     fn due(&mut self, counts: &Counts) -> BTreeSet<i64> {
         let now = Instant::now();
-        let times = entry::due_times(&self.entries);
+        let times = if self.next_timed.is_none_or(|at| at <= now) {
+            self.next_timed = None;
+            entry::due_times(&self.entries)
+        } else {
+            self.immediate.iter().map(|id| (*id, self.entries[id].not_before)).collect()
+        };
+        let has_come = |id: i64| times.get(&id).is_some_and(|&time| time <= now);
+        let mut order: Vec<(usize, i64)> =
+            times.keys().filter(|&&id| has_come(id)).map(|&id| (self.entries[&id].depth, id)).collect();
+        order.sort_unstable();
         let mut due = BTreeSet::new();
         let mut changed = BTreeSet::new();
         let mut late = Duration::ZERO;
-        let mut order: Vec<&mut Entry> = self.entries.values_mut().collect();
-        order.sort_by_key(|e| e.depth);
-        for entry in order {
-            let time = times[&entry.st.pgt_id];
-            if time > now || !entry.is_free() {
-                continue;
-            }
+        for (_, id) in order {
+            let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.is_free()) else { continue };
             let below_due = entry.st.sources.iter().any(|s| changed.contains(&s.relid));
             if below_due || entry.has_changes(counts) {
                 due.insert(entry.st.pgt_id);
                 changed.insert(entry.st.relid);
                 let interval = entry.interval();
-                if !interval.is_zero() && entry.failures == 0 && now - time > interval.max(TOLERABLE) {
-                    late = late.max(now - time);
+                let passed = now - times[&entry.st.pgt_id];
+                if !interval.is_zero() && entry.failures == 0 && passed > interval.max(TOLERABLE) {
+                    late = late.max(passed);
                 }
             } else {
                 entry.next_due = entry.after(now, Duration::ZERO);
@@ -208,7 +219,7 @@ impl Scheduler {
             }
         }
         self.tell_lateness(late);
-        self.complete_diamonds(&mut due, |id| times[&id] <= now);
+        self.complete_diamonds(&mut due, has_come);
         due
     }
 
@@ -224,9 +235,14 @@ impl Scheduler {
                 }
             }
         }
-        for members in self.diamonds.iter().filter(|members| members.iter().any(|id| self.entries[id].in_flight)) {
-            due.retain(|id| !members.contains(id));
-        }
+        let held = self.held_back();
+        due.retain(|id| !held.contains(id));
+    }
+
+    /// Those on the ways of a diamond of which something is being refreshed.
+    fn held_back(&self) -> BTreeSet<i64> {
+        let in_flight = |members: &&Vec<i64>| members.iter().any(|id| self.entries[id].in_flight);
+        self.diamonds.iter().filter(|_| !self.flights.is_empty()).filter(in_flight).flatten().copied().collect()
     }
 
     /// Tells that refreshes take longer than their schedules leave them, now and then.
@@ -272,6 +288,8 @@ impl Scheduler {
     }
 
     fn set_in_flight(&mut self, pgt_id: i64, in_flight: bool) {
+        // Others may be held back on its account.
+        self.next_timed = self.next_timed.filter(|_| self.diamonds.is_empty() && self.immediate.contains(&pgt_id));
         if let Some(entry) = self.entries.get_mut(&pgt_id) {
             entry.in_flight = in_flight;
         }
@@ -326,6 +344,7 @@ impl Scheduler {
             own.into_iter().for_each(|count| *count += 1);
         }
         for (id, &result) in flight.members.iter().zip(results) {
+            self.next_timed = self.next_timed.filter(|_| self.immediate.contains(id));
             match self.entries.get_mut(id) {
                 Some(entry) if result.failed => entry.failed(),
                 Some(entry) => entry.done(result, flight.started, &counts),
@@ -350,7 +369,7 @@ impl Scheduler {
     }
 
     /// How long nothing is to be done unless somebody wakes us.
-    fn nap(&self) -> Duration {
+    fn nap(&mut self) -> Duration {
         let now = Instant::now();
         let limit = now + Duration::from_millis(settings::SCHEDULER_INTERVAL_MS.get() as u64);
         if self.db.catalog_dirty.load(Ordering::SeqCst) {
@@ -359,12 +378,17 @@ impl Scheduler {
         if !settings::ENABLED.get() || self.db.draining.load(Ordering::SeqCst) {
             return limit.saturating_duration_since(now);
         }
-        let times = entry::due_times(&self.entries);
+        let held = self.held_back();
+        let waits = |e: &&Entry| e.is_free() && !held.contains(&e.st.pgt_id);
+        let next_timed = *self.next_timed.get_or_insert_with(|| {
+            let times = entry::due_times(&self.entries);
+            let timed = self.entries.values().filter(|e| !self.immediate.contains(&e.st.pgt_id));
+            timed.filter(waits).map(|e| times[&e.st.pgt_id]).min().unwrap_or(now + REREAD)
+        });
         let counts = entry::counts(self.db, &self.sources);
-        let wanting = self.entries.values().filter(|e| e.is_free());
-        let waiting = wanting.filter(|e| !self.immediate.contains(&e.st.pgt_id) || e.has_changes(&counts));
-        let next = waiting.map(|e| times[&e.st.pgt_id]).min();
-        next.unwrap_or(limit).min(limit).saturating_duration_since(now)
+        let immediate = self.immediate.iter().map(|id| &self.entries[id]).filter(waits);
+        let changed = immediate.filter(|e| e.has_changes(&counts)).map(|e| e.not_before).min();
+        next_timed.min(limit).min(changed.unwrap_or(limit)).saturating_duration_since(now)
     }
 
     /// The extension is gone: capture ends, the slot and the origin are dropped, the place is given back.

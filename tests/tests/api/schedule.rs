@@ -1,10 +1,11 @@
 //! Schedules: which there are, what 'calculated' means, and what is told when they cannot be kept.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use pgtrickle_tests::install::PgVersion;
 use pgtrickle_tests::server::Server;
+use pgtrickle_tests::session::Session;
 use pgtrickle_tests::{Failure, Outcome, suite, wait};
 
 use crate::{assert_error, assert_text};
@@ -15,8 +16,15 @@ pub fn trials(version: PgVersion) -> Vec<Trial> {
         suite::on_own_server(version, "calculated", &[("pg_trickle.default_schedule_seconds", "3600")], calculated),
         suite::on_own_server(version, "falling_behind", &[("pg_trickle.auto_backoff", "off")], falling_behind),
         suite::on_own_server(version, "drained", &[], drained),
+        suite::on_own_server(version, "auto_backoff", &[], auto_backoff),
+        suite::on_own_server(version, "caught_up_once", &[], caught_up_once),
+        suite::on_own_server(version, "idle_costs_no_queries", COUNTING, idle_costs_no_queries),
     ]
 }
+
+/// Counts the statements of all processes.
+const COUNTING: &[(&str, &str)] =
+    &[("shared_preload_libraries", "'pg_trickle, pg_stat_statements'"), ("pg_stat_statements.track", "all")];
 
 fn cron(server: &Server) -> Outcome {
     let mut session = server.session()?;
@@ -104,4 +112,93 @@ fn drained(server: &Server) -> Outcome {
     wait::until("what was captured meanwhile", wait::PATIENCE, || session.holds("SELECT count(*) = 1 FROM st"))?;
     session.each("CREATE ROLE nobody_much; SET ROLE nobody_much")?;
     assert_error(&mut session, "SELECT pgtrickle.drain()", "42501", &["drain"])
+}
+
+fn set(session: &mut Session, setting: &str, value: &str) -> Outcome {
+    session.each(&format!("ALTER SYSTEM SET pg_trickle.{setting} = {value}; SELECT pg_reload_conf()"))
+}
+
+fn refreshes(session: &mut Session, name: &str) -> Outcome<i64> {
+    session.number(&format!("SELECT refreshes FROM pgtrickle.pg_stat_stream_tables WHERE name = '{name}'"))
+}
+
+/// Refreshes that take as long as their interval come less often, unless the setting forbids it.
+fn auto_backoff(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    session.run(
+        "CREATE TABLE t (a int);
+         CREATE FUNCTION slow(n bigint) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT n FROM pg_sleep(0.3)';
+         SELECT pgtrickle.create_stream_table('st', 'SELECT slow(count(*)) AS n FROM t', schedule => '250ms')",
+    )?;
+    let in_seconds = |session: &mut Session, seconds: u64| -> Outcome<i64> {
+        let (before, end) = (refreshes(session, "st")?, Instant::now() + Duration::from_secs(seconds));
+        while Instant::now() < end {
+            session.each("INSERT INTO t VALUES (1)")?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(refreshes(session, "st")? - before)
+    };
+    in_seconds(&mut session, 4)?;
+    let stretched = in_seconds(&mut session, 8)?;
+    set(&mut session, "auto_backoff", "off")?;
+    in_seconds(&mut session, 4)?;
+    let kept = in_seconds(&mut session, 8)?;
+    match stretched {
+        2..=6 if kept >= 8 => Ok(()),
+        _ => Err(Failure::new(format!("{stretched} refreshes in 8 s with auto_backoff, {kept} without"))),
+    }
+}
+
+/// However many times of a schedule have passed, there is one refresh for them.
+fn caught_up_once(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    session.each(
+        "CREATE TABLE t (a int); SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t', schedule => '2s'); \
+         SELECT pgtrickle.create_stream_table('by_cron', 'SELECT a FROM t', schedule => '*/2 * * * * *'); INSERT INTO t VALUES (1)",
+    )?;
+    wait::until("the first row", wait::PATIENCE, || session.holds("SELECT count(*) = 1 FROM st, by_cron"))?;
+    set(&mut session, "enabled", "off")?;
+    std::thread::sleep(Duration::from_secs(2));
+    let before = (refreshes(&mut session, "st")?, refreshes(&mut session, "by_cron")?);
+    session.each("INSERT INTO t VALUES (2)")?;
+    std::thread::sleep(Duration::from_secs(5));
+    set(&mut session, "enabled", "on")?;
+    wait::until("both have caught up", wait::PATIENCE, || session.holds("SELECT count(*) = 4 FROM st, by_cron"))?;
+    std::thread::sleep(Duration::from_millis(500));
+    let after = (refreshes(&mut session, "st")?, refreshes(&mut session, "by_cron")?);
+    match (after.0 - before.0, after.1 - before.1) {
+        (1, 1) => Ok(()),
+        found => Err(Failure::new(format!("refreshes to catch up with three missed times: {found:?}"))),
+    }
+}
+
+/// Forty stream tables are looked at five times a second each; only housekeeping, every two seconds, asks anything.
+fn idle_costs_no_queries(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    session.each("CREATE EXTENSION pg_stat_statements")?;
+    for n in 0..40 {
+        session.each(&format!(
+            "CREATE TABLE IF NOT EXISTS t{} (a int); \
+             SELECT pgtrickle.create_stream_table('st_{n}', 'SELECT a FROM t{}', schedule => '200ms')",
+            n % 4,
+            n % 4
+        ))?;
+    }
+    std::thread::sleep(Duration::from_secs(5));
+    let cycles = "SELECT value FROM pgtrickle.reliability_counters() WHERE name = 'health_cycles'";
+    let before = session.number(cycles)?;
+    session.each("SELECT pg_stat_statements_reset()")?;
+    std::thread::sleep(Duration::from_secs(8));
+    let calls = session.number(
+        "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'",
+    )?;
+    let looks = session
+        .number("SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements WHERE query LIKE 'WITH readers AS%'")?;
+    let cycles = session.number(cycles)? - before;
+    if calls <= 8 * (cycles + 1) && looks <= cycles + 1 && cycles >= 2 {
+        return Ok(());
+    }
+    let told =
+        session.rows("SELECT calls::text, left(query, 60) FROM pg_stat_statements ORDER BY calls DESC LIMIT 5")?;
+    Err(Failure::new(format!("{calls} statements, {looks} looks at buffers in {cycles} cycles; the most: {told:?}")))
 }

@@ -7,6 +7,7 @@ mod nexmark;
 mod plugin;
 mod refresh;
 mod report;
+mod scale;
 mod scrape;
 mod tpch;
 mod writers;
@@ -50,6 +51,7 @@ const PARTS: &[Part] = &[
     ("latency", latency::measure),
     ("writers", writers::measure),
     ("refresh", refresh::measure),
+    ("scale", scale::measure),
     ("scrape", scrape::measure),
     ("tpch", tpch::measure),
     ("nexmark", nexmark::measure),
