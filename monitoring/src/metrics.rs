@@ -123,9 +123,9 @@ pub const METRICS: &[Metric] = &[
         |s, out| out.per_db(s, |d| f64::from(d.scheduler_running))),
 
     metric("cdc_buffers_pending_rows", Gauge, SOURCE, "rows", "Who does not read? `pgtrickle.change_buffer_sizes()` tells; a paused stream table keeps changes until it is resumed or dropped.", "Changes of a source that some stream table has not seen yet.",
-        |s, out| for d in &s.databases { for b in &d.buffers { out.put(&[&b.source, &d.name], b.pending_rows as f64) } }),
+        |s, out| out.per_buffer(s, |b| b.pending_rows as f64)),
     metric("cdc_buffers_buffer_bytes", Gauge, SOURCE, "bytes", "As for `cdc_buffers_pending_rows`; space is given back when all readers are past a segment.", "Size of a source's change buffer.",
-        |s, out| for d in &s.databases { for b in &d.buffers { out.put(&[&b.source, &d.name], b.bytes as f64) } }),
+        |s, out| out.per_buffer(s, |b| b.bytes as f64)),
     metric("slot_health_retained_wal_mb", Gauge, SLOT, "MiB", "A transaction that stays open, or a decoder that does not run: `pgtrickle.slot_health()`. `max_slot_wal_keep_size` sets a bound.", "WAL that is kept for the replication slot, in MiB.",
         |s, out| out.per_slot(s, |slot| slot.retained_wal_bytes as f64 / f64::from(1 << 20))),
     metric("slot_health_active", Gauge, SLOT, "0 or 1", "0: the decoder does not run; the server log says why.", "1 if the decoder uses the replication slot.",
@@ -228,6 +228,12 @@ impl Series {
             if let Some(slot) = &d.slot {
                 self.put(&[&slot.name, &d.name], value(slot));
             }
+        }
+    }
+
+    fn per_buffer(&mut self, s: &Snapshot, value: fn(&crate::Buffer) -> f64) {
+        for d in &s.databases {
+            d.buffers.iter().filter(|b| b.buffered).for_each(|b| self.put(&[&b.source, &d.name], value(b)));
         }
     }
 

@@ -97,13 +97,15 @@ pub struct Slot {
     pub active: bool,
 }
 
-/// A change buffer.
+/// A source and its change buffer.
 #[derive(Debug, Clone, Default)]
 pub struct Buffer {
     /// That table's oid.
     pub relid: u32,
-    /// The table whose changes it holds.
+    /// That table's name.
     pub source: String,
+    /// Whether it has a change buffer.
+    pub buffered: bool,
     /// Rows in it that some stream table has not seen yet.
     pub pending_rows: u64,
     /// Its size.

@@ -56,6 +56,7 @@ fn buffer(b: &Buffer) -> String {
     object([
         ("id", number(f64::from(b.relid))),
         ("name", string(&b.source)),
+        ("buffered", b.buffered.to_string()),
         ("pending_rows", number(b.pending_rows as f64)),
         ("bytes", number(b.bytes as f64)),
     ])

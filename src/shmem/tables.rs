@@ -19,6 +19,8 @@ shared_struct! {
         pub dboid: AtomicU32,
         /// Schema-qualified name as NUL-padded UTF-8.
         pub name: [AtomicU8; 136],
+        /// Whether it has a change buffer: what is compared, or maintained at once, has none.
+        pub buffered: AtomicBool,
         pub pending_rows: AtomicU64,
         pub buffer_bytes: AtomicU64,
     }

@@ -149,6 +149,7 @@ fn buffer(source: &SourceShared) -> monitoring::Buffer {
     monitoring::Buffer {
         relid: source.relid.load(Acquire),
         source: shmem::load_text(&source.name),
+        buffered: source.buffered.load(Relaxed),
         pending_rows: source.pending_rows.load(Relaxed),
         bytes: source.buffer_bytes.load(Relaxed),
     }

@@ -132,10 +132,9 @@ fn counted(shared: &shmem::StreamTableShared) -> (u64, u64) {
 fn measure(db: &DbShared, sources: &BTreeSet<u32>) {
     let dboid = db.dboid.load(Relaxed);
     let mut found = BTreeSet::new();
-    let buffered: Vec<u32> = sources.iter().copied().filter(|&s| refresh::sources::buffer_of(s).is_some()).collect();
-    if !buffered.is_empty() {
+    if !sources.is_empty() {
         let _owner = catalog::as_owner();
-        let query = query(&buffered);
+        let query = query(sources);
         Spi::connect(|client| {
             for row in client.select(query.as_str(), None, &[]).unwrap_or_report() {
                 let number = |i| row.get::<i64>(i).unwrap_or_report().unwrap_or_default() as u64;
@@ -144,7 +143,9 @@ fn measure(db: &DbShared, sources: &BTreeSet<u32>) {
                 let Some(place) = shmem::source(dboid, relid) else { continue };
                 let name = row.get::<String>(2).unwrap_or_report().unwrap_or_default();
                 shmem::store_text(&place.name, &name);
-                place.pending_rows.store(number(3), Relaxed);
+                let pending = row.get::<i64>(3).unwrap_or_report();
+                place.buffered.store(pending.is_some(), Relaxed);
+                place.pending_rows.store(pending.unwrap_or_default() as u64, Relaxed);
                 place.buffer_bytes.store(number(4), Relaxed);
             }
         });
@@ -152,9 +153,12 @@ fn measure(db: &DbShared, sources: &BTreeSet<u32>) {
     shmem::retain_sources(dboid, |relid| found.contains(&relid));
 }
 
-/// One row per buffer: pending are the rows that some stream table has not seen yet.
-fn query(buffered: &[u32]) -> Sql {
-    let each = buffered.iter().map(|relid| {
+/// One row per source: pending are the rows of its buffer that some stream table has not seen yet, NULL if it has none.
+fn query(sources: &BTreeSet<u32>) -> Sql {
+    let each = sources.iter().map(|&relid| {
+        if refresh::sources::buffer_of(relid).is_none() {
+            return sql!("SELECT {}::oid, NULL::bigint", Literal::text(relid.to_string()));
+        }
         let name = format!("changes_{relid}");
         let buffer = QualifiedName { schema: Ident::new("pgtrickle_changes"), name: Ident::new(&name) };
         sql!(

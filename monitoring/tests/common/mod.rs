@@ -63,7 +63,13 @@ pub fn snapshot() -> Snapshot {
         },
         slot: Some(Slot { name: format!("pg_trickle_{oid}"), retained_wal_bytes: 3 << 19, active: true }),
         frontier_holdback_seconds: 0.25,
-        buffers: vec![Buffer { relid: 16400, source: "public.orders".into(), pending_rows: 8, bytes: 8192 }],
+        buffers: vec![Buffer {
+            relid: 16400,
+            source: "public.orders".into(),
+            buffered: true,
+            pending_rows: 8,
+            bytes: 8192,
+        }],
         stream_tables: vec![stream_table.clone()],
     };
     Snapshot {

@@ -141,6 +141,14 @@ fn buffers(version: PgVersion) -> Outcome {
     b.becomes("cdc_buffers_pending_rows", &source, 7.0)?;
     b.session.each("SELECT pgtrickle.refresh_stream_table('other')")?;
     b.becomes("cdc_buffers_pending_rows", &source, 0.0)?;
+    // What is compared keeps no changes, and still belongs to the graph.
+    b.session
+        .each("CREATE UNLOGGED TABLE u (a int); SELECT pgtrickle.create_stream_table('of_u', 'SELECT a FROM u')")?;
+    pgtrickle_tests::wait::until("the page knows the source", Duration::from_secs(30), || {
+        let page = pgtrickle_tests::metrics::get(b.port, "/status.json")?;
+        Ok(page.contains(r#""name":"public.u","buffered":false"#))
+    })?;
+    assert(b.scrape()?.count_with("source", "public.u") == 0, "a buffer of what has none")?;
     // One query per cycle, whatever the number of sources.
     let calls = "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query LIKE '%changes_%' AND query LIKE '%count(*)%'
                     AND query NOT LIKE '%pg_stat_statements%'";
