@@ -109,6 +109,15 @@ impl Error {
         .hint("The transaction might succeed if retried.")
     }
 
+    pub fn unseen_change(name: &str) -> Error {
+        Error::new(
+            Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("stream table {name} cannot follow changes that replication applies to its sources"),
+        )
+        .detail("Its refresh_mode is IMMEDIATE, which needs statements; a subscription applies rows.")
+        .hint(format!("SELECT pgtrickle.alter_stream_table('{}', refresh_mode => 'AUTO');", name.replace('\'', "''")))
+    }
+
     pub fn corrupt_state(name: &str, what: &str) -> Error {
         Error::new(Code::ERRCODE_DATA_CORRUPTED, format!("stream table {name} does not match its stored frontier"))
             .detail(what.to_owned())
@@ -128,6 +137,7 @@ impl Error {
             Error::own_changes("…"),
             Error::restored("…"),
             Error::concurrent_change("…"),
+            Error::unseen_change("…"),
             Error::corrupt_state("…", "…"),
         ]
     }

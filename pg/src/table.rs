@@ -239,6 +239,12 @@ pub fn may_read(user: pg_sys::Oid, relid: pg_sys::Oid, columns: &[i16]) -> bool 
     }
 }
 
+/// Whether a relation is a partition.
+pub fn is_partition(relid: pg_sys::Oid) -> bool {
+    // SAFETY: reads the catalog.
+    unsafe { pg_sys::get_rel_relispartition(relid) }
+}
+
 /// Whether a relation is a partitioned table.
 pub fn is_partitioned(relid: pg_sys::Oid) -> bool {
     // SAFETY: reads the catalog.

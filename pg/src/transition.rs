@@ -41,6 +41,35 @@ impl<'a> Firing<'a> {
     }
 }
 
+/// When a trigger fires, by what `session_replication_role` says.
+#[derive(Clone, Copy)]
+pub enum Fires {
+    /// Always, even for what replication writes.
+    Always,
+    /// Only for what replication writes.
+    Replica,
+}
+
+/// Says when a trigger of a table fires, and those of its partitions that are made of it. The table is locked already.
+pub fn set_firing(relid: u32, trigger: &str, when: Fires) {
+    let name = std::ffi::CString::new(trigger).unwrap_or_default();
+    let when = match when {
+        Fires::Always => pg_sys::TRIGGER_FIRES_ALWAYS,
+        Fires::Replica => pg_sys::TRIGGER_FIRES_ON_REPLICA,
+    } as std::ffi::c_char;
+    let mode = pg_sys::ShareRowExclusiveLock as i32;
+    // SAFETY: the relation is open and locked; the name is a C string that outlives the call.
+    unsafe {
+        let rel = pg_sys::relation_open(pg_sys::Oid::from(relid), mode);
+        #[cfg(feature = "pg15")]
+        pg_sys::EnableDisableTriggerNew(rel, name.as_ptr(), when, false, true, mode);
+        #[cfg(not(feature = "pg15"))]
+        pg_sys::EnableDisableTrigger(rel, name.as_ptr(), pg_sys::InvalidOid, when, false, true, mode);
+        pg_sys::relation_close(rel, pg_sys::NoLock as i32);
+        pg_sys::CommandCounterIncrement();
+    }
+}
+
 /// Changes of one table: column `w`, the weight, then `c1`, `c2`, … by attribute number. A column that is dropped or not
 /// looked at is NULL but has its place, so that plans hold when columns come and go.
 ///

@@ -52,7 +52,22 @@ impl StreamTable {
 /// What a trigger of ours does on a source: before a statement it is counted, after it its changes are collected and, if it
 /// was the last, applied.
 pub fn fired(firing: &Firing<'_>) -> Result<()> {
-    if firing.is_before() { before(firing) } else { after(firing) }
+    match (firing.is_for_row(), firing.is_before()) {
+        (true, _) => replicated(firing),
+        (false, true) => before(firing),
+        (false, false) => after(firing),
+    }
+}
+
+/// A row that a subscription applies is part of no statement that would tell of it.
+fn replicated(firing: &Firing<'_>) -> Result<()> {
+    let graph = graph::current();
+    let followed =
+        graph.source_of(firing.relid()).and_then(|source| graph.readers(source).find(|st| maintain::is_active(st)));
+    match followed.filter(|_| !pending::in_statement()) {
+        Some(st) => Err(Error::unseen_change(&st.label())),
+        None => Ok(()),
+    }
 }
 
 fn before(firing: &Firing<'_>) -> Result<()> {

@@ -63,6 +63,11 @@ pub fn end_statement() -> bool {
     }) && !FLUSHING.get()
 }
 
+/// Whether a statement has begun.
+pub fn in_statement() -> bool {
+    with(|state| !state.open.is_empty())
+}
+
 /// Adds a change.
 pub fn add(source: u32, rows: Option<Rc<Batch>>) {
     let level = xact::nesting();

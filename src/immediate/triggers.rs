@@ -11,9 +11,14 @@ use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::spi::current_role;
+use pgtrickle_pg::transition::{Fires, set_firing};
 use pgtrickle_pg::{depend, lock, table};
 
-/// Name, time and event, and transition tables of each.
+/// For each row that replication applies: that fires no triggers of statements, so nobody would be told. On a partitioned table
+/// it is also on every partition.
+const REPLICA: &str = "pgtrickle_replica";
+
+/// Name, time and event, and transition tables of each that is for statements, on a table and on each partition.
 const TRIGGERS: [(&str, &str, &str); 5] = [
     ("pgtrickle_before", "BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE", ""),
     ("pgtrickle_insert", "AFTER INSERT", "REFERENCING NEW TABLE AS pgtrickle_new"),
@@ -47,10 +52,11 @@ pub fn install(sources: &[Source]) -> Result<()> {
 /// of the table off.
 pub fn ensure(source: u32, table: u32) -> Result<()> {
     let parts = if table::is_partitioned(source.into()) { tree(source) } else { vec![source] };
-    parts.into_iter().filter(|&part| names(part).len() < TRIGGERS.len()).for_each(|part| set(part, &name_of(part)));
+    parts.into_iter().filter(|&part| names(part).len() <= TRIGGERS.len()).for_each(|part| set(part, &name_of(part)));
     let off: Option<String> = catalog::scalar(
         "SELECT tgname::text FROM pg_catalog.pg_trigger
-          WHERE tgrelid = $1 AND tgfoid = 'pgtrickle._immediate()'::regprocedure AND tgenabled NOT IN ('O', 'A') LIMIT 1",
+          WHERE tgrelid = $1 AND tgfoid = 'pgtrickle._immediate()'::regprocedure
+            AND tgenabled <> CASE tgname WHEN 'pgtrickle_replica' THEN 'R' ELSE 'A' END LIMIT 1",
         &[pg_sys::Oid::from(table).into()],
     );
     match off {
@@ -102,6 +108,15 @@ fn set(relid: u32, name: &QualifiedName) {
             name,
             Sql::text(transition)
         ));
+        set_firing(relid, trigger, Fires::Always);
+    }
+    if !table::is_partition(relid.into()) && !known.iter().any(|k| k == REPLICA) {
+        ddl(&sql!(
+            "CREATE TRIGGER {} AFTER INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW EXECUTE FUNCTION pgtrickle._immediate()",
+            Ident::new(REPLICA),
+            name
+        ));
+        set_firing(relid, REPLICA, Fires::Replica);
     }
 }
 
@@ -146,7 +161,9 @@ pub fn remove_all() {
 fn drop_all(relid: u32) {
     let _owner = catalog::as_owner();
     let name = name_of(relid);
-    for trigger in names(relid) {
+    // That of a partition goes with its table's.
+    let of_rows = !table::is_partition(relid.into());
+    for trigger in names(relid).into_iter().filter(|trigger| of_rows || trigger != REPLICA) {
         ddl(&sql!("DROP TRIGGER {} ON {}", Ident::new(trigger), name));
     }
 }

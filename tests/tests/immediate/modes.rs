@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Test, arrange, assert_error, assert_exact, create};
 
 pub const TESTS: &[Test] = &[
+    ("what_replication_writes", what_replication_writes),
     ("altered_to_and_from", altered_to_and_from),
     ("altered_query", altered_query),
     ("paused_and_resumed", paused_and_resumed),
@@ -221,6 +222,52 @@ fn source_definitions(server: &Server) -> Outcome {
     assert_error(&mut session, "ALTER TABLE t DISABLE TRIGGER ALL", "2BP01", &["pgtrickle_", "refresh_mode"])?;
     assert_error(&mut session, "CREATE TABLE child () INHERITS (t)", "0A000", &["now_ddl.st", "inheritance"])?;
     session.run("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+}
+
+/// Statements count in every replication role; rows that a subscription applies would be missed, and are refused.
+fn what_replication_writes(server: &Server) -> Outcome {
+    let schema = "now_replica";
+    let mut session = arrange(
+        server,
+        schema,
+        "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE p (id int PRIMARY KEY, v int) PARTITION BY RANGE (id); \
+         CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100)",
+    )?;
+    let query = "SELECT v, count(*) AS n FROM t GROUP BY v";
+    create(&mut session, schema, "st", query)?;
+    create(&mut session, schema, "stp", "SELECT max(v) AS m FROM p")?;
+    session.each("CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (200)")?;
+    session.each("SET session_replication_role = replica; INSERT INTO t VALUES (1, 1), (2, 2); UPDATE t SET v = 3; DELETE FROM t WHERE id = 1")?;
+    session
+        .each("INSERT INTO p VALUES (1, 1), (101, 5); DELETE FROM p2; TRUNCATE t; RESET session_replication_role")?;
+    assert_exact(&mut session, schema, "st", query)?;
+    assert_exact(&mut session, schema, "stp", "SELECT max(v) AS m FROM p")?;
+    // A publication of this server's own, applied to the same table of another database.
+    session.run("CREATE DATABASE now_subscriber")?;
+    session.each("CREATE PUBLICATION now_pub FOR TABLE t")?;
+    let mut far = server.session_in("now_subscriber")?;
+    far.each("CREATE EXTENSION pg_trickle; CREATE SCHEMA now_replica; CREATE TABLE now_replica.t (id int PRIMARY KEY, v int)")?;
+    far.run(
+        &StreamTable::new(schema, "st").immediate_creation("SELECT v, count(*) AS n FROM now_replica.t GROUP BY v"),
+    )?;
+    session.run("SELECT pg_create_logical_replication_slot('now_sub', 'pgoutput')")?;
+    far.run(&format!(
+        "CREATE SUBSCRIPTION now_sub CONNECTION 'host={} port={} dbname=postgres user=postgres' PUBLICATION now_pub \
+         WITH (create_slot = false, slot_name = 'now_sub', copy_data = false)",
+        server.dir().display(),
+        server.port()
+    ))?;
+    session.run("INSERT INTO t VALUES (7, 7)")?;
+    pgtrickle_tests::wait::until("the subscription says why it stops", Duration::from_secs(60), || {
+        Ok(server.log().contains("stream table now_replica.st cannot follow changes that replication applies"))
+    })?;
+    far.run("SELECT pgtrickle.alter_stream_table('now_replica.st', refresh_mode => 'AUTO')")?;
+    pgtrickle_tests::wait::until("the subscription goes on", Duration::from_secs(60), || {
+        far.holds("SELECT count(*) = 1 FROM now_replica.t")
+    })?;
+    far.each("ALTER SUBSCRIPTION now_sub DISABLE; ALTER SUBSCRIPTION now_sub SET (slot_name = NONE); DROP SUBSCRIPTION now_sub")?;
+    StreamTable::new(schema, "st").refresh(&mut far)?;
+    StreamTable::new(schema, "st").assert_verified(&mut far)
 }
 
 /// Housekeeping drops them some time after the last stream table that needed them.

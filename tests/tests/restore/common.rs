@@ -5,11 +5,14 @@ use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::{Failure, Outcome, oracle, wait};
 
+/// The one that its sources' writers maintain.
+const AT_ONCE: &str = "public.at_once";
 /// Stream tables and their queries, parents first.
 pub const STREAM_TABLES: &[(&str, &str)] = &[
     ("public.totals", "SELECT customer, count(*) AS n, sum(amount) AS amount FROM public.orders GROUP BY customer"),
     ("public.named", "SELECT o.id, c.name, o.amount FROM public.orders o JOIN public.customers c ON c.id = o.customer"),
     ("public.big", "SELECT customer, amount FROM public.totals WHERE amount > 50"),
+    (AT_ONCE, "SELECT customer, max(amount) AS hi FROM public.orders GROUP BY customer"),
     ("public.\"Ranked\"", "SELECT name, rank() OVER (ORDER BY name, id) AS r FROM public.customers"),
 ];
 
@@ -24,7 +27,10 @@ pub fn set_up(session: &mut Session) -> Outcome {
          INSERT INTO orders SELECT i, i % 20 + 1, 0, i FROM generate_series(1, 500) i",
     )?;
     for (name, query) in STREAM_TABLES {
-        session.each(&format!("SELECT pgtrickle.create_stream_table('{name}', '{query}', schedule => '1s')"))?;
+        let mode = if *name == AT_ONCE { "IMMEDIATE" } else { "AUTO" };
+        session.each(&format!(
+            "SELECT pgtrickle.create_stream_table('{name}', '{query}', schedule => '1s', refresh_mode => '{mode}')"
+        ))?;
     }
     // The catalog remembers the old name, dump and repair the new one.
     session.each("ALTER TABLE named RENAME TO named_orders; CREATE INDEX ON named_orders (amount)")?;
