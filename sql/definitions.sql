@@ -111,6 +111,8 @@ CREATE FUNCTION pgtrickle._on_rewrite() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pgtrickle._mark_sources(ARRAY[pg_event_trigger_table_rewrite_oid()], 'it was rewritten');
+    PERFORM pgtrickle._stream_table_rewritten(pgt_id) FROM pgtrickle.pgt_stream_tables
+      WHERE pgt_relid = pg_event_trigger_table_rewrite_oid();
     -- Those that are maintained at once follow at the end of the command.
     UPDATE pgtrickle.pgt_stream_tables s SET needs_reinit = true
      WHERE s.refresh_mode = 'IMMEDIATE' AND NOT s.needs_reinit
@@ -154,7 +156,7 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION pgtrickle._defined(oid, boolean), pgtrickle._sources_changed(bigint, boolean), pgtrickle._on_replaced(), pgtrickle._look_for_sources(oid[]), pgtrickle._on_type(), pgtrickle._enum_changed(oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
+REVOKE EXECUTE ON FUNCTION pgtrickle._defined(oid, boolean), pgtrickle._sources_changed(bigint, boolean), pgtrickle._stream_table_rewritten(bigint), pgtrickle._on_replaced(), pgtrickle._look_for_sources(oid[]), pgtrickle._on_type(), pgtrickle._enum_changed(oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
     pgtrickle._on_rewrite(), pgtrickle._parents_before_drop(oid) FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_definition ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'CREATE TABLE', 'CREATE FOREIGN TABLE') EXECUTE FUNCTION pgtrickle._on_definition();

@@ -24,7 +24,8 @@ extension_sql_file!(
         api::definitions::parents_before_drop,
         api::definitions::sources_changed,
         api::definitions::enum_changed,
-        api::definitions::defined
+        api::definitions::defined,
+        api::guard::stream_table_rewritten,
     ]
 );
 extension_sql_file!(

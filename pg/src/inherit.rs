@@ -1,4 +1,4 @@
-//! Inheritance between tables, as it was before the current command.
+//! Inheritance between tables: as it was before the current command; partitions that are about to leave.
 
 use crate::bindings;
 use pgrx::pg_sys;
@@ -31,4 +31,28 @@ pub fn parents_before_drop(relid: u32) -> Vec<u32> {
         pg_sys::table_close(catalog, lock);
     }
     parents
+}
+
+/// Whether DETACH PARTITION CONCURRENTLY is under way (or was cancelled) somewhere below a partitioned table: the partition
+/// has left for snapshots that are newer than its first transaction, though no command has ended yet. The caller holds a lock on
+/// the table.
+pub fn is_detaching(relid: u32) -> bool {
+    // SAFETY: the relation is closed again; its partition descriptor lives as long as it is open.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as i32;
+        let relation = pg_sys::try_relation_open(pg_sys::Oid::from(relid), lock);
+        if relation.is_null() {
+            return false;
+        }
+        let partitioned = (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
+        let detaching = partitioned && {
+            let partitions = &*pg_sys::RelationGetPartitionDesc(relation, false);
+            let below = (0..partitions.nparts as usize)
+                .filter(|&i| !*partitions.is_leaf.add(i))
+                .map(|i| (*partitions.oids.add(i)).to_u32());
+            partitions.detached_exist || below.into_iter().any(is_detaching)
+        };
+        pg_sys::relation_close(relation, 0);
+        detaching
+    }
 }

@@ -22,6 +22,7 @@ pub mod inval;
 pub mod lock;
 pub mod memory;
 mod nodes;
+pub mod on_commit;
 pub mod origin;
 pub mod query;
 pub mod records;

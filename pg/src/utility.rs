@@ -1,4 +1,4 @@
-//! Commands on whole databases, seen before PostgreSQL runs them.
+//! Commands that are to be seen before PostgreSQL runs them: those on whole databases, and COMMIT PREPARED.
 
 use crate::bindings::raw;
 use pgrx::{PgList, pg_guard, pg_sys};
@@ -8,14 +8,17 @@ use std::sync::OnceLock;
 /// Told the name of a database that nobody may be connected to for the command that follows.
 pub type Before = fn(database: &str);
 
-static BEFORE: OnceLock<(Before, pg_sys::ProcessUtility_hook_type)> = OnceLock::new();
+/// Told that a prepared transaction is about to be committed. It must not raise.
+pub type Prepared = fn();
 
-/// Calls `before` ahead of each command that PostgreSQL refuses while somebody is connected to a database. While the
-/// library is preloaded, once.
-pub fn before_database_commands(before: Before) {
+static BEFORE: OnceLock<(Before, Prepared, pg_sys::ProcessUtility_hook_type)> = OnceLock::new();
+
+/// Calls `before` ahead of each command that PostgreSQL refuses while somebody is connected to a database, `prepared` ahead
+/// of each COMMIT PREPARED. While the library is preloaded, once.
+pub fn watch_commands(before: Before, prepared: Prepared) {
     // SAFETY: a plain variable of the postmaster, which has one thread.
     unsafe {
-        BEFORE.get_or_init(|| (before, pg_sys::ProcessUtility_hook));
+        BEFORE.get_or_init(|| (before, prepared, pg_sys::ProcessUtility_hook));
         pg_sys::ProcessUtility_hook = Some(process_utility);
     }
 }
@@ -37,7 +40,10 @@ unsafe extern "C-unwind" fn process_utility(
         if let Some(database) = emptied_database((*statement).utilityStmt) {
             run_before(database);
         }
-        let next = BEFORE.get().and_then(|(_, next)| *next).unwrap_or(raw::standard_ProcessUtility);
+        if let Some((_, prepared, _)) = BEFORE.get().filter(|_| commits_prepared((*statement).utilityStmt)) {
+            prepared();
+        }
+        let next = BEFORE.get().and_then(|(_, _, next)| *next).unwrap_or(raw::standard_ProcessUtility);
         next(statement, text, read_only_tree, context, params, environment, dest, completion)
     }
 }
@@ -46,8 +52,18 @@ unsafe extern "C-unwind" fn process_utility(
 unsafe extern "C-unwind" fn run_before(database: *const c_char) {
     // SAFETY: a name in the statement, which outlives its execution.
     let database = unsafe { CStr::from_ptr(database) }.to_string_lossy();
-    if let Some((before, _)) = BEFORE.get() {
+    if let Some((before, _, _)) = BEFORE.get() {
         before(&database);
+    }
+}
+
+/// # Safety
+/// `node` is a parsed utility statement.
+unsafe fn commits_prepared(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: the cast follows the node's tag.
+    unsafe {
+        (*node).type_ == pg_sys::NodeTag::T_TransactionStmt
+            && (*node.cast::<pg_sys::TransactionStmt>()).kind == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED
     }
 }
 

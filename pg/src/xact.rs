@@ -96,6 +96,21 @@ pub fn has_one_snapshot() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
+/// Calls `callback` whenever this backend prepares a transaction for two-phase commit. The same conditions.
+pub fn after_prepare(callback: fn()) {
+    // SAFETY: as above.
+    unsafe { pg_sys::RegisterXactCallback(Some(run_after_prepare), callback as *mut c_void) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn run_after_prepare(event: pg_sys::XactEvent::Type, callback: *mut c_void) {
+    if event == pg_sys::XactEvent::XACT_EVENT_PREPARE {
+        // SAFETY: made from a fn() by after_prepare.
+        let callback: fn() = unsafe { std::mem::transmute(callback) };
+        callback();
+    }
+}
+
 /// Why a transaction was rolled back.
 #[derive(Clone, Debug)]
 pub struct Failure {

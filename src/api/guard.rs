@@ -59,6 +59,17 @@ fn stream_table_altered(pgt_id: i64) {
     note_name(&st);
 }
 
+/// Before a stream table is rewritten: values could be others afterwards, and a refresh that has taken its snapshot sees no
+/// row any more. (VACUUM FULL and CLUSTER are no such rewrites.)
+#[pg_extern(name = "_stream_table_rewritten")]
+fn stream_table_rewritten(pgt_id: i64) {
+    let Some(st) = catalog::by_id(pgt_id).filter(|_| !ours::working()) else { return };
+    Error::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("cannot rewrite stream table {}", st.label()))
+        .detail("Its rows are those of its query.")
+        .hint("Drop it and create it anew as it shall be.")
+        .raise()
+}
+
 fn note_name(st: &catalog::StreamTable) {
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables SET pgt_schema = $2, pgt_name = $3

@@ -5,10 +5,9 @@ use crate::error::{Error, Result, or_raise};
 use crate::immediate;
 use crate::refresh::{self, Initiator, Outcome, barrier};
 use crate::shmem;
-use pgrx::callbacks::{PgXactCallbackEvent, register_xact_callback};
 use pgrx::prelude::*;
+use pgtrickle_pg::on_commit::on_commit;
 use pgtrickle_pg::{snapshot, wait};
-use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 /// Brings a stream table, and those that it reads, up to all changes that are committed now.
@@ -148,9 +147,5 @@ pub fn with_ancestors(st: &StreamTable) -> Vec<i64> {
 }
 
 fn count_on_commit(outcomes: Vec<Outcome>) {
-    let outcomes = AssertUnwindSafe(outcomes);
-    register_xact_callback(PgXactCallbackEvent::Commit, move || {
-        let outcomes = outcomes;
-        outcomes.0.iter().for_each(Outcome::committed);
-    });
+    on_commit(move || outcomes.iter().for_each(Outcome::committed));
 }

@@ -7,6 +7,7 @@
 use super::{Action, Outcome};
 use crate::catalog::StreamTable;
 use crate::shmem::{self, StreamTableShared};
+use pgtrickle_pg::on_commit::on_commit;
 use pgtrickle_pg::spi;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -26,7 +27,7 @@ fn figures(st: &StreamTable) -> Option<&'static StreamTableShared> {
 /// The first fill has taken so long, if it commits.
 pub fn filled(st: &StreamTable, duration: Duration) {
     let st = st.clone();
-    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || {
+    on_commit(move || {
         if let Some(known) = figures(&st) {
             known.recompute_us.store(duration.as_micros() as u64, Relaxed);
         }
@@ -36,7 +37,7 @@ pub fn filled(st: &StreamTable, duration: Duration) {
 /// The query is another one, if this transaction commits: what refreshes have cost says nothing any more.
 pub fn forget(st: &StreamTable) {
     let st = st.clone();
-    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || {
+    on_commit(move || {
         if let Some(known) = figures(&st) {
             known.delta_us.iter().chain([&known.recompute_us]).for_each(|us| us.store(0, Relaxed));
         }

@@ -12,7 +12,7 @@ use crate::catalog::{self, SourceType, StreamTable};
 use crate::error::{Error, Result};
 use crate::shmem::{DbShared, Job, SNAPSHOT_BYTES};
 use pgtrickle_pg::snapshot::{self, Snapshot, XidSet};
-use pgtrickle_pg::{lock, worker};
+use pgtrickle_pg::{inherit, lock, worker};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -75,7 +75,10 @@ fn bases<'a>(stream_tables: impl Iterator<Item = &'a StreamTable>) -> Vec<u32> {
 /// Those of the sources whose changes are not, or not completely, captured.
 fn degraded(bases: &[u32]) -> Vec<u32> {
     let tracked = catalog::tracking(bases);
-    let captured = |relid| tracked.iter().any(|t| t.relid == relid && t.degraded.is_none());
+    let captured = |relid| {
+        let complete = tracked.iter().any(|t| t.relid == relid && t.degraded.is_none());
+        complete && !inherit::is_detaching(relid)
+    };
     bases.iter().copied().filter(|&relid| !captured(relid)).collect()
 }
 

@@ -59,6 +59,8 @@ shared_struct! {
         pub draining: AtomicBool,
         /// Set when the catalog of stream tables changed and the scheduler must read it again.
         pub catalog_dirty: AtomicBool,
+        /// Set once a transaction was prepared that had changed the catalog of stream tables or one of them.
+        pub prepared: AtomicBool,
         /// Stream tables whose schedule is "as soon as changes arrive"; while 0 the apply worker does not wake the scheduler.
         pub immediate_tables: AtomicU32,
         /// Counts per source what was written to its change buffer; sources share a place by OID modulo the size, so a

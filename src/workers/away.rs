@@ -18,7 +18,7 @@ thread_local! {
 
 /// Sets the hooks. While the library is preloaded.
 pub fn register() {
-    utility::before_database_commands(leave);
+    utility::watch_commands(leave, super::prepared_commits);
     xact::at_end(come_back);
 }
 

@@ -41,12 +41,15 @@ thread_local! {
     static LAST_COMMIT: Cell<u64> = const { Cell::new(0) };
     static CATALOG_CHANGED: Cell<bool> = const { Cell::new(false) };
     static DATABASES_CHANGED: Cell<bool> = const { Cell::new(false) };
+    /// A prepared transaction that this backend commits may have changed anything.
+    static PREPARED_COMMITS: Cell<bool> = const { Cell::new(false) };
     static PARENTS_CHANGED: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Registers what the postmaster starts by itself, and the hook that wakes the decoder after commits.
 pub fn register() {
     xact::after_commit(committed);
+    xact::after_prepare(prepared);
     if worker::upgrading() {
         return;
     }
@@ -76,6 +79,20 @@ pub fn on_commit_note_parent_change(relid: u32) {
     PARENTS_CHANGED.with_borrow_mut(|relids| relids.push(relid));
 }
 
+/// Whoever commits what was prepared will not know what that did; a prepared transaction that concerns nobody costs nothing.
+fn prepared() {
+    let concerns = CATALOG_CHANGED.take() | !PARENTS_CHANGED.take().is_empty();
+    if let Some(db) = shmem::my_db().filter(|_| concerns) {
+        db.prepared.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Ahead of COMMIT PREPARED.
+fn prepared_commits() {
+    let concerns = shmem::my_db().is_some_and(|db| db.prepared.load(Ordering::SeqCst));
+    PREPARED_COMMITS.set(concerns);
+}
+
 /// Runs in every backend after each of its commits, so it must cost next to nothing.
 fn committed() {
     let end = wal::last_commit_end();
@@ -98,6 +115,10 @@ fn committed() {
         if db.decoder_sleeping.load(Ordering::SeqCst) {
             db.decoder_latch.wake();
         }
+    }
+    if PREPARED_COMMITS.take() {
+        (0..shmem::SOURCE_PLACES as u32).for_each(|place| db.note_source_change(place));
+        CATALOG_CHANGED.set(true);
     }
     let parents = PARENTS_CHANGED.take();
     if !parents.is_empty() {

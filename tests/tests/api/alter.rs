@@ -100,8 +100,8 @@ fn query_in_place(server: &Server) -> Outcome {
 fn query_columns(server: &Server) -> Outcome {
     let mut session = arrange(server, "alter_columns", TABLES)?;
     session.each(
-        "SELECT pgtrickle.create_stream_table('st', 'SELECT a, b FROM t', schedule => '1h'); \
-         SELECT pgtrickle.create_stream_table('child', 'SELECT a FROM st WHERE a % 2 = 0', schedule => '1h'); CREATE INDEX st_a ON st (a)",
+        "SELECT pgtrickle.create_stream_table('st', 'SELECT a, b FROM t', schedule => '1h', refresh_mode => 'DIFFERENTIAL'); \
+         SELECT pgtrickle.create_stream_table('child', 'SELECT a FROM st WHERE a % 2 = 0', schedule => '1h', refresh_mode => 'DIFFERENTIAL'); CREATE INDEX st_a ON st (a)",
     )?;
     let oid = session.text("SELECT 'st'::regclass::oid")?;
     for (query, key) in [

@@ -28,6 +28,7 @@ fn rows_and_columns(server: &Server) -> Outcome {
         "ALTER TABLE st DROP COLUMN b",
         "ALTER TABLE st RENAME COLUMN b TO c",
         "ALTER TABLE st ALTER COLUMN a TYPE bigint",
+        "ALTER TABLE st ALTER COLUMN a TYPE int USING a + 1",
     ] {
         assert_error(&mut session, statement, "42809", &["stream table guarded.st", "hint"])?;
     }
