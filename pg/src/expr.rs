@@ -90,6 +90,11 @@ impl<'q> Aggregate<'q> {
         unsafe { &*self.raw }
     }
 
+    /// Whether both are the same call of the same tree.
+    pub fn is(&self, other: Aggregate<'_>) -> bool {
+        std::ptr::eq(self.raw, other.raw)
+    }
+
     /// The aggregate function.
     pub fn function(&self) -> pg_sys::Oid {
         self.get().aggfnoid
@@ -229,6 +234,14 @@ impl<'q> Expr<'q> {
                 pg_sys::NodeTag::T_Aggref => {
                     Shape::Aggregate(Aggregate { raw: self.node.cast(), scratch: PhantomData })
                 }
+                #[cfg(not(feature = "pg15"))]
+                pg_sys::NodeTag::T_JsonConstructorExpr => match self.cast::<pg_sys::JsonConstructorExpr>().func {
+                    // JSON_ARRAYAGG and JSON_OBJECTAGG, which are printed as such.
+                    func if !func.is_null() && (*func).type_ == pg_sys::NodeTag::T_Aggref => {
+                        Shape::Aggregate(Aggregate { raw: func.cast(), scratch: PhantomData })
+                    }
+                    _ => Shape::Other,
+                },
                 pg_sys::NodeTag::T_GroupingFunc => Shape::Grouping(integers(self.cast::<pg_sys::GroupingFunc>().refs)),
                 pg_sys::NodeTag::T_WindowFunc => Shape::Window(WindowCall::new(self.node.cast())),
                 pg_sys::NodeTag::T_RowExpr => Shape::Row(args(self.cast::<pg_sys::RowExpr>().args)),

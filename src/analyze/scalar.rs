@@ -75,7 +75,11 @@ impl<'q> super::Analyzer<'q> {
 
     /// A whole aggregate call, over the rows that it aggregates.
     pub(super) fn scalar_call(&self, call: Expr<'q>, row: &Row<'_, 'q>) -> Mapped<Scalar> {
-        self.convert(call, row, &|part| part.is(call))
+        let within = |part: Expr<'q>| match (part.shape(), call.shape()) {
+            (Shape::Aggregate(part), Shape::Aggregate(call)) => part.is(call),
+            _ => false,
+        };
+        self.convert(call, row, &|part| part.is(call) || within(part))
     }
 
     fn convert(&self, expr: Expr<'q>, row: &Row<'_, 'q>, allowed: &dyn Fn(Expr<'q>) -> bool) -> Mapped<Scalar> {

@@ -1,6 +1,6 @@
 //! Comparing rows: by key, by whole image.
 
-use crate::ir::{Col, Ty};
+use crate::ir::{Col, Scalar, Ty};
 use crate::sql;
 use crate::sql::{Ident, Piece, Sql};
 
@@ -19,9 +19,10 @@ pub(crate) fn same_key(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql> {
     hash.into_iter().chain(same_values(cols, a, b)).collect()
 }
 
-/// The aggregate that chooses among values that are equal but look different.
-pub(crate) fn least_image(value: &Sql) -> Sql {
-    sql!("pgtrickle.least_image({})", value)
+/// The aggregate that chooses among values that are equal but look different. Of a domain over arrays it gives the array.
+pub(crate) fn least_image(value: &Scalar, filter: Option<&'static str>) -> Sql {
+    let filter = filter.map(|condition| sql!(" FILTER (WHERE {})", Sql::text(condition))).unwrap_or_default();
+    sql!("pgtrickle.least_image({}){}::{}", value.sql, filter, value.ty.sql)
 }
 
 /// The same for two values, of which either may be missing.

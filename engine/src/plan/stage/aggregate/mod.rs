@@ -153,7 +153,7 @@ impl AggregatePlan {
         let side = self.new_side();
         let inexact = self.inexact_keys();
         let key = |(i, key): (usize, &Scalar)| match inexact.contains(&i) {
-            true => least_image(&key.sql),
+            true => least_image(key, None),
             false => key.sql.clone(),
         };
         let keys = self.keys.iter().enumerate().map(key);

@@ -66,11 +66,11 @@ impl AggregatePlan {
     fn looks(&self) -> Vec<(Sql, Ident)> {
         let inexact = self.inexact_keys().into_iter().enumerate();
         let of_key = |(nth, i): (usize, usize)| {
-            let key = &self.keys[i].sql;
-            let hash = image_hash(std::slice::from_ref(key));
+            let key = &self.keys[i];
+            let hash = image_hash(std::slice::from_ref(&key.sql));
             let [look, from, to] = Self::look_names(nth);
             [
-                (sql!("{} FILTER (WHERE w > 0)", least_image(key)), look),
+                (least_image(key, Some("w > 0")), look),
                 (sql!("min({}) FILTER (WHERE w < 0)", hash), from),
                 (sql!("max({}) FILTER (WHERE w < 0)", hash), to),
             ]
