@@ -30,6 +30,7 @@ const PROOFS: &[(&str, &[&str])] = &[
 #[cfg(test)]
 const OTHERS: &[&str] = &[
     "capture/",
+    "ddl/",
     "cascade/",
     "refused/",
     "tpch/",
@@ -116,10 +117,26 @@ pub fn page(cases: &[Case]) -> Outcome<String> {
         writeln!(out, "| {} | {} | {} | {shown} | {} |", line.sql, line.plan, rule_links(&line)?, links.join(", "))
             .expect("a String can be written to");
     }
+    choices(&mut out)?;
     recomputed(&mut out, cases);
     reasons(&mut out)?;
     refused(&mut out, cases);
     Ok(out)
+}
+
+/// How choices are made that SQL leaves open, from the head of the module that makes them.
+fn choices(out: &mut String) -> Outcome {
+    out.push_str(
+        "\n## Choices that SQL leaves open\n\nWhere the result would depend on the plan, the definition of a stream table makes the \
+         choice, mostly by a *tie-break*: rows in the order of their bytes. So the result is a function of the data.\n\n",
+    );
+    let source = std::fs::read_to_string(root().join("pg/src/complete/mod.rs"))?;
+    source.lines().filter_map(|line| line.strip_prefix("//! |")).for_each(|row| out.push_str(&format!("|{row}\n")));
+    out.push_str(
+        "\nNot made: choices inside views that the query reads; which of several equal values `min`, `max`, ordered-set aggregates and \
+         DISTINCT inside sums show, where these look different (1.0 and 1.00).\n",
+    );
+    Ok(())
 }
 
 /// What is opaque, by its reason.

@@ -10,8 +10,8 @@
 //! | DISTINCT ON | the same, after its own expressions and ORDER BY |
 //! | `row_number`, `ntile`, `lag`, `lead` | a tie-break in the window, over all columns that the query uses |
 //! | any function over a ROWS frame | the same |
-//! | aggregates that show the order of their rows (`array_agg`, `string_agg`, sums of floats…), `ARRAY(SELECT …)` | their arguments, by value and then by their bytes; before that, without ORDER BY, the order of the subquery that is all of FROM, or the columns that the query uses and WITH ORDINALITY where functions give the rows |
-//! | GROUP BY, DISTINCT and UNION of values that are equal but look different | [the one whose bytes come first](looks) |
+//! | aggregates that show the order of their rows (`array_agg`, `string_agg`, sums of floats…), `ARRAY(SELECT …)` | their arguments, by value and then by their bytes; before that, if they have no ORDER BY, the order of the subquery that is all of FROM, or where functions give the rows the columns that the query uses and WITH ORDINALITY |
+//! | GROUP BY, DISTINCT and UNION of values that are equal but look different | the one whose bytes come first, column by column (`looks`) |
 //! | `first_value`, `last_value`, `nth_value` and aggregates whose input's order shows (`array_agg`, `string_agg`, sums of floats…) over the whole partition; `first_value` from its start, `last_value` to its end | the same, the frame counted in ROWS |
 //!
 //! What rests on ties stays as it is: `rank`, `dense_rank`, `percent_rank`, `cume_dist`, frames in RANGE and GROUPS, EXCLUDE
