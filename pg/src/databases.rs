@@ -69,3 +69,10 @@ pub fn workers(dboid: u32, prefix: &CStr) -> Vec<i32> {
         entries.filter(wanted).map(|status| status.st_procpid).collect()
     }
 }
+
+/// Whether names and messages of the current database are UTF-8, or bytes of which nothing is known.
+pub fn speaks_utf8() -> bool {
+    // SAFETY: reads a process-wide variable.
+    let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
+    [pg_sys::pg_enc::PG_UTF8, pg_sys::pg_enc::PG_SQL_ASCII].contains(&(encoding as _))
+}

@@ -130,11 +130,13 @@ impl LatchSlot {
         self.0.store(unsafe { pg_sys::MyLatch } as usize, Ordering::SeqCst);
     }
 
-    /// As [`LatchSlot::publish`], if the place is free. Says whether it was.
+    /// As [`LatchSlot::publish`], if the place is free, or was left by a terminated process that had our latch before us. Says
+    /// whether it was.
     pub fn try_publish(&self) -> bool {
         // SAFETY: as above.
         let latch = unsafe { pg_sys::MyLatch } as usize;
-        self.0.compare_exchange(0, latch, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        self.0.load(Ordering::SeqCst) == latch
+            || self.0.compare_exchange(0, latch, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
     /// Nobody is to be woken any more.

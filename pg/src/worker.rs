@@ -4,6 +4,8 @@ use crate::bindings::raw;
 use crate::spi::setting;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_int};
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Whether the server is loading `shared_preload_libraries` right now.
 pub fn preloading() -> bool {
@@ -64,6 +66,15 @@ pub fn terminate(pid: i32) {
 pub fn is_backend(pid: i32) -> bool {
     // SAFETY: looks into shared memory.
     unsafe { !pg_sys::BackendPidGetProc(pid).is_null() }
+}
+
+/// Takes a place in shared memory that is held by process id, where 0 is free. Who was terminated has not given its place back.
+pub fn take_place(holder: &AtomicI32) -> bool {
+    let pid = holder.load(Acquire);
+    if pid != 0 && !is_backend(pid) {
+        let _ = holder.compare_exchange(pid, 0, AcqRel, Relaxed);
+    }
+    holder.compare_exchange(0, self::pid(), AcqRel, Relaxed).is_ok()
 }
 
 /// Sets a setting for the life of this process, with a superuser's rights.

@@ -153,7 +153,7 @@ fn _progress() -> TableIterator<
     let all = if shmem::available() { shmem::shared().progress.as_slice() } else { &[] };
     let rows: Vec<_> = all
         .iter()
-        .filter(|p| p.pid.load(Acquire) != 0 && p.dboid.load(Relaxed) == dboid)
+        .filter(|p| p.dboid.load(Relaxed) == dboid && pgtrickle_pg::worker::is_backend(p.pid.load(Acquire)))
         .map(|p| {
             (
                 p.pid.load(Acquire),

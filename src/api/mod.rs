@@ -46,6 +46,13 @@ fn require_server() -> Result<()> {
     if !wal::is_logical() {
         return Err(Error::wal_level());
     }
+    if !pgtrickle_pg::databases::speaks_utf8() {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "stream tables need a database with encoding UTF8",
+        )
+        .hint("CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move the data there."));
+    }
     require_primary()
 }
 

@@ -27,7 +27,11 @@ pub const MAX_DATABASES: usize = 64;
 shared_struct! {
     /// A request to start capture of a table, from a creating backend to the worker that it starts for this.
     pub struct TrackRequest {
-        /// 0 free, 1 asked, 2 done, 3 failed.
+        /// The process that asks, 0 while the place is free.
+        pub pid: AtomicI32,
+        /// Counts requests in this place: a worker whose request is gone leaves the next one alone.
+        pub ticket: AtomicU32,
+        /// 1 asked, 2 done, 3 failed.
         pub state: AtomicU32,
         pub dboid: AtomicU32,
         pub relid: AtomicU32,

@@ -33,11 +33,7 @@ impl Progress {
         let places = if available() { shared().progress.as_slice() } else { &[] };
         // What an earlier command of this process left when it failed is as good as free.
         let mine = places.iter().find(|p| p.pid.load(Ordering::Acquire) == pid);
-        let place = mine.or_else(|| {
-            let free =
-                |p: &&ProgressShared| p.pid.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-            places.iter().find(free)
-        });
+        let place = mine.or_else(|| places.iter().find(|p| pgtrickle_pg::worker::take_place(&p.pid)));
         if let Some(place) = place {
             place.dboid.store(pgtrickle_pg::spi::my_database_id(), Ordering::Relaxed);
             place.relid.store(relid, Ordering::Relaxed);

@@ -12,17 +12,17 @@ use pgtrickle_pg::{lock, worker, xact};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-const FREE: u32 = 0;
 const ASKED: u32 = 1;
 const DONE: u32 = 2;
 const FAILED: u32 = 3;
 
-/// A place in the table of requests, given back when dropped.
+/// A place in the table of requests, given back when dropped; and what its worker is told: its number, and the ticket in the
+/// upper half.
 struct Request(&'static TrackRequest, usize);
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.0.state.store(FREE, Ordering::SeqCst);
+        self.0.pid.store(0, Ordering::SeqCst);
     }
 }
 
@@ -85,12 +85,14 @@ fn start_worker(request: usize) -> Result<DynamicBackgroundWorker> {
 }
 
 fn claim() -> Result<Request> {
-    let requests = &shmem::shared().track_requests;
-    let found = requests
-        .iter()
-        .enumerate()
-        .find(|(_, r)| r.state.compare_exchange(FREE, ASKED, Ordering::SeqCst, Ordering::Relaxed).is_ok());
-    found.map(|(number, request)| Request(request, number)).ok_or_else(|| {
+    let mut requests = shmem::shared().track_requests.iter().enumerate();
+    let found = requests.find(|(_, request)| worker::take_place(&request.pid));
+    let asked = found.map(|(number, request)| {
+        let ticket = request.ticket.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+        request.state.store(ASKED, Ordering::SeqCst);
+        Request(request, number | (ticket as usize) << 32)
+    });
+    asked.ok_or_else(|| {
         Error::new(PgSqlErrorCode::ERRCODE_TOO_MANY_CONNECTIONS, "too many stream tables are being created at once")
             .hint("Try again.")
     })
@@ -113,7 +115,8 @@ fn complete(relid: u32) -> std::result::Result<(), Failure> {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pgtrickle_tracker_main(number: pg_sys::Datum) {
     worker::handle_signals();
-    let Some(request) = shmem::shared().track_requests.get(number.value()) else { return };
+    let ticket = (number.value() >> 32) as u32;
+    let Some(request) = shmem::shared().track_requests.get(number.value() & u32::MAX as usize) else { return };
     worker::connect(request.dboid.load(Ordering::Relaxed));
     worker::set_config(c"application_name", c"pg_trickle_tracker");
     worker::neutralise_settings();
@@ -124,6 +127,11 @@ pub extern "C-unwind" fn pgtrickle_tracker_main(number: pg_sys::Datum) {
         .filter(|&c: &usize| request.columns[c / 64].load(Ordering::Relaxed) >> (c % 64) & 1 == 1)
         .map(|c| c as i16)
         .collect();
+    // Read before looking whether it still is what this worker was started for.
+    let wanted = || request.ticket.load(Ordering::SeqCst) == ticket;
+    if !wanted() {
+        return;
+    }
     let mut result = xact::attempt(|| track::track(relid, &columns));
     for _ in 0..40 {
         let busy = matches!(&result, Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE);
@@ -138,6 +146,7 @@ pub extern "C-unwind" fn pgtrickle_tracker_main(number: pg_sys::Datum) {
     worker::set_config(c"lock_timeout", c"0");
     let result = result.and_then(|()| complete(relid));
     match result {
+        _ if !wanted() => {}
         Ok(()) => request.state.store(DONE, Ordering::SeqCst),
         Err(failure) => {
             request.code.store(failure.code as i32, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
-use pgtrickle_tests::{Outcome, oracle, wait};
+use pgtrickle_tests::{Failure, Outcome, oracle, wait};
 use std::time::Duration;
 
 use crate::{Test, arrange, assert_error, assert_text};
@@ -17,6 +17,8 @@ pub const TESTS: &[Test] = &[
     ("ddl_of_replicas_counts", ddl_of_replicas),
     ("partitions_that_are_about_to_leave", detaching),
     ("refreshes_rolled_back", refreshes_rolled_back),
+    ("creators_are_terminated", creators_are_terminated),
+    ("other_encodings", other_encodings),
     ("prepared_refreshes_and_creations", prepared),
     ("settings_of_the_session", settings_of_the_session),
     ("errors_of_any_characters", errors_of_any_characters),
@@ -290,4 +292,42 @@ fn detaching(server: &Server) -> Outcome {
         "ALTER TABLE t DETACH PARTITION t2 FINALIZE; INSERT INTO t2 VALUES (102, 1); DELETE FROM t WHERE a = 2",
     )?;
     assert_text(&mut session, verified, "0,0")
+}
+
+/// More often than there are places for creations in shared memory.
+fn creators_are_terminated(server: &Server) -> Outcome {
+    let mut session = arrange(server, "terminated", "CREATE TABLE t (a int)")?;
+    let mut writer = server.session()?;
+    writer.each("BEGIN; LOCK TABLE terminated.t IN ROW EXCLUSIVE MODE")?;
+    for _ in 0..17 {
+        let mut creator = server.session()?;
+        let pid = creator.backend_pid()?;
+        let waits =
+            format!("SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'BgWorkerShutdown'");
+        std::thread::scope(|scope| {
+            let create = "SELECT pgtrickle.create_stream_table('terminated.st', 'SELECT a FROM terminated.t')";
+            let creation = scope.spawn(move || creator.run(create));
+            let waiting = wait::until("the creator waits", wait::PATIENCE, || session.holds(&waits));
+            session.run(&format!("SELECT pg_terminate_backend({pid}, 5000)"))?;
+            let outcome = creation.join().expect("the thread does not panic");
+            waiting.and(if outcome.is_err() { Ok(()) } else { Err(Failure::new("it was not terminated")) })
+        })?;
+    }
+    writer.run("COMMIT")?;
+    session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t')")
+}
+
+fn other_encodings(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    session.run("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")?;
+    let mut latin = server.session_in("latin")?;
+    latin.each("CREATE EXTENSION pg_trickle; CREATE TABLE t (a int)")?;
+    assert_error(
+        &mut latin,
+        "SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t')",
+        "0A000",
+        &["UTF8", "hint"],
+    )?;
+    drop(latin);
+    session.run("DROP DATABASE latin WITH (FORCE)")
 }
