@@ -94,6 +94,16 @@ impl Session {
         self.client.batch_execute(sql).map_err(|error| error.code().map(|code| code.code().to_owned()))
     }
 
+    /// The only value of the only row, or the SQLSTATE with which `sql` fails.
+    pub fn answer(&mut self, sql: &str) -> Result<String, Option<String>> {
+        let messages = self.client.simple_query(sql).map_err(|error| error.code().map(|c| c.code().to_owned()))?;
+        let row = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        Ok(row.unwrap_or_default().to_owned())
+    }
+
     /// The process that serves this connection.
     pub fn backend_pid(&mut self) -> Outcome<u32> {
         Ok(self.number("SELECT pg_backend_pid()")? as u32)

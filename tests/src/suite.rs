@@ -80,3 +80,12 @@ pub fn on_own_server(
         })
     })
 }
+
+/// A number of this commit, so that a run can be repeated and each commit sees others; `PGTEST_BASE` overrides it.
+pub fn seed_of_commit() -> u64 {
+    let given = std::env::var("PGTEST_BASE").ok().and_then(|text| text.parse().ok());
+    let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output().ok();
+    let head = head.and_then(|output| String::from_utf8(output.stdout).ok());
+    let digits = head.and_then(|text| u64::from_str_radix(text.get(..10)?, 16).ok());
+    given.or(digits).unwrap_or(59)
+}

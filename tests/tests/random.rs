@@ -9,7 +9,6 @@
 //!
 //! Without any of them a minute and a half on each version. Closes with what has been checked.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -27,14 +26,6 @@ const ENOUGH: usize = 10;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
-}
-
-/// The first seed of this commit.
-fn base() -> u64 {
-    let head = Command::new("git").args(["rev-parse", "HEAD"]).output().ok();
-    let head = head.and_then(|output| String::from_utf8(output.stdout).ok());
-    let digits = head.and_then(|text| u64::from_str_radix(text.get(..10)?, 16).ok());
-    number("PGTEST_BASE").or(digits).unwrap_or(59)
 }
 
 /// When to stop.
@@ -68,7 +59,11 @@ fn main() {
             let one = move |server: &_| random::run(server, seed, &Report::default());
             return Ok(vec![shared.trial(&format!("seed_{seed}"), one)]);
         }
-        Ok(vec![shared.trial(&format!("from_seed_{}", base()), |server| many(server, base()))])
+        Ok(vec![
+            shared.trial(&format!("from_seed_{}", suite::seed_of_commit()), |server| {
+                many(server, suite::seed_of_commit())
+            }),
+        ])
     })
 }
 

@@ -1,6 +1,9 @@
 //! Exact under any concurrency: eight writers, stream tables refreshed as soon as changes arrive, and after every refresh
 //! the extension's audit, the sums that never change, and at the end equality from outside.
 
+mod ddl;
+mod graph;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +16,7 @@ use pgtrickle_tests::{During, Outcome};
 fn main() {
     suite::main(1, |version| {
         Ok(vec![
+            suite::on_own_server(version, "graph_with_ddl", &[("log_statement", "ddl")], graph::graph_with_ddl),
             suite::on_own_server(version, "continuous_refresh", &[], |server| exact_under_load(server, AT_ONCE, true)),
             suite::on_own_server(version, "refresh_by_hand", &[], |server| exact_under_load(server, BY_HAND, false)),
             suite::on_own_server(version, "recomputed_when_much_changes", RECOMPUTING, |server| {
