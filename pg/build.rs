@@ -14,6 +14,7 @@ const FUNCTIONS: &[&str] = &[
     "datum_image_eq",
     "datum_image_hash",
     "get_partition_ancestors",
+    "has_subclass",
     "hash_bytes",
     "hash_bytes_extended",
     "toast_flatten_tuple",

@@ -85,3 +85,17 @@ pub fn role_name(role: u32) -> String {
         CStr::from_ptr(name).to_string_lossy().into_owned()
     }
 }
+
+/// Whether a relation has this name in this schema, now.
+pub fn is_named(relid: u32, schema: &str, name: &str) -> bool {
+    let same = |text: *mut std::ffi::c_char, expected: &str| {
+        // SAFETY: a string of the current memory context, checked for null.
+        !text.is_null() && unsafe { CStr::from_ptr(text) }.to_bytes() == expected.as_bytes()
+    };
+    // SAFETY: catalog lookups.
+    unsafe {
+        let relid = pg_sys::Oid::from(relid);
+        same(pg_sys::get_rel_name(relid), name)
+            && same(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relid)), schema)
+    }
+}

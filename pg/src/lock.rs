@@ -1,25 +1,46 @@
 //! Heavyweight locks on relations and on stream tables.
 
+use crate::table;
 use pgrx::pg_sys;
 
 fn oid(relid: u32) -> pg_sys::Oid {
     pg_sys::Oid::from(relid)
 }
 
-/// Locks a relation against DROP, TRUNCATE and rewriting ALTER until the transaction ends; waits for its turn.
-/// False when the relation no longer exists.
+/// Locks a relation, and what inherits from it or is a partition of it, against DROP, TRUNCATE and rewriting ALTER until the
+/// transaction ends; waits for its turn. False when the relation no longer exists.
 pub fn access_share(relid: u32) -> bool {
     // SAFETY: any OID may be locked; the syscache then tells whether there is such a relation.
     unsafe {
         pg_sys::LockRelationOid(oid(relid), pg_sys::AccessShareLock as i32);
-        relation_exists(relid)
+        relation_exists(relid) && {
+            if has_children(relid) {
+                table::with_children(oid(relid));
+            }
+            true
+        }
     }
+}
+
+/// Locks a relation as whoever writes its rows; waits for its turn.
+pub fn row_exclusive(relid: u32) {
+    // SAFETY: any OID may be locked.
+    unsafe { pg_sys::LockRelationOid(oid(relid), pg_sys::RowExclusiveLock as i32) }
 }
 
 /// As [`access_share`], if there is nothing to wait for.
 pub fn try_access_share(relid: u32) -> bool {
     // SAFETY: as above.
-    unsafe { pg_sys::ConditionalLockRelationOid(oid(relid), pg_sys::AccessShareLock as i32) && relation_exists(relid) }
+    let lock = |relid| unsafe { pg_sys::ConditionalLockRelationOid(relid, pg_sys::AccessShareLock as i32) };
+    lock(oid(relid))
+        && relation_exists(relid)
+        && (!has_children(relid) || table::family(oid(relid)).into_iter().all(lock))
+}
+
+/// Whether anything inherits, or may do so, from a relation that exists.
+fn has_children(relid: u32) -> bool {
+    // SAFETY: a syscache lookup of a relation that is locked.
+    unsafe { crate::bindings::has_subclass(oid(relid)) }
 }
 
 /// Locks a relation exclusively if nobody else uses it at this moment.

@@ -159,9 +159,17 @@ unsafe extern "C-unwind" {
 
 /// A table and all that inherit from it, locked.
 pub fn with_children(relid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    inheritors(relid, pg_sys::AccessShareLock as pg_sys::LOCKMODE)
+}
+
+/// A table and all that inherit from it at this moment.
+pub fn family(relid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    inheritors(relid, pg_sys::NoLock as pg_sys::LOCKMODE)
+}
+
+fn inheritors(relid: pg_sys::Oid, mode: pg_sys::LOCKMODE) -> Vec<pg_sys::Oid> {
     // SAFETY: the declaration is that of pg_inherits.h; the list holds OIDs and is freed with its memory context.
     unsafe {
-        let mode = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         let list = pg_sys::ffi::pg_guard_ffi_boundary(|| find_all_inheritors(relid, mode, std::ptr::null_mut()));
         (0..length(list)).map(|i| (*(*list).elements.add(i)).oid_value).collect()
     }

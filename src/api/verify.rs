@@ -2,8 +2,8 @@
 
 use super::refresh::refresh_now;
 use crate::catalog::{self, StreamTable};
-use crate::error::{Result, or_raise};
-use crate::refresh::{local_settings, program};
+use crate::error::{Error, Result, or_raise};
+use crate::refresh::{local_settings, partitions, program};
 use pgrx::prelude::*;
 use pgtrickle_engine::ir::Equality;
 use pgtrickle_engine::sql;
@@ -29,6 +29,8 @@ fn verify_stream_table(name: &str) -> TableIterator<'static, (name!(missing, i64
 }
 
 fn compare(st: &StreamTable, snapshot: &Snapshot) -> Result<(i64, i64)> {
+    // Dropped while we waited for its lock.
+    catalog::by_id(st.pgt_id).ok_or_else(|| Error::no_such_stream_table(&st.label()))?;
     let loaded = program::load(st)?;
     let (view, table) = (program::definition_view(st.pgt_id), QualifiedName::new(&st.schema, &st.name));
     // Rows are counted per value; types without equality are compared by their bytes.
@@ -53,6 +55,7 @@ fn compare(st: &StreamTable, snapshot: &Snapshot) -> Result<(i64, i64)> {
     let _settings = local_settings(st);
     let _owner = RunAs::restricted(st.owner);
     let text = Plan::prepare(query.as_str(), &[]).first_text(snapshot).unwrap_or_default();
+    partitions::unchanged(st, snapshot)?;
     let mut numbers = text.split(' ').map(|n| n.parse().unwrap_or(-1));
     Ok((numbers.next().unwrap_or(-1), numbers.next().unwrap_or(-1)))
 }

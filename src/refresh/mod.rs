@@ -8,6 +8,7 @@ pub mod choice;
 pub mod costs;
 pub mod fill;
 pub mod ours;
+pub mod partitions;
 pub mod pinned;
 pub mod program;
 pub mod prune;
@@ -156,6 +157,13 @@ fn check(stream_tables: &mut Vec<StreamTable>, initiator: Initiator) -> Result<(
         // Paused since the scheduler looked.
         stream_tables.retain(|st| !matches!(st.status.as_str(), "PAUSED" | "SUSPENDED"));
     }
+    for st in stream_tables.iter_mut() {
+        // Statements call it by its name, which nobody may change from here on.
+        lock::row_exclusive(st.relid);
+        if !class::is_named(st.relid, &st.schema, &st.name) {
+            *st = catalog::by_id(st.pgt_id).ok_or_else(|| Error::no_such_stream_table(&st.label()))?;
+        }
+    }
     match stream_tables.iter().find(|st| st.restored) {
         Some(restored) => Err(Error::restored(&restored.label())),
         None => Ok(()),
@@ -221,6 +229,9 @@ fn one(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> 
             // Sources were looked at, and nothing came of it.
             action = Action::NoData;
         }
+    }
+    if action != Action::NoData {
+        partitions::unchanged(&st, &round.snapshot)?;
     }
     let mut fed = false;
     if action != Action::NoData {

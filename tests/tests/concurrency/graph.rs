@@ -71,7 +71,7 @@ pub const STREAM_TABLES: &[(&str, &str, &str)] = &[
 ];
 
 /// What may happen to anybody beside DDL: conflicts, locks, what has just been renamed, dropped or detached.
-const TOLERABLE: &[&str] = &["40001", "40P01", "55P03", "42703", "42P01", "23505", "23514", "42809"];
+const TOLERABLE: &[&str] = &["40001", "40P01", "55P03", "42703", "42P01", "42704", "23505", "23514", "42809"];
 
 pub fn tolerable(state: &Option<String>) -> bool {
     state.as_deref().is_some_and(|state| TOLERABLE.contains(&state))
