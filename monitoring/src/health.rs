@@ -45,6 +45,9 @@ pub fn warnings(snapshot: &Snapshot) -> Vec<Reason> {
         if d.capture == CaptureState::Starting {
             found.push(Reason::new(d, "capture", "starting; a new slot waits for transactions that are open"));
         }
+        if let Some(why) = d.at_rest {
+            found.push(Reason::new(d, "refreshing", why));
+        }
         for t in d.stream_tables.iter().filter(|t| matches!(t.status, "SUSPENDED" | "ERROR")) {
             let state = t.last_error.as_ref().map(|e| format!(", SQLSTATE {}", e.sqlstate)).unwrap_or_default();
             let detail = format!("{} after {} failed refreshes{state}", t.status.to_lowercase(), t.consecutive_errors);

@@ -39,6 +39,8 @@ pub struct Database {
     pub capture: CaptureState,
     /// Whether its scheduler runs.
     pub scheduler_running: bool,
+    /// Why it refreshes nothing by itself, if somebody wants that.
+    pub at_rest: Option<&'static str>,
     /// Its capture in numbers.
     pub wal_decoder: WalDecoder,
     /// Its replication slot, once there is one.

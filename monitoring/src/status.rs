@@ -37,6 +37,7 @@ fn database(d: &Database, details: bool) -> String {
         ("name", string(&d.name)),
         ("capture", string(capture)),
         ("scheduler", d.scheduler_running.to_string()),
+        ("at_rest", optional(d.at_rest, string)),
         ("lag", lag(d.lag)),
         ("pending_records", number(d.wal_decoder.pending_records as f64)),
         ("retained_wal_bytes", optional(d.slot.as_ref(), |slot| number(slot.retained_wal_bytes as f64))),

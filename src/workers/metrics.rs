@@ -21,6 +21,9 @@ const RETRY: Duration = Duration::from_secs(30);
 /// The setting `status_page_details`, for the server's thread: settings belong to the main one.
 static DETAILS: AtomicBool = AtomicBool::new(false);
 
+/// The setting `enabled`, likewise.
+static ENABLED: AtomicBool = AtomicBool::new(true);
+
 /// The endpoint as the settings want it.
 #[derive(Default)]
 pub struct Endpoint {
@@ -33,6 +36,7 @@ impl Endpoint {
     /// Starts, stops or moves the server after the settings `metrics_port` and `metrics_listen_address`.
     pub fn tend(&mut self) {
         DETAILS.store(settings::STATUS_PAGE_DETAILS.get(), Relaxed);
+        ENABLED.store(settings::ENABLED.get(), Relaxed);
         let wanted = (settings::metrics_listen_address(), settings::METRICS_PORT.get() as u16);
         let alive = self.server.as_ref().is_some_and(monitoring::Server::is_running);
         let same = wanted == self.wanted;
@@ -109,6 +113,10 @@ fn database(db: &DbShared, now: i64, reading: Reading) -> monitoring::Database {
             CaptureState::Failing => monitoring::CaptureState::Failing,
         },
         scheduler_running: db.scheduler_pid.load(Relaxed) != 0,
+        at_rest: match ENABLED.load(Relaxed) {
+            false => Some("refreshing is turned off: pg_trickle.enabled"),
+            true => db.draining.load(Relaxed).then_some("drained until pgtrickle.resume_all()"),
+        },
         wal_decoder: wal_decoder(db, reading),
         slot: Some(monitoring::Slot {
             name: format!("pg_trickle_{oid}"),

@@ -51,6 +51,7 @@ pub fn snapshot() -> Snapshot {
         name: name.into(),
         capture: CaptureState::Running,
         scheduler_running: true,
+        at_rest: None,
         lag: Some(Lag { p50_seconds: 0.1, p95_seconds: 0.2, p99_seconds: 0.3 }),
         wal_decoder: WalDecoder {
             pending_records: 11,

@@ -98,6 +98,8 @@ fn of_stream_tables(version: PgVersion) -> Outcome {
     tells(session, "refreshing", "OK", "")?;
     session.each("SELECT pgtrickle.drain()")?;
     tells(session, "refreshing", "WARNING", "until pgtrickle.resume_all()")?;
+    let told = metrics::get(b.port, "/health")?;
+    assert(told.contains("drained until pgtrickle.resume_all()"), told)?;
     session.each("SELECT pgtrickle.resume_all()")?;
     tells(session, "refreshing", "OK", "")
 }
