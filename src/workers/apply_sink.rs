@@ -155,8 +155,9 @@ impl Applier {
         self.settled_rows += std::mem::take(&mut self.rows);
         if let Some((end_lsn, commit_time)) = self.reached.take() {
             self.note_progress(end_lsn);
-            self.db.advance_applied(end_lsn);
+            // Who finds the position reached finds the counts moved.
             self.written.drain(..).for_each(|relid| self.db.note_source_change(relid));
+            self.db.advance_applied(end_lsn);
             self.db.note_commit(end_lsn, commit_time);
         }
     }

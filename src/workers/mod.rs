@@ -17,6 +17,7 @@ mod away;
 mod capture;
 mod capture_slot;
 mod crew;
+mod current;
 mod dispatcher;
 mod entry;
 mod executor;

@@ -3,6 +3,7 @@
 
 use super::away;
 use super::crew::Crew;
+use super::current::Current;
 use super::entry::{self, Counts, Entries, Entry};
 use super::executor::{self, Busy};
 use super::watch::Watch;
@@ -88,6 +89,7 @@ struct Scheduler {
     reread_at: Instant,
     housekeeping_at: Instant,
     watch: Watch,
+    current: Current,
 }
 
 /// A component that was handed over.
@@ -114,6 +116,7 @@ impl Scheduler {
             reread_at: now,
             housekeeping_at: now,
             watch: Watch::new(db),
+            current: Current::default(),
         }
     }
 
@@ -126,9 +129,10 @@ impl Scheduler {
             self.collect();
             let working = settings::ENABLED.get() && !self.db.draining.load(Ordering::SeqCst);
             if working {
+                let current = self.current();
                 // Read before any snapshot: what is counted later may be missing from it.
                 let counts = entry::counts(self.db, &self.sources);
-                let due = self.due(&counts);
+                let due = self.due(&counts, current);
                 self.begin(due, &counts);
             }
             let busy = !self.crew.has_pool(self.db) && self.work();
@@ -181,11 +185,18 @@ impl Scheduler {
         self.db.catalog_reads.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Until when sources whose change counts stand still are known not to have changed. To be asked before the counts.
+    fn current(&mut self) -> i64 {
+        let now = worker::now_us();
+        let committed = self.db.want_flush_lsn.load(Ordering::SeqCst);
+        self.current.look(committed, self.db.applied_lsn.load(Ordering::SeqCst), now)
+    }
+
     /// Stream tables to refresh now: their time has come and there are changes; with them those of their descendants
     /// whose time has come, which get their changes from them.
     ///
     /// A thousand commits a second may wake us for a few that want it, so the others are looked at only when one is due.
-    fn due(&mut self, counts: &Counts) -> BTreeSet<i64> {
+    fn due(&mut self, counts: &Counts, current: i64) -> BTreeSet<i64> {
         let now = Instant::now();
         let times = if self.next_timed.is_none_or(|at| at <= now) {
             self.next_timed = None;
@@ -214,7 +225,7 @@ impl Scheduler {
             } else {
                 entry.next_due = entry.after(now, Duration::ZERO);
                 if let Some(counters) = entry.counters {
-                    counters.fresh_until.store(worker::now_us(), Ordering::Relaxed);
+                    counters.fresh_until.fetch_max(current, Ordering::Relaxed);
                 }
             }
         }
@@ -363,6 +374,8 @@ impl Scheduler {
             warning!("housekeeping failed: {}", error.message);
         }
         self.entries.values().filter(|e| e.st.is_immediate()).for_each(|e| immediate::look_after(&e.st));
+        // Places that were given back meanwhile.
+        self.entries.values_mut().filter(|e| e.counters.is_none()).for_each(|e| e.counters = note_catalog(&e.st));
         entry::note_patience(&self.entries);
         let tables: Vec<_> = self.entries.values().map(|e| &e.st).collect();
         self.watch.cycle(self.db, &self.sources, &tables);

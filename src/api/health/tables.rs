@@ -53,7 +53,7 @@ const STREAM_TABLES: &str = "
              WHEN 'DEGRADED' THEN 'Recomputed at each refresh, as capture of a source has stopped: SELECT pgtrickle.repair_stream_table('
                                   || quote_literal(label) || ').'
              WHEN 'STALE' THEN 'Its data is ' || round(extract(epoch FROM staleness)) || ' s old, more than schedule ' || quote_literal(schedule)
-                               || ' allows. Is refreshing on (rows scheduler, refreshing), do refreshes take long (pgtrickle.st_refresh_stats()), does one wait for a lock (pg_stat_activity)?'
+                               || ' allows. Is refreshing on (rows scheduler, refreshing), do refreshes take long (pgtrickle.st_refresh_stats()), does one wait for a lock (pg_stat_activity), does capture lag (rows capture, pending_records, replication_slot)?'
            END
       FROM (SELECT s.pgt_relid::text AS label, s.consecutive_errors, s.last_error_message, s.schedule, v.staleness,
                    CASE WHEN s.home_relid <> s.pgt_relid THEN 'RESTORED'

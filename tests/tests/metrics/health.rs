@@ -5,6 +5,7 @@ use std::net::TcpListener;
 
 use libtest_mimic::Trial;
 use pgtrickle_tests::install::PgVersion;
+use pgtrickle_tests::server::send_signal;
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::{Failure, Outcome, metrics, wait};
 
@@ -96,6 +97,15 @@ fn of_stream_tables(version: PgVersion) -> Outcome {
     session.each("ALTER SYSTEM SET pg_trickle.enabled = on; SELECT pg_reload_conf()")?;
     tells(session, "stream table st", "OK", "")?;
     tells(session, "refreshing", "OK", "")?;
+    // A decoder that hangs must not look like a source that does not change.
+    let decoder =
+        session.number("SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_trickle_wal_decoder'")? as u32;
+    send_signal(decoder, "STOP")?;
+    session.each("INSERT INTO t VALUES (2, 2)")?;
+    let told = tells(session, "stream table st", "WARNING", "does capture lag");
+    send_signal(decoder, "CONT")?;
+    told?;
+    tells(session, "stream table st", "OK", "")?;
     session.each("SELECT pgtrickle.drain()")?;
     tells(session, "refreshing", "WARNING", "until pgtrickle.resume_all()")?;
     let told = metrics::get(b.port, "/health")?;
