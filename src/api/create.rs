@@ -110,6 +110,11 @@ fn capture_for(mode: &str, initialize: bool, analysis: &Analysis) -> Result<Read
     if mode != immediate::MODE {
         super::require_server()?;
         let ready = start_capture(analysis)?;
+        if hold_buffers(analysis).is_ok() {
+            return Ok(ready);
+        }
+        // Housekeeping has just ended what nobody read any more: it begins again.
+        let ready = start_capture(analysis)?;
         return hold_buffers(analysis).map(|()| ready);
     }
     if !initialize {
