@@ -134,16 +134,17 @@ pub fn hand_on(st: &StreamTable, loaded: &Loaded, relations: &Relations) {
     }
 }
 
+const NOTE: &str = "
+    INSERT INTO pgtrickle.pgt_immediate AS i (pgt_id, xid) VALUES ($1, pg_catalog.pg_current_xact_id())
+        ON CONFLICT (pgt_id) DO UPDATE SET xid = excluded.xid";
+
 /// Notes in the catalog that this transaction has changed what a stream table is made of. That is what tells transactions
 /// that began before and keep to one snapshot.
 pub fn note(st: &StreamTable) {
     if let Some(rows) = pending::must_note(st.pgt_id) {
         house::count_on_commit(st, rows);
-        catalog::execute(
-            "INSERT INTO pgtrickle.pgt_immediate AS i (pgt_id, xid) VALUES ($1, pg_catalog.pg_current_xact_id())
-                 ON CONFLICT (pgt_id) DO UPDATE SET xid = excluded.xid",
-            &[st.pgt_id.into()],
-        );
+        let _owner = catalog::as_owner();
+        store::execute_kept(NOTE, &[pg_sys::INT8OID], &[st.pgt_id.into_datum()]);
     }
 }
 

@@ -34,7 +34,7 @@ thread_local! {
 }
 
 /// Runs a statement of fixed text with a plan that is kept for the life of the process.
-fn execute_kept(statement: &str, types: &[pg_sys::Oid], values: &[Option<pg_sys::Datum>]) {
+pub fn execute_kept(statement: &str, types: &[pg_sys::Oid], values: &[Option<pg_sys::Datum>]) {
     let plan = PLANS.with_borrow_mut(|plans| plans.remove(statement));
     let plan = plan.unwrap_or_else(|| Plan::prepare(statement, types));
     plan.execute(&Snapshot::latest(), values);

@@ -17,8 +17,10 @@ const CATALOG: &str = "
           FROM pg_class WHERE relnamespace = 'pgtrickle'::regnamespace AND relkind = 'v'
         UNION ALL SELECT format('constraint %s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid))
           FROM pg_constraint WHERE connamespace = 'pgtrickle'::regnamespace
-        UNION ALL SELECT format('function %s %s %s', pg_get_functiondef(oid), proacl, obj_description(oid, 'pg_proc'))
+        UNION ALL SELECT format('function %s %s %s', CASE prokind WHEN 'a' THEN oid::regprocedure::text ELSE pg_get_functiondef(oid) END, proacl, obj_description(oid, 'pg_proc'))
           FROM pg_proc WHERE pronamespace = 'pgtrickle'::regnamespace
+        UNION ALL SELECT format('table trigger %s', pg_get_triggerdef(t.oid))
+          FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal AND c.relnamespace = 'pgtrickle'::regnamespace
         UNION ALL SELECT format('trigger %s %s %s %s', evtname, evtevent, evttags, evtfoid::regproc) FROM pg_event_trigger
         UNION ALL SELECT format('schema %s %s %s', nspname, nspacl, obj_description(oid, 'pg_namespace'))
           FROM pg_namespace WHERE nspname LIKE 'pgtrickle%'
