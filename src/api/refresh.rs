@@ -42,6 +42,9 @@ fn wait_for_stream_table(
 ) -> bool {
     or_raise(super::require_primary());
     let st = or_raise(catalog::by_name(name));
+    if st.is_immediate() {
+        return is_current(&st, 0);
+    }
     let target = match lsn {
         Some(text) => {
             catalog::scalar::<i64>("SELECT ($1::pg_lsn - '0/0'::pg_lsn)::bigint", &[text.into()]).unwrap_or(0) as u64

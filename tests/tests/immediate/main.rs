@@ -15,7 +15,14 @@ fn main() {
     suite::main(2, |version| {
         let shared = Shared::new(version, &[]);
         let tests = statements::TESTS.iter().chain(modes::TESTS).chain(concurrency::TESTS);
-        Ok(tests.map(|(name, test)| shared.trial(name, test)).collect())
+        let mut trials: Vec<_> = tests.map(|(name, test)| shared.trial(name, test)).collect();
+        trials.push(suite::on_own_server(
+            version,
+            "without_logical_wal",
+            &[("wal_level", "replica")],
+            modes::without_capture,
+        ));
+        Ok(trials)
     })
 }
 

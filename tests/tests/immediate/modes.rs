@@ -270,6 +270,17 @@ fn what_replication_writes(server: &Server) -> Outcome {
     StreamTable::new(schema, "st").assert_verified(&mut far)
 }
 
+/// Nothing is captured, so nothing that capture needs is needed.
+pub fn without_capture(server: &Server) -> Outcome {
+    let mut session = arrange(server, "now_alone", "CREATE TABLE t (id int PRIMARY KEY, v int)")?;
+    let query = "SELECT v, count(*) AS n FROM t GROUP BY v";
+    create(&mut session, "now_alone", "st", query)?;
+    session.each("INSERT INTO t VALUES (1, 1), (2, 1); UPDATE t SET v = 2 WHERE id = 1; SELECT pgtrickle.refresh_stream_table('st')")?;
+    assert_exact(&mut session, "now_alone", "st", query)?;
+    let mode = "SELECT pgtrickle.alter_stream_table('st', refresh_mode => 'AUTO')";
+    assert_error(&mut session, mode, "55000", &["wal_level"])
+}
+
 /// Housekeeping drops them some time after the last stream table that needed them.
 fn triggers_go_when_unused(server: &Server) -> Outcome {
     let schema = "now_unused";
