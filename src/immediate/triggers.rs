@@ -15,8 +15,8 @@ use pgtrickle_pg::transition::{Fires, set_firing};
 use pgtrickle_pg::{depend, lock, table};
 
 /// For each row that replication applies: that fires no triggers of statements, so nobody would be told. On a partitioned table
-/// it is also on every partition.
-const REPLICA: &str = "pgtrickle_replica";
+/// it is also on every partition; its name ends in the OID of the table, as a source may become a partition of another.
+const REPLICA: &str = "pgtrickle_replica_";
 
 /// Name, time and event, and transition tables of each that is for statements, on a table and on each partition.
 const TRIGGERS: [(&str, &str, &str); 5] = [
@@ -52,11 +52,15 @@ pub fn install(sources: &[Source]) -> Result<()> {
 /// of the table off.
 pub fn ensure(source: u32, table: u32) -> Result<()> {
     let parts = if table::is_partitioned(source.into()) { tree(source) } else { vec![source] };
-    parts.into_iter().filter(|&part| names(part).len() <= TRIGGERS.len()).for_each(|part| set(part, &name_of(part)));
+    let has_all = |known: Vec<String>| {
+        TRIGGERS.iter().all(|(name, _, _)| known.iter().any(|k| k == name))
+            && known.iter().any(|k| k.starts_with(REPLICA))
+    };
+    parts.into_iter().filter(|&part| !has_all(names(part))).for_each(|part| set(part, &name_of(part)));
     let off: Option<String> = catalog::scalar(
         "SELECT tgname::text FROM pg_catalog.pg_trigger
           WHERE tgrelid = $1 AND tgfoid = 'pgtrickle._immediate()'::regprocedure
-            AND tgenabled <> CASE tgname WHEN 'pgtrickle_replica' THEN 'R' ELSE 'A' END LIMIT 1",
+            AND tgenabled <> CASE WHEN tgname LIKE 'pgtrickle\\_replica\\_%' THEN 'R' ELSE 'A' END LIMIT 1",
         &[pg_sys::Oid::from(table).into()],
     );
     match off {
@@ -110,14 +114,20 @@ fn set(relid: u32, name: &QualifiedName) {
         ));
         set_firing(relid, trigger, Fires::Always);
     }
-    if !table::is_partition(relid.into()) && !known.iter().any(|k| k == REPLICA) {
+    let replica = of_rows(relid);
+    if !table::is_partition(relid.into()) && !known.contains(&replica) {
         ddl(&sql!(
             "CREATE TRIGGER {} AFTER INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW EXECUTE FUNCTION pgtrickle._immediate()",
-            Ident::new(REPLICA),
+            Ident::new(&replica),
             name
         ));
-        set_firing(relid, REPLICA, Fires::Replica);
+        set_firing(relid, &replica, Fires::Replica);
     }
+}
+
+/// The name of a table's own trigger for rows.
+fn of_rows(relid: u32) -> String {
+    format!("{REPLICA}{relid}")
 }
 
 /// The triggers of ours that a table has.
@@ -161,9 +171,9 @@ pub fn remove_all() {
 fn drop_all(relid: u32) {
     let _owner = catalog::as_owner();
     let name = name_of(relid);
-    // That of a partition goes with its table's.
-    let of_rows = !table::is_partition(relid.into());
-    for trigger in names(relid).into_iter().filter(|trigger| of_rows || trigger != REPLICA) {
+    // What a partition has of its table's goes with that.
+    let own = |trigger: &String| !trigger.starts_with(REPLICA) || *trigger == of_rows(relid);
+    for trigger in names(relid).into_iter().filter(own) {
         ddl(&sql!("DROP TRIGGER {} ON {}", Ident::new(trigger), name));
     }
 }
