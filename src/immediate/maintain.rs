@@ -143,6 +143,7 @@ const NOTE: &str = "
 pub fn note(st: &StreamTable) {
     if let Some(rows) = pending::must_note(st.pgt_id) {
         house::count_on_commit(st, rows);
+        let _connection = Connection::open();
         let _owner = catalog::as_owner();
         store::execute_kept(NOTE, &[pg_sys::INT8OID], &[st.pgt_id.into_datum()]);
     }
