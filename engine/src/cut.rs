@@ -13,6 +13,7 @@
 use crate::ir::{Conjunct, Equality, JoinKind, Rel};
 use crate::program::Unsupported;
 use crate::recursion::{linear, recomputable, references};
+use crate::single::is_single;
 
 /// A query in stages, each reading only sources and stages before it; the root reads any of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ fn cut_below(rel: &Rel, stages: &mut Vec<Rel>) -> Result<Rel, Unsupported> {
     let rel = &linear(rel).unwrap_or_else(|_| rel.clone());
     storable(rel)?;
     let stage = rel.try_map_inputs(&mut |input| cut_below(input, stages))?;
-    Ok(Rel::State { stage: once(stage, stages), cols: rel.cols() })
+    Ok(Rel::State { single: is_single(&stage), stage: once(stage, stages), cols: rel.cols() })
 }
 
 /// What a query reads several times (a CTE, a side of a full join) is kept once.

@@ -22,7 +22,7 @@ pub fn dependencies(rel: &Rel, known: &KnownKeys) -> Vec<Dependency> {
             let key = known.sources.get(source).and_then(|key| key.iter().map(position).collect());
             whole_row(key, columns.len())
         }
-        Rel::State { stage, cols } => {
+        Rel::State { stage, cols, .. } => {
             let key = known.stages.get(*stage).and_then(Option::as_ref);
             whole_row(key.map(|key| key.iter().copied().collect()), cols.len())
         }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | a query is a [`Rel`](ir::Rel) of about ten operators, columns by position | [`ir`] |
 //! | constructs that are others in disguise: right and full joins, INTERSECT, EXCEPT | [`lower`] |
+//! | joins with a single row that only conditions read | [`single`] |
 //! | groups that nobody asks for are left out | [`demand`] |
 //! | the tree is cut at each stateful operator into stages; what stands above reads a stage's table like a source | [`mod@cut`] |
 //! | what changes, as an equation per operator from `Rel` to [`Zset`](zset::Zset) | [`delta`] |
@@ -46,10 +47,12 @@ pub mod dependencies;
 pub mod explain;
 pub mod ir;
 pub mod keys;
+mod liveness;
 pub mod lower;
 mod plan;
 pub mod program;
 pub mod recursion;
 pub mod relevant;
+pub mod single;
 pub mod sql;
 pub mod zset;

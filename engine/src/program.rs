@@ -8,7 +8,8 @@ use crate::ir::{Col, Rel, SourceId, Ty};
 use crate::keys::{KnownKeys, key};
 use crate::plan::Catalog;
 use crate::plan::kept::Kept;
-use crate::relevant::{Relevance, relevance};
+use crate::relevant::{Changes, Relevance, relevance};
+use crate::single::as_semi_joins;
 use crate::sql::{From, Ident, QualifiedName, Query, Select, Sql};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -177,7 +178,7 @@ impl Program {
 
     /// Plans a query by its delta rules.
     pub fn new(definition: &Definition, target: &Target) -> Result<Program, Unsupported> {
-        let stages = cut(&restrict(&definition.root))?;
+        let stages = cut(&restrict(&as_semi_joins(&definition.root)))?;
         let primary_key = |source: &SourceInfo| Some((source.id, source.primary_key.clone()?));
         let sources = definition.sources.iter().filter_map(primary_key).collect();
         let mut known = KnownKeys { sources, stages: Vec::new() };
@@ -259,15 +260,15 @@ impl Program {
 
     /// The effect of the changes of these sources, which must not be empty; the other sources have not changed.
     pub fn refresh(&self, changed: &BTreeSet<SourceId>) -> Vec<Step> {
-        self.refresh_by_stage(changed).into_iter().flat_map(|(_, steps)| steps).collect()
+        self.refresh_by_stage(&Changes::of(changed)).into_iter().flat_map(|(_, steps)| steps).collect()
     }
 
     /// The same, each stage's steps with its number in [`outline`](Self::outline), from 0.
-    pub fn refresh_by_stage(&self, changed: &BTreeSet<SourceId>) -> Vec<(usize, Vec<Step>)> {
+    pub fn refresh_by_stage(&self, changes: &Changes) -> Vec<(usize, Vec<Step>)> {
         let Origin::Rules(root) = &self.query else {
             return self.recompute_by_stage();
         };
-        let mut changed = Changed::of(changed.clone());
+        let mut changed = Changed::with(changes, &self.relevant);
         let mut stages = Vec::new();
         let mut shared = 0;
         for (i, stage) in self.catalog.stages.iter().enumerate() {

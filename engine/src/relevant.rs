@@ -7,7 +7,8 @@
 //!
 //! Staging leaves out what matters to no scan. The rules do not rely on it.
 
-use crate::ir::{JoinKind, Rel, Scalar, SourceId};
+use crate::ir::{Rel, Scalar, SourceId};
+use crate::liveness::{Columns, all, used_below};
 use crate::sql;
 use crate::sql::{From, Ident, QualifiedName, Select, Sql};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,11 @@ pub struct Relevance {
 }
 
 impl Relevance {
+    /// Whether it speaks of this scan.
+    pub(crate) fn is_of(&self, columns: &[i16], predicates: &[Scalar]) -> bool {
+        self.columns == columns && self.predicates == predicates
+    }
+
     /// The columns, by attribute number, in which a difference matters.
     pub fn used(&self) -> impl Iterator<Item = i16> {
         self.used.iter().copied()
@@ -39,61 +45,55 @@ impl Relevance {
     }
 }
 
+/// What is known of the changes of the sources before they are used.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
+pub struct Changes {
+    /// The sources that have changed.
+    pub sources: BTreeSet<SourceId>,
+    /// The scans, by their number in [`Program::relevant`](crate::program::Program::relevant), to which nothing of their
+    /// source's change matters.
+    pub idle: BTreeSet<(SourceId, usize)>,
+}
+
+impl Changes {
+    /// Of these sources nothing but that they have changed.
+    pub fn of(sources: &BTreeSet<SourceId>) -> Changes {
+        Changes { sources: sources.clone(), idle: BTreeSet::new() }
+    }
+}
+
 /// What the scans in these relations, all of whose columns are used, make of their sources' rows.
 pub fn relevance<'a>(relations: impl IntoIterator<Item = &'a Rel>) -> BTreeMap<SourceId, Vec<Relevance>> {
     let mut found = Found::default();
-    relations.into_iter().for_each(|rel| found.all_of(rel));
+    relations.into_iter().for_each(|rel| found.visit(rel, &all(rel)));
     found.0
 }
 
 #[derive(Default)]
 struct Found(BTreeMap<SourceId, Vec<Relevance>>);
 
-type Columns = BTreeSet<usize>;
-
 impl Found {
     fn add(&mut self, source: SourceId, columns: &[i16], predicates: &[Scalar], used: &Columns) {
         let used: BTreeSet<i16> = used.iter().map(|c| columns[*c]).collect();
         let scans = self.0.entry(source).or_default();
-        match scans.iter_mut().find(|scan| scan.columns == columns && scan.predicates == predicates) {
+        match scans.iter_mut().find(|scan| scan.is_of(columns, predicates)) {
             Some(known) => known.used.extend(used),
             None => scans.push(Relevance { columns: columns.to_vec(), predicates: predicates.to_vec(), used }),
         }
     }
 
-    fn all_of(&mut self, rel: &Rel) {
-        self.visit(rel, &(0..rel.arity()).collect());
-    }
-
     /// Of the relation's columns only these are used.
     fn visit(&mut self, rel: &Rel, used: &Columns) {
         match rel {
-            Rel::Scan { source, columns, .. } => self.add(*source, columns, &[], used),
-            Rel::Filter { input, predicates } => match &**input {
-                Rel::Scan { source, columns, .. } => self.add(*source, columns, predicates, used),
-                _ => self.visit(input, &with(used, predicates)),
-            },
-            Rel::Map { input, exprs } => self.visit(input, &with(&Columns::new(), used.iter().map(|c| &exprs[*c]))),
-            Rel::Repeat { input, times } => self.visit(input, &with(used, [times])),
-            Rel::UnionAll { inputs } => inputs.iter().for_each(|input| self.visit(input, used)),
-            Rel::Join { kind, left, right, on } => {
-                let l = left.arity();
-                let compared = with(&Columns::new(), on.iter().map(|c| &c.condition));
-                let shown = if matches!(kind, JoinKind::Semi | JoinKind::Anti) { &Columns::new() } else { used };
-                let all: Columns = used.union(&compared).copied().collect();
-                self.visit(left, &all.iter().copied().filter(|c| *c < l).collect());
-                let right_side = shown.union(&compared).filter_map(|c| c.checked_sub(l)).collect();
-                self.visit(right, &right_side);
+            Rel::Scan { source, columns, .. } => return self.add(*source, columns, &[], used),
+            Rel::Filter { input, predicates } => {
+                if let Rel::Scan { source, columns, .. } = &**input {
+                    return self.add(*source, columns, predicates, used);
+                }
             }
-            Rel::Aggregate { input, keys, aggs } => {
-                let read = aggs.iter().flat_map(|agg| [Some(&agg.call), agg.argument(), agg.filter.as_ref()]);
-                self.visit(input, &with(&Columns::new(), keys.iter().chain(read.flatten())));
-            }
-            _ => rel.inputs().into_iter().for_each(|input| self.all_of(input)),
+            _ => {}
         }
+        let below = used_below(rel, used);
+        rel.inputs().into_iter().zip(below).for_each(|(input, used)| self.visit(input, &used));
     }
-}
-
-fn with<'a>(used: &Columns, scalars: impl IntoIterator<Item = &'a Scalar>) -> Columns {
-    used.iter().copied().chain(scalars.into_iter().flat_map(|s| s.cols.iter().copied())).collect()
 }

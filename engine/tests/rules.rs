@@ -12,6 +12,7 @@ use pgtrickle_engine::cut::{Stages, cut};
 use pgtrickle_engine::delta::{Changed, delta};
 use pgtrickle_engine::demand::restrict;
 use pgtrickle_engine::ir::{Rel, SourceId};
+use pgtrickle_engine::single::as_semi_joins;
 use pgtrickle_engine::zset::Zset;
 use std::collections::BTreeSet;
 
@@ -27,7 +28,7 @@ struct Kept {
 
 impl Kept {
     fn fill(query: &Rel, sources: &State) -> Kept {
-        let stages = cut(&restrict(query)).expect("a query of supported operators");
+        let stages = cut(&restrict(&as_semi_joins(query))).expect("a query of supported operators");
         let mut state = sources.clone();
         let mut inputs = Vec::new();
         for stage in &stages.stages {

@@ -4,7 +4,7 @@ mod held;
 mod relevant;
 
 pub(crate) use relevant::Looked;
-pub use relevant::Reader;
+pub use relevant::{Mattered, Reader};
 
 use crate::bindings;
 use crate::snapshot::Snapshot;
@@ -90,6 +90,7 @@ pub struct Filling {
     store: *mut pg_sys::Tuplestorestate,
     desc: pg_sys::TupleDesc,
     relevant: Relevant,
+    mattered: Mattered,
     rows: u64,
 }
 
@@ -132,7 +133,7 @@ impl Filling {
             let desc = pg_sys::CreateTupleDescCopy((*rel).rd_att);
             pg_sys::relation_close(rel, pg_sys::NoLock as i32);
             let relevant = Relevant::new(buffer, desc, readers);
-            Filling { store: new_store(), desc, relevant, rows: 0 }
+            Filling { store: new_store(), desc, relevant, mattered: Mattered::default(), rows: 0 }
         }
     }
 
@@ -191,23 +192,26 @@ impl Filling {
                             found.reinitialise |= fixed[3].value() == 0;
                             let weight = fixed[3].value() as i64;
                             let readers = if weight == 0 { relevant::ALL } else { self.relevant.readers_of(slot) };
-                            match weight {
-                                _ if readers == relevant::NONE => {
-                                    held.put_into(self.store);
-                                    found.cancelled_rows += 1;
-                                }
-                                -1 => {
-                                    held.put_into(self.store);
-                                    held.hold(slot, readers);
-                                }
-                                1 if held.cancels(slot, readers, &self.relevant) => {
+                            if readers == relevant::NONE {
+                                self.release(&mut held);
+                                found.cancelled_rows += 1;
+                            } else if weight == -1 {
+                                self.release(&mut held);
+                                held.hold(slot, readers);
+                            } else if weight == 1 && held.is_full() {
+                                let differing = held.differing(slot, readers, &self.relevant);
+                                if differing == relevant::NONE {
                                     held.forget();
                                     found.cancelled_rows += 2;
-                                }
-                                _ => {
+                                } else {
                                     held.put_into(self.store);
                                     pg_sys::tuplestore_puttupleslot(self.store, slot);
+                                    self.mattered.to(differing);
                                 }
+                            } else {
+                                self.release(&mut held);
+                                pg_sys::tuplestore_puttupleslot(self.store, slot);
+                                self.mattered.to(readers);
                             }
                         }
                     }
@@ -215,7 +219,7 @@ impl Filling {
                         pgrx::check_for_interrupts!();
                     }
                 }
-                held.put_into(self.store);
+                self.release(&mut held);
                 held.end();
                 pg_sys::ExecDropSingleTupleTableSlot(slot);
                 pg_sys::heap_endscan(scan);
@@ -225,6 +229,18 @@ impl Filling {
             self.rows += found.new_rows;
             found
         }
+    }
+
+    /// A row that goes, and that none follows which could take its place.
+    fn release(&mut self, held: &mut Held) {
+        self.mattered.to(held.readers());
+        // SAFETY: the store is ours; what is held is complete.
+        unsafe { held.put_into(self.store) };
+    }
+
+    /// Which readers the rows matter to.
+    pub fn mattered(&self) -> Mattered {
+        self.mattered
     }
 
     /// Makes the rows readable under `name`. The planner is told `estimate` rows.

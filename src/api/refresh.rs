@@ -131,20 +131,20 @@ pub fn refreshed_with(st: &StreamTable) -> Vec<i64> {
 
 /// The stream table after all stream tables that it reads, directly or not.
 pub fn with_ancestors(st: &StreamTable) -> Vec<i64> {
-    let all = catalog::all();
     let mut order = Vec::new();
-    let mut pending = vec![(st.relid, false)];
-    while let Some((relid, expanded)) = pending.pop() {
-        let Some(found) = all.iter().find(|s| s.relid == relid) else { continue };
-        if order.contains(&found.pgt_id) {
+    let mut pending = vec![(st.clone(), false)];
+    while let Some((st, expanded)) = pending.pop() {
+        if order.contains(&st.pgt_id) {
             continue;
         }
         if expanded {
-            order.push(found.pgt_id);
-        } else {
-            pending.push((relid, true));
-            pending.extend(found.sources.iter().map(|s| (s.relid, false)));
+            order.push(st.pgt_id);
+            continue;
         }
+        let parents = st.sources.iter().filter(|source| source.kind == SourceType::StreamTable);
+        let parents: Vec<_> = parents.filter_map(|source| catalog::by_relid(source.relid)).collect();
+        pending.push((st, true));
+        pending.extend(parents.into_iter().map(|parent| (parent, false)));
     }
     order
 }

@@ -270,7 +270,7 @@ fn choose(st: &StreamTable, loaded: &Loaded, round: &Round, changes: &Changes) -
     } else if !loaded.program.is_differential() || too_many(st, changes) {
         (Task::Recompute, Action::Full)
     } else {
-        (Task::Apply(changes.changed.union(loaded.program.compared()).copied().collect()), Action::Differential)
+        (Task::Apply(changes.with_compared(loaded.program.compared())), Action::Differential)
     }
 }
 

@@ -11,13 +11,13 @@ use lru::LruCache;
 use pgrx::pg_sys;
 use pgtrickle_engine::ir::{SourceId, Ty};
 use pgtrickle_engine::program::{Program, Step, Target};
-use pgtrickle_engine::relevant::Relevance;
+use pgtrickle_engine::relevant::{Changes, Relevance};
 use pgtrickle_engine::sql::{Ident, QualifiedName};
 use pgtrickle_pg::class;
 use pgtrickle_pg::inval::{self, Asker, Invalidated};
 use pgtrickle_pg::spi::Plan;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -83,7 +83,7 @@ impl Loaded {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Task {
     /// Apply the changes of these sources.
-    Apply(BTreeSet<SourceId>),
+    Apply(Changes),
     /// Recompute everything and apply the differences.
     Recompute,
 }

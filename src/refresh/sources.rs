@@ -5,6 +5,7 @@ use super::run::Relations;
 use crate::catalog::{Frontier, SourceType, StreamTable};
 use pgtrickle_engine::ir::SourceId;
 use pgtrickle_engine::program::Program;
+use pgtrickle_engine::relevant;
 use pgtrickle_engine::sql::{Ident, QualifiedName};
 use pgtrickle_pg::class;
 use pgtrickle_pg::snapshot::{Snapshot, XidSet, current_xid};
@@ -40,6 +41,8 @@ pub fn buffer_name(source: u32) -> QualifiedName {
 pub struct Changes {
     /// Sources with changes.
     pub changed: BTreeSet<SourceId>,
+    /// Scans of them, by number, to which nothing matters.
+    idle: BTreeSet<(SourceId, usize)>,
     /// Change rows staged.
     pub rows: u64,
     /// Change rows that make no difference to what the query reads: the frontier moves over them.
@@ -59,6 +62,11 @@ thread_local! {
 }
 
 impl Changes {
+    /// What the program of a refresh depends on: these changes, and sources whose changes it finds out by itself.
+    pub fn with_compared(&self, compared: &BTreeSet<SourceId>) -> relevant::Changes {
+        relevant::Changes { sources: self.changed.union(compared).copied().collect(), idle: self.idle.clone() }
+    }
+
     /// Once the refresh has committed, the next one may start where this one ended.
     pub fn committed(&self) {
         POSITIONS.with_borrow_mut(|known| known.extend(self.positions.iter().copied()));
@@ -114,9 +122,12 @@ pub fn stage(
         }
         let id = SourceId(source.relid);
         let name = Program::source_delta(id);
+        let mattered = filling.mattered();
+        let idle = (0..scans.len()).filter(|scan| !mattered.contains(*scan));
         into.insert(name.clone(), filling.register(name.as_str(), size_class(rows).1));
         if rows > 0 {
             found.changed.insert(id);
+            found.idle.extend(idle.map(|scan| (id, scan)));
             found.rows += rows;
         }
     }

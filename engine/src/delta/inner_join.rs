@@ -198,10 +198,10 @@ impl<'a> Group<'a> {
 }
 
 /// Whether a relation is filtered, so that little comes out of a join with it. A stage of one column has what is distinct
-/// of it: values that are asked for.
+/// of it, values that are asked for; or it has a single row.
 fn keeps_few(rel: &Rel) -> bool {
     match rel {
-        Rel::State { cols, .. } => cols.len() == 1,
+        Rel::State { cols, single, .. } => *single || cols.len() == 1,
         Rel::Filter { .. } | Rel::Join { kind: JoinKind::Semi | JoinKind::Anti, .. } => true,
         Rel::Map { input, .. } => keeps_few(input),
         _ => false,

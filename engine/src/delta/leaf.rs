@@ -7,10 +7,10 @@ use crate::zset::Zset;
 
 pub(super) fn delta(leaf: &Rel, changed: &Changed) -> Option<Zset> {
     match leaf {
-        Rel::Scan { source, columns, cols } if changed.sources.contains(source) => {
+        Rel::Scan { source, columns, cols } if changed.concerns(*source, columns, &[]) => {
             Some(Zset::SourceChange { source: *source, columns: columns.clone(), cols: cols.clone() })
         }
-        Rel::State { stage, cols } if changed.stages.contains(stage) => {
+        Rel::State { stage, cols, .. } if changed.stages.contains(stage) => {
             Some(Zset::StageChange { stage: *stage, cols: cols.clone() })
         }
         _ => None,

@@ -15,10 +15,11 @@ mod repeat;
 mod semi_join;
 mod union_all;
 
-use crate::ir::{JoinKind, Rel, SourceId};
+use crate::ir::{JoinKind, Rel, Scalar, SourceId};
+use crate::relevant::{Changes, Relevance};
 use crate::zset::Zset;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What has changed.
@@ -28,6 +29,8 @@ pub struct Changed {
     pub sources: BTreeSet<SourceId>,
     /// Stages that read them, directly or not.
     pub stages: BTreeSet<usize>,
+    /// Scans to which nothing of their source's change matters.
+    idle: Vec<(SourceId, Relevance)>,
     shared: RefCell<Vec<Arc<Zset>>>,
     /// Nothing is shared.
     apart: bool,
@@ -39,10 +42,23 @@ impl Changed {
         Changed { sources, ..Changed::default() }
     }
 
+    /// The same where more is known of their changes; `relevant` tells what the numbers of scans mean.
+    pub fn with(changes: &Changes, relevant: &BTreeMap<SourceId, Vec<Relevance>>) -> Changed {
+        let scan = |(source, number): &(SourceId, usize)| Some((*source, relevant.get(source)?.get(*number)?.clone()));
+        Changed { idle: changes.idle.iter().filter_map(scan).collect(), ..Changed::of(changes.sources.clone()) }
+    }
+
+    /// Whether a scan with these predicates right above it may see a change.
+    fn concerns(&self, source: SourceId, columns: &[i16], predicates: &[Scalar]) -> bool {
+        let idle = |(of, scan): &(SourceId, Relevance)| *of == source && scan.is_of(columns, predicates);
+        self.sources.contains(&source) && !self.idle.iter().any(idle)
+    }
+
     /// The same for a change in which a recursive reference may mean one thing here and another there: its terms share
     /// nothing that would be staged before.
     pub fn apart(&self) -> Changed {
-        Changed { sources: self.sources.clone(), stages: self.stages.clone(), apart: true, ..Changed::default() }
+        let (sources, stages) = (self.sources.clone(), self.stages.clone());
+        Changed { sources, stages, idle: self.idle.clone(), apart: true, ..Changed::default() }
     }
 
     /// What several terms will read: to be staged once, before whatever they are part of. How many rows it has is then

@@ -5,9 +5,13 @@
 //! Otherwise they are counted per row that the change touches, by the equalities that the condition has:
 //! L_old · Δ∃R = X · Δ∃R                      with X = touched L − touched ΔL
 //! Of ΔR only what the condition reads matters, so what cancels out there touches nothing.
+//!
+//! Where R never has more than one row, that row is its presence, whatever the condition:
+//! L_old · Δ∃R = π(L ⋈ ΔR) − π(ΔL ⋈ ΔR), added up per row of L
 
 use super::Changed;
 use crate::ir::{Conjunct, Rel, Scalar};
+use crate::single::is_single;
 use crate::zset::Zset;
 
 pub(super) fn presence(
@@ -17,6 +21,9 @@ pub(super) fn presence(
     changed: &Changed,
 ) -> Zset {
     let arity = left.arity();
+    if is_single(right) {
+        return of_single((left, dl), dr, on, changed);
+    }
     let is_right = |c: &&Conjunct| !c.condition.cols.is_empty() && c.condition.cols.iter().all(|col| *col >= arity);
     let (only, between): (Vec<Conjunct>, Vec<Conjunct>) = on.iter().cloned().partition(|c| is_right(&c));
     if between.iter().all(|c| c.equi.is_some() || c.condition.cols.iter().all(|col| *col < arity)) {
@@ -24,6 +31,22 @@ pub(super) fn presence(
     } else {
         per_row((left, dl), (right, dr), on, changed)
     }
+}
+
+fn of_single((left, dl): (&Rel, Option<&Zset>), dr: Zset, on: &[Conjunct], changed: &Changed) -> Zset {
+    let dr = changed.share(dr);
+    let cols = left.cols();
+    let exprs: Vec<Scalar> = cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
+    let pairs = |rows: Zset| Zset::Map { input: Box::new(Zset::join(rows, dr.clone(), on)), exprs: exprs.clone() };
+    let now = pairs(Zset::Bag(left.clone()));
+    let flips = match dl {
+        Some(dl) => Zset::UnionAll(vec![now, pairs(dl.clone()).negate()]),
+        None => now,
+    };
+    if cols.iter().any(|col| !col.ty.is_exact()) {
+        return flips;
+    }
+    Zset::Netted { input: Box::new(flips), by: (0..cols.len()).collect() }
 }
 
 fn per_key(

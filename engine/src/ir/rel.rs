@@ -9,8 +9,8 @@ use std::fmt;
 pub enum Rel {
     /// Columns of a source, named by attribute number.
     Scan { source: SourceId, columns: Vec<i16>, cols: Vec<Col> },
-    /// What stage `stage` keeps. Only [cutting](crate::cut) makes it.
-    State { stage: usize, cols: Vec<Col> },
+    /// What stage `stage` keeps, `single` if that is never more than one row. Only [cutting](crate::cut) makes it.
+    State { stage: usize, cols: Vec<Col>, single: bool },
     /// Constant rows; the scalars read no columns.
     Values { rows: Vec<Vec<Scalar>>, cols: Vec<Col> },
     /// One output column per expression.

@@ -1,6 +1,6 @@
 //! The old row of an update, kept back until its new one is seen.
 
-use super::relevant::Relevant;
+use super::relevant::{self, Relevant};
 use pgrx::pg_sys;
 
 /// A row that goes, kept back until it is known whether the next one is the same again.
@@ -38,13 +38,22 @@ impl Held {
         (self.full, self.readers) = (true, readers);
     }
 
-    /// Whether the new row in a slot, which these readers let through, makes no difference to any of them.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Who lets it through; nobody if nothing is held.
+    pub(super) fn readers(&self) -> u64 {
+        if self.full { self.readers } else { relevant::NONE }
+    }
+
+    /// To whom the new row in a slot, which these readers let through, makes a difference in place of this one.
     ///
     /// # Safety
-    /// The slot has a tuple of the same columns.
-    pub(super) unsafe fn cancels(&self, slot: *mut pg_sys::TupleTableSlot, readers: u64, relevant: &Relevant) -> bool {
+    /// The slot has a tuple of the same columns, and a row is held.
+    pub(super) unsafe fn differing(&self, slot: *mut pg_sys::TupleTableSlot, readers: u64, relevant: &Relevant) -> u64 {
         // SAFETY: both slots have a tuple and stay pinned.
-        self.full && self.readers == readers && unsafe { relevant.looks_alike(self.slot, slot, readers) }
+        self.readers ^ readers | unsafe { relevant.differing(self.slot, slot, self.readers & readers) }
     }
 
     /// Nothing is held any more; what was is in the store.

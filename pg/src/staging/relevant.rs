@@ -17,6 +17,21 @@ pub(super) const ALL: u64 = u64::MAX;
 /// As a set of readers: none.
 pub(super) const NONE: u64 = 0;
 
+/// The readers that staged rows matter to.
+#[derive(Clone, Copy, Default)]
+pub struct Mattered(u64);
+
+impl Mattered {
+    /// Whether something matters to the reader with this number.
+    pub fn contains(&self, reader: usize) -> bool {
+        reader >= u64::BITS as usize || self.0 & 1 << reader != 0
+    }
+
+    pub(super) fn to(&mut self, readers: u64) {
+        self.0 |= readers;
+    }
+}
+
 /// The readers, ready to be asked. Without any, everything matters.
 pub(super) struct Relevant {
     tests: Vec<Test>,
@@ -72,18 +87,21 @@ impl Relevant {
         self.tests.iter().enumerate().filter(|(_, test)| passes(test)).fold(NONE, |set, (i, _)| set | 1 << i)
     }
 
-    /// Whether two rows agree in all that these readers look at.
+    /// Those of the readers for whom two rows differ in what they look at.
     ///
     /// # Safety
     /// The slots have tuples of the buffer.
-    pub(super) unsafe fn looks_alike(
+    pub(super) unsafe fn differing(
         &self,
         old: *mut pg_sys::TupleTableSlot,
         new: *mut pg_sys::TupleTableSlot,
         readers: u64,
-    ) -> bool {
-        let asked = |(i, test): (usize, &'_ Test)| readers & 1 << i == 0 || test.looks_alike(old, new);
-        !self.tests.is_empty() && self.tests.iter().enumerate().all(asked)
+    ) -> u64 {
+        if self.tests.is_empty() {
+            return readers;
+        }
+        let differ = |(i, test): &(usize, &Test)| readers & 1 << i != 0 && !test.looks_alike(old, new);
+        self.tests.iter().enumerate().filter(differ).fold(NONE, |set, (i, _)| set | 1 << i)
     }
 }
 
