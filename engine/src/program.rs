@@ -260,7 +260,7 @@ impl Program {
 
     /// The effect of the changes of these sources, which must not be empty; the other sources have not changed.
     pub fn refresh(&self, changed: &BTreeSet<SourceId>) -> Vec<Step> {
-        self.refresh_by_stage(&Changes::of(changed)).into_iter().flat_map(|(_, steps)| steps).collect()
+        self.refresh_by_stage(&changed.iter().copied().collect()).into_iter().flat_map(|(_, steps)| steps).collect()
     }
 
     /// The same, each stage's steps with its number in [`outline`](Self::outline), from 0.

@@ -55,10 +55,10 @@ pub struct Changes {
     pub idle: BTreeSet<(SourceId, usize)>,
 }
 
-impl Changes {
+impl FromIterator<SourceId> for Changes {
     /// Of these sources nothing but that they have changed.
-    pub fn of(sources: &BTreeSet<SourceId>) -> Changes {
-        Changes { sources: sources.clone(), idle: BTreeSet::new() }
+    fn from_iter<T: IntoIterator<Item = SourceId>>(sources: T) -> Changes {
+        Changes { sources: sources.into_iter().collect(), idle: BTreeSet::new() }
     }
 }
 

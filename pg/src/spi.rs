@@ -40,11 +40,20 @@ pub struct Plan(pg_sys::SPIPlanPtr);
 impl Plan {
     /// Plans `sql`, whose parameters have the types `types`.
     pub fn prepare(sql: &str, types: &[pg_sys::Oid]) -> Plan {
+        Plan::prepare_with(sql, types, 0)
+    }
+
+    /// The same where workers may take part, as they may in REFRESH MATERIALIZED VIEW: for queries that read much.
+    pub fn prepare_for_workers(sql: &str) -> Plan {
+        Plan::prepare_with(sql, &[], pg_sys::CURSOR_OPT_PARALLEL_OK as i32)
+    }
+
+    fn prepare_with(sql: &str, types: &[pg_sys::Oid], options: i32) -> Plan {
         let text = CString::new(sql).unwrap_or_else(|_| pgrx::error!("a statement contains a zero byte"));
         let mut types = types.to_vec();
         // SAFETY: SPI copies text and types into the plan; SPI_keepplan moves it to a context that outlives us.
         unsafe {
-            let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), 0);
+            let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), options);
             if plan.is_null() {
                 let code = pg_sys::SPI_result;
                 pgrx::error!("could not plan a statement: SPI code {code}");

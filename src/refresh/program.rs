@@ -8,7 +8,6 @@ use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};
 use crate::{settings, shmem};
 use lru::LruCache;
-use pgrx::pg_sys;
 use pgtrickle_engine::ir::{SourceId, Ty};
 use pgtrickle_engine::program::{Program, Step, Target};
 use pgtrickle_engine::relevant::{Changes, Relevance};
@@ -96,6 +95,8 @@ pub struct Statements {
     pub steps: Vec<Step>,
     /// The stage that each step belongs to.
     pub stages: Vec<usize>,
+    /// Whether they read whole tables.
+    whole: bool,
     plans: RefCell<HashMap<PlanKey, Rc<Plan>>>,
 }
 
@@ -225,11 +226,10 @@ pub fn statements(st: &StreamTable, loaded: &Loaded, task: &Task) -> Rc<Statemen
             return found.clone();
         }
         count(shared.map(|s| &s.cache_misses));
-        let stages = match task {
-            Task::Apply(changed) => loaded.program.refresh_by_stage(changed),
-            Task::Recompute => loaded.program.recompute_by_stage(),
-        };
-        let made = Rc::new(Statements::of(stages));
+        let made = Rc::new(match task {
+            Task::Apply(changes) => Statements::of(loaded.program.refresh_by_stage(changes), false),
+            Task::Recompute => Statements::of(loaded.program.recompute_by_stage(), true),
+        });
         if let Some((evicted, _)) = cache.push(key.clone(), made.clone())
             && evicted != key
         {
@@ -248,21 +248,21 @@ fn count(counter: Option<&AtomicU64>) {
 impl Statements {
     /// Statements that are run once and not cached.
     pub fn once(steps: Vec<Step>) -> Statements {
-        Statements { stages: vec![0; steps.len()], steps, plans: RefCell::default() }
+        Statements { stages: vec![0; steps.len()], steps, whole: true, plans: RefCell::default() }
     }
 
-    fn of(by_stage: Vec<(usize, Vec<Step>)>) -> Statements {
+    fn of(by_stage: Vec<(usize, Vec<Step>)>, whole: bool) -> Statements {
         let stages = by_stage.iter().flat_map(|(stage, steps)| std::iter::repeat_n(*stage, steps.len())).collect();
         let steps = by_stage.into_iter().flat_map(|(_, steps)| steps).collect();
-        Statements { steps, stages, plans: RefCell::default() }
+        Statements { steps, stages, whole, plans: RefCell::default() }
     }
 
     /// The plan of statement `number`, made now if there is none for these size classes.
-    pub fn plan(&self, number: usize, sql: &str, types: &[pg_sys::Oid], classes: Vec<u8>) -> Rc<Plan> {
+    pub fn plan(&self, number: usize, sql: &str, classes: Vec<u8>) -> Rc<Plan> {
         let key = (number, classes);
         let known = self.plans.borrow().get(&key).cloned();
         known.unwrap_or_else(|| {
-            let plan = Rc::new(Plan::prepare(sql, types));
+            let plan = Rc::new(if self.whole { Plan::prepare_for_workers(sql) } else { Plan::prepare(sql, &[]) });
             let mut plans = self.plans.borrow_mut();
             if plans.len() >= PLANS_PER_STEP * self.steps.len() {
                 plans.clear();

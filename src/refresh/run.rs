@@ -68,7 +68,7 @@ pub fn run(
                 // A skipped query has plans of its own, for a relation without rows.
                 classes.push(u8::from(skip));
                 log(st, query);
-                let plan = statements.plan(number, query.as_str(), &[], classes);
+                let plan = statements.plan(number, query.as_str(), classes);
                 let staged = stage_query(&plan, snapshot, name.as_str(), |rows| size_class(rows).1);
                 rows += staged.rows;
                 relations.insert(name.clone(), staged);
@@ -76,14 +76,14 @@ pub fn run(
             _ if skip => {}
             Step::Restage { name, query, reads, .. } => {
                 log(st, query);
-                let plan = statements.plan(number, query.as_str(), &[], relations.classes(reads));
+                let plan = statements.plan(number, query.as_str(), relations.classes(reads));
                 let staged = restage_query(&plan, snapshot, name.as_str(), |rows| size_class(rows).1);
                 rows += staged.rows;
                 relations.insert(name.clone(), staged);
             }
             Step::Modify { sql, reads, expect, .. } => {
                 log(st, sql);
-                let plan = statements.plan(number, sql.as_str(), &[], relations.classes(reads));
+                let plan = statements.plan(number, sql.as_str(), relations.classes(reads));
                 let expected =
                     expect.as_ref().map(|sql| number_of(statements, number, sql, relations.classes(reads), snapshot));
                 let done = plan.execute(snapshot, &[]);
@@ -94,7 +94,7 @@ pub fn run(
                 }
             }
             Step::Check { query, reads, .. } => {
-                let plan = statements.plan(number, query.as_str(), &[], relations.classes(reads));
+                let plan = statements.plan(number, query.as_str(), relations.classes(reads));
                 if let Some(what) = plan.first_text(snapshot) {
                     return Err(Error::corrupt_state(&st.label(), &what));
                 }
@@ -113,7 +113,7 @@ fn nothing_of(query: &Sql) -> Sql {
 fn number_of(statements: &Statements, number: usize, sql: &Sql, mut classes: Vec<u8>, snapshot: &Snapshot) -> i64 {
     // Apart from the plans of the statement itself.
     classes.push(u8::MAX);
-    let plan = statements.plan(number, sql.as_str(), &[], classes);
+    let plan = statements.plan(number, sql.as_str(), classes);
     plan.first_text(snapshot).and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 

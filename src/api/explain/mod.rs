@@ -20,7 +20,6 @@ use pgrx::prelude::*;
 use pgtrickle_engine::explain::plain;
 use pgtrickle_engine::ir::SourceId;
 use pgtrickle_engine::program::{Program, Step};
-use pgtrickle_engine::relevant::Changes;
 use std::collections::BTreeSet;
 
 /// Everything that there is to say.
@@ -150,7 +149,7 @@ fn delta(source: SourceId, name: String) -> (String, String) {
 
 /// The stages of a program, with the statements of a refresh after changes of these sources.
 fn stages(program: &Program, changed: &BTreeSet<SourceId>) -> Vec<Stage> {
-    let mut by_stage = program.refresh_by_stage(&Changes::of(changed));
+    let mut by_stage = program.refresh_by_stage(&changed.iter().copied().collect());
     let outline = program.outline().into_iter().enumerate();
     outline
         .map(|(number, outline)| {
