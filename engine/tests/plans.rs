@@ -306,6 +306,51 @@ fn a_recomputed_query_keeps_its_key_but_no_state() {
     assert_eq!(program.identity(), &Identity::Key { columns: vec![0] });
 }
 
+fn big(rel: Rel, column: &str, at: usize) -> Rel {
+    let big = Scalar::deparsed(format!("({column} > 100)"), vec![at], Ty::new("boolean"), false);
+    rel.filter(vec![big]).unwrap()
+}
+
+#[test]
+fn only_groups_that_are_asked_for_are_kept() {
+    let rel = orders();
+    let key = column(&rel, 1);
+    let latest = agg("max(c1)", integer(), AggKind::Max(column(&rel, 0)));
+    let latest = rel.aggregate(vec![key], vec![latest]).unwrap();
+    let condition = Scalar::deparsed("(c1 = c4)", vec![0, 3], Ty::new("boolean"), true);
+    let on = vec![Conjunct { condition, equi: Some((0, 0)) }];
+    let root = big(customers(), "c2", 1).join(JoinKind::Inner, latest, on).unwrap();
+    let exprs = vec![column(&root, 0), column(&root, 4)];
+    check("demand", root.map(exprs).unwrap(), &[ORDERS], &Identity::Key { columns: vec![0] });
+}
+
+#[test]
+fn what_lies_between_old_and_new_value_changes() {
+    let largest = agg("max(c1)", integer(), AggKind::Max(column(&customers(), 0)));
+    let largest = customers().aggregate(Vec::new(), vec![largest]).unwrap();
+    let condition = Scalar::deparsed("(c2 < c4)", vec![1, 3], Ty::new("boolean"), false);
+    let root = orders().join(JoinKind::Inner, largest, vec![Conjunct { condition, equi: None }]).unwrap();
+    let exprs = vec![column(&root, 0)];
+    check("compared_with_a_value", root.map(exprs).unwrap(), &[ORDERS, CUSTOMERS], &Identity::Key { columns: vec![0] });
+}
+
+#[test]
+fn what_a_scan_passes_over_does_not_matter() {
+    let root = big(orders(), "c2", 1);
+    let exprs = vec![column(&root, 0)];
+    let root = root.map(exprs).unwrap();
+    let columns = vec![(Ident::new("id"), integer())];
+    let sources = vec![source(ORDERS, "orders", ["id", "customer_id", "amount"])];
+    let target = Target { table: QualifiedName::new("public", "st"), pgt_id: 1 };
+    let program = Program::new(&Definition { root, columns, sources }, &target).unwrap();
+    let [scan] = program.relevant(ORDERS).unwrap() else { panic!("one scan") };
+    assert_eq!(scan.used().collect::<Vec<_>>(), [1]);
+    let buffer = QualifiedName::new("changes", "b");
+    let wanted =
+        "SELECT true AS w FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3 FROM ONLY \"changes\".b) AS d WHERE ((c2 > 100))";
+    assert_eq!(scan.query(&buffer).unwrap().to_string(), wanted);
+}
+
 fn sort_key(rel: &Rel, i: usize) -> SortKey {
     SortKey { by: column(rel, i), operator: Sql::text("OPERATOR(pg_catalog.<)"), nulls_first: false }
 }
