@@ -5,6 +5,7 @@ mod dump;
 mod pg_upgrade;
 mod standby;
 mod update;
+mod walkthrough;
 
 use pgtrickle_tests::install::PgVersion;
 use pgtrickle_tests::{Outcome, suite};
@@ -16,6 +17,7 @@ fn main() {
             trial("dump_and_restore", dump::dump_and_restore),
             trial("database_from_template", dump::database_from_template),
             trial("update", update::update),
+            trial("install_walkthrough", walkthrough::walkthrough),
             trial("standby_promoted", standby::standby_promoted),
             trial("switched_over_and_back", standby::switched_over_and_back),
             trial("base_backup", standby::base_backup),
