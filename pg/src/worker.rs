@@ -104,6 +104,11 @@ pub fn neutralise_settings() {
     set_config(c"search_path", c"pg_catalog");
 }
 
+/// Commits of this process do not wait for the disk, nor for standbys.
+pub fn commit_asynchronously() {
+    set_config(c"synchronous_commit", c"off");
+}
+
 /// What `pg_stat_activity` shows as the worker's query, and whether it is busy with it.
 pub fn report_activity(text: &CStr, busy: bool) {
     let state = if busy { pg_sys::BackendState::STATE_RUNNING } else { pg_sys::BackendState::STATE_IDLE };

@@ -35,6 +35,7 @@ pub extern "C-unwind" fn pgtrickle_pool_main(argument: pg_sys::Datum) {
     let name = CString::new(format!("pg_trickle_pool_{number}")).unwrap_or_default();
     worker::set_config(c"application_name", &name);
     worker::neutralise_settings();
+    worker::commit_asynchronously();
     let (Some(db), place) = (shmem::db(dboid), number - 1) else { return };
     if db.pool_pids[place].compare_exchange(0, worker::pid(), Ordering::SeqCst, Ordering::Relaxed).is_err() {
         return;

@@ -37,6 +37,7 @@ pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
     away::connect(dboid);
     worker::set_config(c"application_name", c"pg_trickle_scheduler");
     worker::neutralise_settings();
+    worker::commit_asynchronously();
     // Another database's scheduler may be at it, too.
     drop(xact::attempt(|| Ok::<_, Error>(api::drop_lost_origins())));
     if !worker::in_transaction(catalog::installed) {
@@ -90,6 +91,9 @@ struct Scheduler {
     housekeeping_at: Instant,
     watch: Watch,
     current: Current,
+    /// What the buffers' figures depend on, as it was at the last look at them, and how many looks are to come.
+    looked_at: Vec<u64>,
+    looks_due: u32,
 }
 
 /// A component that was handed over.
@@ -117,6 +121,8 @@ impl Scheduler {
             housekeeping_at: now,
             watch: Watch::new(db),
             current: Current::default(),
+            looked_at: Vec::new(),
+            looks_due: 0,
         }
     }
 
@@ -364,8 +370,28 @@ impl Scheduler {
         }
     }
 
+    /// Whether buffers may be other than when they were last looked at: there were changes or refreshes since, or the catalog was read
+    /// anew. One more look than that, as the first one may have emptied some.
+    fn has_changed(&mut self) -> bool {
+        let refreshes = |c: &shmem::StreamTableShared| {
+            let kinds = [&c.differential_refreshes, &c.full_refreshes, &c.failures];
+            kinds.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>()
+        };
+        let mut state: Vec<u64> = self.sources.iter().map(|&relid| self.db.source_change_count(relid)).collect();
+        state.push(self.db.catalog_reads.load(Ordering::SeqCst));
+        state.push(self.entries.values().filter_map(|e| e.counters).map(refreshes).sum());
+        if self.looked_at != state {
+            self.looked_at = state;
+            self.looks_due = 2;
+        }
+        let due = self.looks_due > 0;
+        self.looks_due = self.looks_due.saturating_sub(1);
+        due
+    }
+
     fn keep_house(&mut self) {
-        for &source in &self.sources {
+        let changed = self.has_changed();
+        for &source in self.sources.iter().filter(|_| changed) {
             if let Err(error) = xact::attempt(|| Ok::<_, Error>(prune::prune_large(source))) {
                 warning!("the change buffer of table {source} could not be emptied: {}", error.message);
             }
@@ -378,7 +404,7 @@ impl Scheduler {
         self.entries.values_mut().filter(|e| e.counters.is_none()).for_each(|e| e.counters = note_catalog(&e.st));
         entry::note_patience(&self.entries);
         let tables: Vec<_> = self.entries.values().map(|e| &e.st).collect();
-        self.watch.cycle(self.db, &self.sources, &tables);
+        self.watch.cycle(self.db, changed.then_some(&self.sources), &tables);
     }
 
     /// How long nothing is to be done unless somebody wakes us.
