@@ -79,7 +79,7 @@ const COUNTERS: &[Counter] = &[
     ("round_refreshes", |db| db.round_refreshes_total.load(Relaxed), "refreshes", "refreshes under a shared snapshot"),
     ("barriers", |db| db.barriers_total.load(Relaxed), "waits", "waits of refreshes for capture"),
     ("worker_idle_ms", |db| db.idle_us.load(Relaxed) / 1000, "ms", "time that refresh workers had nothing to do"),
-    ("health_cycles", |db| db.health_cycles.load(Relaxed), "looks", "looks at all change buffers"),
+    ("health_cycles", |db| db.health_cycles.load(Relaxed), "looks", "health cycles: looks at what has changed"),
     ("cache_hits", |db| db.cache_hits.load(Relaxed), "programs", "refresh programs found in the cache"),
     ("cache_misses", |db| db.cache_misses.load(Relaxed), "programs", "refresh programs that had to be made"),
     ("cache_evictions", |db| db.cache_evictions.load(Relaxed), "programs", "refresh programs dropped to make room"),

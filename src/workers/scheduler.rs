@@ -404,7 +404,7 @@ impl Scheduler {
         self.entries.values_mut().filter(|e| e.counters.is_none()).for_each(|e| e.counters = note_catalog(&e.st));
         entry::note_patience(&self.entries);
         let tables: Vec<_> = self.entries.values().map(|e| &e.st).collect();
-        self.watch.cycle(self.db, changed.then_some(&self.sources), &tables);
+        self.watch.cycle(self.db, &self.sources, changed, &tables);
     }
 
     /// How long nothing is to be done unless somebody wakes us.

@@ -33,6 +33,8 @@ pub struct Watch {
     /// Counters of each stream table when its refreshes were last told.
     refreshes: BTreeMap<i64, (u64, u64)>,
     count_at: Instant,
+    /// The buffers are to be counted.
+    changed: bool,
 }
 
 impl Watch {
@@ -41,12 +43,16 @@ impl Watch {
         let dboid = db.dboid.load(Relaxed);
         let mine = shmem::shared().stream_tables.iter().filter(|s| s.dboid.load(Relaxed) == dboid);
         let refreshes = mine.map(|s| (s.pgt_id.load(Relaxed), counted(s))).collect();
-        Watch { told: Told::new(), refreshes, count_at: Instant::now() }
+        Watch { told: Told::new(), refreshes, count_at: Instant::now(), changed: true }
     }
 
-    /// One look at everything.
-    pub fn cycle(&mut self, db: &DbShared, sources: &BTreeSet<u32>, tables: &[&StreamTable]) {
-        if Instant::now() >= self.count_at {
+    /// One look at everything; at the buffers only if they can have `changed` since the last one.
+    pub fn cycle(&mut self, db: &DbShared, sources: &BTreeSet<u32>, changed: bool, tables: &[&StreamTable]) {
+        self.changed |= changed;
+        if !self.changed {
+            db.health_cycles.fetch_add(1, Relaxed);
+        } else if Instant::now() >= self.count_at {
+            self.changed = false;
             let began = Instant::now();
             if let Err(error) = xact::attempt(|| Ok::<_, Error>(measure(db, sources))) {
                 warning!("the change buffers could not be measured: {}", error.message);

@@ -149,13 +149,16 @@ fn buffers(version: PgVersion) -> Outcome {
         Ok(page.contains(r#""name":"public.u","buffered":false"#))
     })?;
     assert(b.scrape()?.count_with("source", "public.u") == 0, "a buffer of what has none")?;
-    // One query per cycle, whatever the number of sources.
+    // One query per cycle at most, whatever the number of sources.
     let calls = "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query LIKE '%changes_%' AND query LIKE '%count(*)%'
                     AND query NOT LIKE '%pg_stat_statements%'";
     let cycles = "SELECT value::bigint FROM pgtrickle.reliability_counters() WHERE name = 'health_cycles'";
     b.session.each("SELECT pg_stat_statements_reset()")?;
     let before = b.session.number(cycles)?;
-    std::thread::sleep(Duration::from_secs(9));
+    for _ in 0..3 {
+        b.session.each("INSERT INTO t0 VALUES (1)")?;
+        std::thread::sleep(Duration::from_secs(3));
+    }
     let (calls, cycles) = (b.session.number(calls)?, b.session.number(cycles)? - before);
     assert((2..=cycles + 1).contains(&calls), format!("{calls} queries in {cycles} cycles"))?;
     b.session.each("SELECT pgtrickle.drop_stream_table('st0'); SELECT pgtrickle.drop_stream_table('other')")?;
