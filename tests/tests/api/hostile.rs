@@ -302,8 +302,9 @@ fn creators_are_terminated(server: &Server) -> Outcome {
     for _ in 0..17 {
         let mut creator = server.session()?;
         let pid = creator.backend_pid()?;
-        let waits =
-            format!("SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'BgWorkerShutdown'");
+        let waits = format!(
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = {pid} AND lower(wait_event) = 'bgworkershutdown'"
+        );
         std::thread::scope(|scope| {
             let create = "SELECT pgtrickle.create_stream_table('terminated.st', 'SELECT a FROM terminated.t')";
             let creation = scope.spawn(move || creator.run(create));
