@@ -33,6 +33,22 @@ pub fn set(table: &QualifiedName) -> Sql {
     )
 }
 
+/// When somebody's command drops a trigger of ours that is needed, or calls it otherwise.
+#[pg_extern(name = "_own_trigger_gone")]
+fn own_trigger_gone(trigger: &str, relid: pg_sys::Oid) {
+    if ours::working() {
+        return;
+    }
+    let table = pgtrickle_pg::table::Relation::describe(relid);
+    Error::new(
+        PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+        format!("cannot drop or rename trigger {trigger} on table {}.{}", table.schema, table.name),
+    )
+    .detail("Stream tables would no longer be what their queries say.")
+    .hint("The trigger goes with the stream tables that need it; another refresh_mode than IMMEDIATE needs none on their sources.")
+    .raise()
+}
+
 /// After ALTER TABLE on a stream table: its columns must be those of its query, what belongs to it follows its owner and name.
 #[pg_extern(name = "_stream_table_altered")]
 fn stream_table_altered(pgt_id: i64) {

@@ -4,7 +4,7 @@ use crate::analyze::Source;
 use crate::api::{is_stream_table, track};
 use crate::catalog;
 use crate::error::{Error, Result};
-use crate::refresh::{fill::ddl, lock_all};
+use crate::refresh::{fill::ddl, lock_all, ours};
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
@@ -169,7 +169,7 @@ pub fn remove_all() {
 }
 
 fn drop_all(relid: u32) {
-    let _owner = catalog::as_owner();
+    let (_owner, _work) = (catalog::as_owner(), ours::begin());
     let name = name_of(relid);
     // What a partition has of its table's goes with that.
     let own = |trigger: &String| !trigger.starts_with(REPLICA) || *trigger == of_rows(relid);

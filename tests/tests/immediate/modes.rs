@@ -220,6 +220,9 @@ fn source_definitions(server: &Server) -> Outcome {
         }
     }
     assert_error(&mut session, "ALTER TABLE t DISABLE TRIGGER ALL", "2BP01", &["pgtrickle_", "refresh_mode"])?;
+    assert_error(&mut session, "DROP TRIGGER pgtrickle_insert ON t", "2BP01", &["pgtrickle_insert", "refresh_mode"])?;
+    let rename = "ALTER TRIGGER pgtrickle_insert ON t RENAME TO mine";
+    assert_error(&mut session, rename, "2BP01", &["mine", "refresh_mode"])?;
     assert_error(&mut session, "CREATE TABLE child () INHERITS (t)", "0A000", &["now_ddl.st", "inheritance"])?;
     session.run("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
 }
@@ -302,6 +305,7 @@ fn a_wrong_one_is_repaired(server: &Server) -> Outcome {
     let query = "SELECT v, count(*) AS n FROM t GROUP BY v";
     create(&mut session, schema, "st", query)?;
     let st = StreamTable::new(schema, "st");
+    assert_error(&mut session, "DROP TRIGGER pgtrickle_guard ON st", "2BP01", &["pgtrickle_guard"])?;
     session.each("ALTER TABLE st DISABLE TRIGGER pgtrickle_guard; UPDATE st SET n = 5 WHERE v = 1; ALTER TABLE st ENABLE TRIGGER pgtrickle_guard")?;
     if st.verify(&mut session)? != (1, 1) {
         return Err(Failure::new("the audit did not find what is wrong"));
