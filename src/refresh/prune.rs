@@ -12,10 +12,17 @@ const MIN_BLOCKS: u32 = 128;
 
 /// Empties what no stream table needs any more of the buffer of `source`. Nothing is waited for: a segment that is in
 /// use now is left for later. A creation in progress keeps its sources' segments locked, so that rows it will need stay.
-pub fn prune(source: u32, min_blocks: u32) {
-    let Some(buffer) = buffer_of(source) else { return };
+/// Says whether one was in use.
+pub fn prune(source: u32) -> bool {
+    let Some(buffer) = buffer_of(source) else { return false };
+    let mut in_use = false;
     for (number, segment) in buffer.segments.into_iter().enumerate() {
-        if class::blocks(segment) >= min_blocks.max(1) && lock::try_access_exclusive(segment) {
+        if class::blocks(segment) < MIN_BLOCKS {
+            continue;
+        }
+        if !lock::try_access_exclusive(segment) {
+            in_use = true;
+        } else {
             let name = QualifiedName {
                 schema: Ident::new("pgtrickle_changes"),
                 name: Ident::new(format!("changes_{source}_{number}")),
@@ -31,11 +38,7 @@ pub fn prune(source: u32, min_blocks: u32) {
             }
         }
     }
-}
-
-/// As [`prune`], for segments worth it.
-pub fn prune_large(source: u32) {
-    prune(source, MIN_BLOCKS);
+    in_use
 }
 
 /// Whether every row of the segment is visible in the frontier of every consumer. One that has no frontier needs no

@@ -392,8 +392,13 @@ impl Scheduler {
     fn keep_house(&mut self) {
         let changed = self.has_changed();
         for &source in self.sources.iter().filter(|_| changed) {
-            if let Err(error) = xact::attempt(|| Ok::<_, Error>(prune::prune_large(source))) {
+            let left = xact::attempt(|| Ok::<_, Error>(prune::prune(source))).unwrap_or_else(|error| {
                 warning!("the change buffer of table {source} could not be emptied: {}", error.message);
+                true
+            });
+            if left {
+                // Autovacuum may be at it, say.
+                self.looks_due = self.looks_due.max(1);
             }
         }
         if let Err(error) = xact::attempt(|| Ok::<_, Error>(api::keep_house(self.db))) {
