@@ -362,7 +362,9 @@ impl<'q> Analyzer<'q> {
                 return self.recursive_reference(frame, number, &name, &positions).map(Some);
             }
             Entry::Cte { name, levels_up, .. } => {
-                let own = frame.query.cte(&name).filter(|cte| levels_up == 0 && cte.query.is_correlated());
+                // Also one that depends on nothing may have the domain: all that reads a recursion has it.
+                let depends = |query: Query<'q>| query.is_correlated() || frame.inside(query).domain.is_some();
+                let own = frame.query.cte(&name).filter(|cte| levels_up == 0 && depends(cte.query));
                 match own {
                     Some(cte) if cte.recursive => {
                         let rel = self.recursive(frame, &name, cte, &positions)?;
@@ -430,7 +432,9 @@ impl<'q> Analyzer<'q> {
     fn cte(&self, frame: &Frame<'_, 'q>, name: &str, levels_up: u32, wanted: &[usize]) -> Mapped<Rel> {
         let found = frame.up(levels_up).and_then(|home| Some((home, home.query.cte(name)?)));
         match found {
-            Some((_, cte)) if cte.query.is_correlated() => opaque("a query of WITH depends on the row outside"),
+            Some((home, cte)) if cte.query.is_correlated() || home.inside(cte.query).domain.is_some() => {
+                opaque("a query of WITH depends on the row outside")
+            }
             Some((home, cte)) if cte.recursive => self.recursive(home, name, cte, wanted),
             Some((home, cte)) => self.query(&home.inside(cte.query), wanted),
             None => opaque(format!("a query of WITH, \"{name}\", is not found")),
