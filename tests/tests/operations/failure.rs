@@ -143,7 +143,7 @@ pub fn limits(server: &Server) -> Outcome {
     follows(&mut session, "failing", WIDE)?;
     session.each("ALTER SYSTEM SET temp_file_limit = '64kB'; SELECT pg_reload_conf(); UPDATE w SET v = v || 'y'")?;
     let text = becomes(&mut session, "SUSPENDED")?;
-    if !text.contains("temporary file size exceeds temp_file_limit") || !text.contains("raise that") {
+    if !text.contains("temporary file size exceeds") || !text.contains("raise that") {
         return Err(Failure::new(text));
     }
     session.each("ALTER SYSTEM RESET temp_file_limit; SELECT pg_reload_conf()")?;
