@@ -104,3 +104,16 @@ pub fn try_stream_table(catalog_relid: u32, pgt_id: i64) -> bool {
         pg_sys::ConditionalLockDatabaseObject(oid(catalog_relid), oid(pgt_id as u32), 0, pg_sys::ExclusiveLock as i32)
     }
 }
+
+/// Waits until another transaction, which is known to have committed, has told everybody what it changed, and hears it. Others
+/// see its rows (`ProcArrayEndTransaction`) before it sends its invalidations, and only then it gives back the lock on its own id.
+pub fn transaction_told(xid: u32) {
+    let xid = pg_sys::TransactionId::from(xid);
+    // SAFETY: waiting for a transaction id that is not ours is what every updater of a locked row does.
+    unsafe {
+        if pg_sys::TransactionIdIsNormal(xid) && !pg_sys::TransactionIdIsCurrentTransactionId(xid) {
+            pg_sys::XactLockTableWait(xid, std::ptr::null_mut(), std::ptr::null_mut(), pg_sys::XLTW_Oper::XLTW_None);
+        }
+        pg_sys::AcceptInvalidationMessages();
+    }
+}

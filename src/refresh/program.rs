@@ -12,9 +12,9 @@ use pgtrickle_engine::ir::{SourceId, Ty};
 use pgtrickle_engine::program::{Program, Step, Target};
 use pgtrickle_engine::relevant::{Changes, Relevance};
 use pgtrickle_engine::sql::{Ident, QualifiedName};
-use pgtrickle_pg::class;
 use pgtrickle_pg::inval::{self, Asker, Invalidated};
 use pgtrickle_pg::spi::Plan;
+use pgtrickle_pg::{class, lock};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// A stream table's program, and what it was made from.
 pub struct Loaded {
     pub program: Program,
-    /// Changes when the state tables or the index of the stream table must be made anew.
+    /// Changes with what the query means, and with what is kept for it: then everything is computed anew.
     pub fingerprint: i64,
     /// Why the query is recomputed instead of maintained.
     pub full_reason: Option<String>,
@@ -140,6 +140,10 @@ fn forget_changed() {
 
 /// The program of a stream table.
 pub fn load(st: &StreamTable) -> Result<Rc<Loaded>> {
+    if st.needs_reinit {
+        // Marked by whoever changed what its query means: a commit can be seen before others are told what it has changed.
+        lock::transaction_told(st.row_version as u32);
+    }
     forget_changed();
     let known = CACHES.with_borrow(|c| c.loaded.get(&st.pgt_id).cloned());
     if let Some(loaded) = known.filter(|l| l.is_of(st)) {
@@ -176,7 +180,7 @@ pub fn build(st: &StreamTable, analysis: Analysis) -> Loaded {
         },
     };
     Loaded {
-        fingerprint: fingerprint(&program),
+        fingerprint: fingerprint(&analysis.plan, &program),
         program,
         full_reason,
         columns: analysis.columns.clone(),
@@ -205,8 +209,11 @@ pub fn definition_view(pgt_id: i64) -> QualifiedName {
     QualifiedName { schema: Ident::new("pgtrickle"), name: Ident::new(format!("def_{pgt_id}")) }
 }
 
-fn fingerprint(program: &Program) -> i64 {
+fn fingerprint(plan: &Analyzed, program: &Program) -> i64 {
     let mut hasher = DefaultHasher::new();
+    if let Analyzed::Differential(definition) = plan {
+        format!("{:?}", definition.root).hash(&mut hasher);
+    }
     format!("{:?} {:?} {:?}", program.state_tables(), program.identity_index(), program.explain()).hash(&mut hasher);
     hasher.finish() as i64
 }

@@ -3,6 +3,7 @@
 
 mod ddl;
 mod graph;
+mod redefined;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ fn main() {
     suite::main(1, |version| {
         Ok(vec![
             suite::on_own_server(version, "graph_with_ddl", &[("log_statement", "ddl")], graph::graph_with_ddl),
+            suite::on_own_server(version, "views_and_functions_redefined", &[], redefined::views_and_functions),
             suite::on_own_server(version, "continuous_refresh", &[], |server| exact_under_load(server, AT_ONCE, true)),
             suite::on_own_server(version, "refresh_by_hand", &[], |server| exact_under_load(server, BY_HAND, false)),
             suite::on_own_server(version, "recomputed_when_much_changes", RECOMPUTING, |server| {
