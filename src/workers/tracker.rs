@@ -127,8 +127,10 @@ pub extern "C-unwind" fn pgtrickle_tracker_main(number: pg_sys::Datum) {
         .filter(|&c: &usize| request.columns[c / 64].load(Ordering::Relaxed) >> (c % 64) & 1 == 1)
         .map(|c| c as i16)
         .collect();
-    // Read before looking whether it still is what this worker was started for.
-    let wanted = || request.ticket.load(Ordering::SeqCst) == ticket;
+    // Who asked waits for this worker, unless terminated; then the place may be another's already.
+    let wanted =
+        || worker::is_backend(request.pid.load(Ordering::SeqCst)) && request.ticket.load(Ordering::SeqCst) == ticket;
+    // What was read above is of this request if it still is here.
     if !wanted() {
         return;
     }
@@ -139,6 +141,9 @@ pub extern "C-unwind" fn pgtrickle_tracker_main(number: pg_sys::Datum) {
             break;
         }
         worker::attend();
+        if !wanted() {
+            return;
+        }
         pgtrickle_pg::wait::sleep(Duration::from_millis(100));
         result = xact::attempt(|| track::track(relid, &columns));
     }

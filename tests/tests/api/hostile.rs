@@ -314,6 +314,10 @@ fn creators_are_terminated(server: &Server) -> Outcome {
             waiting.and(if outcome.is_err() { Ok(()) } else { Err(Failure::new("it was not terminated")) })
         })?;
     }
+    // Nor do the workers that they had started try on.
+    let trackers = "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_trickle_tracker'
+                       AND datid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    wait::until("the creators' workers end", wait::PATIENCE, || session.holds(trackers))?;
     writer.run("COMMIT")?;
     session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t')")
 }
