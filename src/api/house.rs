@@ -20,8 +20,8 @@ pub fn record_failure(st: &StreamTable, failure: &Failure) {
     let corrupt = failure.code == PgSqlErrorCode::ERRCODE_DATA_CORRUPTED;
     let policy = policy(failure.code);
     let mut message = failure.message.clone();
-    let hint = failure.hint.as_deref().or(policy.hint);
-    for more in [failure.detail.as_deref(), hint].into_iter().flatten() {
+    // What PostgreSQL advises does not say what becomes of the refresh.
+    for more in [failure.detail.as_deref(), failure.hint.as_deref(), policy.hint].into_iter().flatten() {
         message.push_str(". ");
         message.push_str(more.trim_end_matches('.'));
     }

@@ -1,5 +1,6 @@
 //! Refreshes that fail: each kind of error by its policy, and never at the expense of other stream tables.
 
+use crate::exhaustion::SmallDisk;
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::{Failure, Outcome, oracle, wait};
@@ -141,6 +142,17 @@ pub fn limits(server: &Server) -> Outcome {
     session.each(&format!("SELECT pgtrickle.create_stream_table('failing', $${WIDE}$$, '100 ms', 'FULL')"))?;
     session.run("INSERT INTO w SELECT i % 5000, repeat('x', 700) || i FROM generate_series(1, 120000) i")?;
     follows(&mut session, "failing", WIDE)?;
+    if let Some(disk) = SmallDisk::mount(server, 4)? {
+        disk.make_tablespace(&mut session)?;
+        session
+            .each("ALTER SYSTEM SET temp_tablespaces = 'small'; SELECT pg_reload_conf(); UPDATE w SET v = v || 'x'")?;
+        let text = becomes(&mut session, "ERROR")?;
+        if !text.contains("No space left on device") || !text.contains("make room") {
+            return Err(Failure::new(text));
+        }
+        session.each("ALTER SYSTEM RESET temp_tablespaces; SELECT pg_reload_conf()")?;
+        follows(&mut session, "failing", WIDE)?;
+    }
     session.each("ALTER SYSTEM SET temp_file_limit = '64kB'; SELECT pg_reload_conf(); UPDATE w SET v = v || 'y'")?;
     let text = becomes(&mut session, "SUSPENDED")?;
     if !text.contains("temporary file size exceeds") || !text.contains("raise that") {

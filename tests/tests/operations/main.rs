@@ -1,6 +1,7 @@
 //! What an operator does to a server with stream tables, and what befalls it.
 
 mod databases;
+mod exhaustion;
 mod failure;
 
 use pgtrickle_tests::server::Server;
@@ -24,6 +25,10 @@ fn main() {
             fail("locked", failure::locked),
             fail("limits", failure::limits),
             fail("cancelled", failure::cancelled),
+            fail("disk_full", exhaustion::disk_full),
+            own("disk_full_of_a_database", exhaustion::disk_full_of_a_database),
+            own("large_change_in_little_memory", exhaustion::large_change_in_little_memory),
+            fail("deadlocks", exhaustion::deadlocks),
         ])
     })
 }
