@@ -10,7 +10,7 @@ source "$here/scripts/env.sh"
 cd "$here"
 
 crates=(pgtrickle-wire pgtrickle-apply pgtrickle-engine pgtrickle-monitoring)
-suites=(harness cases api metrics plugin tpch nexmark random parallel concurrency faults restore operations large)
+mapfile -t suites < <(sed -n '/^\[\[test\]\]$/{n;s/^name = "\(.*\)"$/\1/p}' tests/Cargo.toml)
 logs=$here/target/test-logs
 mkdir -p "$logs"
 passed=0

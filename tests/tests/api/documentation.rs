@@ -1,7 +1,7 @@
 //! `docs/API.md` is made of what the server says about functions, views and settings and of the comments in the code. With
 //! UPDATE_DOCS=1 it is written anew, otherwise it must be current.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -11,7 +11,11 @@ use pgtrickle_tests::{Failure, Outcome, install};
 
 use crate::Test;
 
-pub const TESTS: &[Test] = &[("api_documentation", api_documentation)];
+pub const TESTS: &[Test] =
+    &[("api_documentation", api_documentation), ("settings_in_install_guide", settings_in_install_guide)];
+
+/// What the names of all settings begin with.
+const PREFIX: &str = "pg_trickle.";
 
 /// Functions in groups, in the order of the page. What is in none of them is told at the end.
 const GROUPS: &[(&str, &[&str])] = &[
@@ -149,6 +153,22 @@ fn settings(session: &mut Session) -> Outcome<String> {
         let _ = writeln!(text, "| `{name}` | {default} | {by} | {description} |");
     }
     Ok(text)
+}
+
+/// INSTALL.md's table has a row for each setting there is, and no other.
+fn settings_in_install_guide(server: &Server) -> Outcome {
+    let guide = std::fs::read_to_string(install::root().join("INSTALL.md"))?;
+    let table = guide.split("\n## Settings\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let told: BTreeSet<&str> =
+        table.lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next()).filter(|&n| n != PREFIX).collect();
+    let sql = "SELECT name FROM pg_settings WHERE name LIKE 'pg\\_trickle.%'";
+    let there: BTreeSet<String> = server.session()?.rows(sql)?.into_iter().flatten().flatten().collect();
+    let there: BTreeSet<&str> = there.iter().filter_map(|name| name.strip_prefix(PREFIX)).collect();
+    if told == there {
+        return Ok(());
+    }
+    let differ: Vec<_> = told.symmetric_difference(&there).collect();
+    Err(Failure::new(format!("INSTALL.md and the server do not have the same settings: {differ:?}")))
 }
 
 /// A row's texts, NULL as nothing.
