@@ -1,5 +1,7 @@
 //! pg_trickle: stream tables, that is, tables defined by a query that keep themselves up to date.
 
+#![allow(clippy::wrong_self_convention, reason = "FROM is SQL's")]
+
 use pgrx::prelude::*;
 
 mod analyze;

@@ -2,13 +2,27 @@
 
 mod common;
 
-use common::{Kept, snapshot};
+use common::snapshot;
 use pgtrickle_monitoring::{CaptureState, Limits, Memory, Point, Reading, Server, Snapshot};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+/// The last minutes, in this process.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<Point>>>);
+
+impl Memory for Kept {
+    fn keep(&self, point: Point) {
+        self.0.lock().expect("nobody panics here").push(point);
+    }
+
+    fn points(&self) -> Vec<Point> {
+        self.0.lock().expect("nobody panics here").clone()
+    }
+}
 
 fn limited(limits: Limits, snapshot: impl Fn(Reading) -> Snapshot + Send + 'static) -> Server {
     Server::start("127.0.0.1:0", limits, snapshot, Kept::default()).expect("start")

@@ -1,5 +1,7 @@
 //! The safe face of PostgreSQL: every `unsafe` of the project that is not an output-plugin callback lives here.
 
+#![allow(clippy::wrong_self_convention, reason = "FROM is SQL's")]
+
 // `pg_guard` on the extern blocks of `bindings` names this path.
 use pgrx::pg_sys::ffi;
 

@@ -1,5 +1,7 @@
 //! What shared memory counts, as rows; the functions and views of `sql/look.sql` stand on these.
 
+#![allow(clippy::type_complexity, reason = "what SQL functions return is told in full")]
+
 use crate::catalog;
 use crate::shmem::{self, DbShared};
 use pgrx::datum::TimestampWithTimeZone;

@@ -2,9 +2,8 @@
 
 use super::maintain::is_active;
 use crate::catalog::{self, StreamTable};
-use crate::error::Error;
 use crate::refresh::PATIENCE;
-use crate::{api, shmem};
+use crate::{api, shmem, workers};
 use pgrx::prelude::*;
 use pgtrickle_pg::spi::{self, LocalSettings};
 use pgtrickle_pg::{worker, xact};
@@ -26,7 +25,7 @@ pub fn look_after(st: &StreamTable) {
         });
         if let Err(failure) = done {
             warning!("stream table {} could not be computed anew: {}", st.label(), failure.message);
-            drop(xact::attempt(|| Ok::<_, Error>(api::record_failure(st, &failure))));
+            workers::or_warn("that could not be recorded", || api::record_failure(st, &failure));
         }
     } else if let Some(counters) = counters(st) {
         counters.fresh_until.store(worker::now_us(), Relaxed);

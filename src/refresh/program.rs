@@ -153,12 +153,11 @@ pub fn load(st: &StreamTable) -> Result<Rc<Loaded>> {
     CACHES.with_borrow_mut(|c| {
         let before = c.loaded.insert(st.pgt_id, loaded.clone());
         // The same text may mean other relations now (after a rename, say), so plans of another program must not serve.
-        if before.is_none_or(|before| !before.is_of(st)) {
-            if let Some(statements) = &mut c.statements {
-                let gone: Vec<Key> =
-                    statements.iter().map(|(k, _)| k.clone()).filter(|k| k.pgt_id == st.pgt_id).collect();
-                gone.iter().for_each(|key| drop(statements.pop(key)));
-            }
+        if before.is_none_or(|before| !before.is_of(st))
+            && let Some(statements) = &mut c.statements
+        {
+            let gone: Vec<Key> = statements.iter().map(|(k, _)| k.clone()).filter(|k| k.pgt_id == st.pgt_id).collect();
+            gone.iter().for_each(|key| drop(statements.pop(key)));
         }
     });
     Ok(loaded)

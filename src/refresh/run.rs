@@ -87,7 +87,7 @@ pub fn run(
                 let expected =
                     expect.as_ref().map(|sql| number_of(statements, number, sql, relations.classes(reads), snapshot));
                 let done = plan.execute(snapshot, &[]);
-                rows += done as u64;
+                rows += done;
                 if let Some(expected) = expected.filter(|&expected| expected != done as i64) {
                     let what = format!("{done} rows were found where the changes call for {expected}.");
                     return Err(Error::corrupt_state(&st.label(), &what));

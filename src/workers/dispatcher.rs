@@ -70,7 +70,7 @@ impl Dispatcher {
         worker::report_activity(c"opening a round", true);
         let read = self.db.catalog_reads.load(Ordering::SeqCst);
         if self.read != Some(read)
-            && let Ok(all) = xact::attempt(|| Ok::<_, Error>(catalog::all()))
+            && let Some(all) = super::or_warn("the catalog could not be read", catalog::all)
         {
             self.known = all.into_iter().map(|st| (st.pgt_id, st)).collect();
             self.read = Some(read);

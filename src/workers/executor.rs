@@ -3,7 +3,6 @@
 
 use crate::api;
 use crate::catalog;
-use crate::error::Error;
 use crate::refresh::round::SharedRound;
 use crate::refresh::{self, Initiator, Outcome};
 use crate::shmem::{self, DbShared, Job, JobResult, JobState};
@@ -134,15 +133,12 @@ fn results(component: &[i64], outcomes: &[Outcome]) -> Vec<JobResult> {
 
 /// Records that a stream table could not be refreshed.
 pub fn failed(pgt_id: i64, failure: &Failure) -> JobResult {
-    let recorded = xact::attempt(|| {
+    let complaint = format!("the failure of stream table {pgt_id} ({}) could not be recorded", failure.message);
+    super::or_warn(&complaint, || {
         if let Some(st) = catalog::by_id(pgt_id) {
             warning!("refresh of stream table {} failed: {}", st.label(), failure.message);
             api::record_failure(&st, failure);
         }
-        Ok::<_, Error>(())
     });
-    if let Err(error) = recorded {
-        warning!("the failure of stream table {pgt_id} ({}) could not be recorded: {}", failure.message, error.message);
-    }
     JobResult { failed: true, ..JobResult::default() }
 }

@@ -32,6 +32,7 @@ mod watch;
 
 use crate::shmem::{self, DbShared};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+use pgtrickle_pg::xact::Failure;
 use pgtrickle_pg::{wal, worker, xact};
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
@@ -63,6 +64,12 @@ pub fn register() {
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
         .set_restart_time(Some(Duration::from_secs(1)))
         .load();
+}
+
+/// Runs `work` in a transaction of its own. When it fails that is logged, after `complaint`, and nothing else happens.
+pub fn or_warn<T>(complaint: &str, work: impl FnOnce() -> T) -> Option<T> {
+    let done = xact::attempt(|| Ok::<_, Failure>(work()));
+    done.inspect_err(|failure| pgrx::warning!("{complaint}: {}", failure.message)).ok()
 }
 
 /// Makes the scheduler of this database read the catalog again once this transaction commits.

@@ -8,12 +8,12 @@ use super::entry::{self, Counts, Entries, Entry};
 use super::executor::{self, Busy};
 use super::watch::Watch;
 use crate::catalog::{self, StreamTable};
-use crate::error::Error;
 use crate::refresh::prune;
 use crate::shmem::{self, DbShared, JobResult, JobState, Status};
 use crate::{api, immediate, settings};
 use pgrx::prelude::*;
-use pgtrickle_pg::{wait, worker, xact};
+use pgtrickle_pg::xact::{self, Failure};
+use pgtrickle_pg::{wait, worker};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -39,7 +39,10 @@ pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
     worker::neutralise_settings();
     worker::commit_asynchronously();
     // Another database's scheduler may be at it, too.
-    drop(xact::attempt(|| Ok::<_, Error>(api::drop_lost_origins())));
+    drop(xact::attempt(|| {
+        api::drop_lost_origins();
+        Ok::<_, Failure>(())
+    }));
     if !worker::in_transaction(catalog::installed) {
         // Left over when the server went down between DROP EXTENSION and its tidying up.
         worker::in_transaction(|| api::drop_capture(dboid));
@@ -164,7 +167,7 @@ impl Scheduler {
     /// Reads the catalog, keeping what is known of stream tables that are still there.
     fn reread(&mut self) {
         self.reread_at = Instant::now() + REREAD;
-        let Ok(current) = xact::attempt(|| Ok::<_, Error>(catalog::all())) else { return };
+        let Some(current) = super::or_warn("the catalog could not be read", catalog::all) else { return };
         let mut before = std::mem::take(&mut self.entries);
         for st in current {
             let pgt_id = st.pgt_id;
@@ -270,7 +273,7 @@ impl Scheduler {
         self.told_lateness = Some(Instant::now());
         let message = format!("refreshes begin {:.1} s after they are due", late.as_secs_f64());
         warning!("pg_trickle falls behind its schedules: {message}");
-        drop(xact::attempt(|| Ok::<_, Error>(api::alert("scheduler_falling_behind", None, &message))));
+        super::or_warn("an alert could not be sent", || api::alert("scheduler_falling_behind", None, &message));
     }
 
     /// Refreshes what is due, or has it refreshed.
@@ -392,18 +395,13 @@ impl Scheduler {
     fn keep_house(&mut self) {
         let changed = self.has_changed();
         for &source in self.sources.iter().filter(|_| changed) {
-            let left = xact::attempt(|| Ok::<_, Error>(prune::prune(source))).unwrap_or_else(|error| {
-                warning!("the change buffer of table {source} could not be emptied: {}", error.message);
-                true
-            });
-            if left {
+            let complaint = format!("the change buffer of table {source} could not be emptied");
+            if super::or_warn(&complaint, || prune::prune(source)).unwrap_or(true) {
                 // Autovacuum may be at it, say.
                 self.looks_due = self.looks_due.max(1);
             }
         }
-        if let Err(error) = xact::attempt(|| Ok::<_, Error>(api::keep_house(self.db))) {
-            warning!("housekeeping failed: {}", error.message);
-        }
+        super::or_warn("housekeeping failed", || api::keep_house(self.db));
         self.entries.values().filter(|e| e.st.is_immediate()).for_each(|e| immediate::look_after(&e.st));
         // Places that were given back meanwhile.
         self.entries.values_mut().filter(|e| e.counters.is_none()).for_each(|e| e.counters = note_catalog(&e.st));
@@ -452,10 +450,8 @@ impl Scheduler {
             }
             wait::sleep(Duration::from_millis(50));
         }
-        let dropped = xact::attempt(|| Ok::<_, Error>(api::drop_capture(self.db.dboid.load(Ordering::Relaxed))));
-        if let Err(error) = dropped {
-            warning!("the replication slot could not be dropped: {}", error.message);
-        }
+        let dboid = self.db.dboid.load(Ordering::Relaxed);
+        super::or_warn("the replication slot could not be dropped", || api::drop_capture(dboid));
         shmem::release_db(self.db);
     }
 }

@@ -121,7 +121,7 @@ impl Seat {
 
     pub fn stop(&mut self) {
         if let Some(worker) = self.running.take() {
-            drop(worker.terminate());
+            let _ending = worker.terminate();
         }
     }
 }

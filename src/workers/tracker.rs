@@ -105,9 +105,15 @@ fn complete(relid: u32) -> std::result::Result<(), Failure> {
         if resuming {
             lock::wait_for_writers(relid);
         }
-        Ok::<_, Error>(resuming)
+        Ok::<_, Failure>(resuming)
     })?;
-    if resuming { xact::attempt(|| Ok::<_, Error>(track::resume(relid))) } else { Ok(()) }
+    if !resuming {
+        return Ok(());
+    }
+    xact::attempt(|| {
+        track::resume(relid);
+        Ok::<_, Failure>(())
+    })
 }
 
 /// Main function of the worker.

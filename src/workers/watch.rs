@@ -2,14 +2,13 @@
 //! by NOTIFY, once until it is well again.
 
 use crate::catalog::{self, StreamTable};
-use crate::error::Error;
 use crate::shmem::{self, DbShared};
 use crate::{api, refresh, settings};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, Literal, QualifiedName, Sql};
-use pgtrickle_pg::{worker, xact};
+use pgtrickle_pg::worker;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -54,9 +53,7 @@ impl Watch {
         } else if Instant::now() >= self.count_at {
             self.changed = false;
             let began = Instant::now();
-            if let Err(error) = xact::attempt(|| Ok::<_, Error>(measure(db, sources))) {
-                warning!("the change buffers could not be measured: {}", error.message);
-            }
+            super::or_warn("the change buffers could not be measured", || measure(db, sources));
             self.count_at = Instant::now() + began.elapsed() * COUNTING_SHARE;
             db.health_cycles.fetch_add(1, Relaxed);
         }
@@ -65,10 +62,9 @@ impl Watch {
         if events.is_empty() {
             return;
         }
-        let tell = || Ok::<_, Error>(events.iter().for_each(|e| api::alert(e.name, e.st, &e.message)));
-        if let Err(error) = xact::attempt(tell) {
-            warning!("alerts could not be sent: {}", error.message);
-        }
+        super::or_warn("alerts could not be sent", || {
+            events.iter().for_each(|e| api::alert(e.name, e.st, &e.message));
+        });
     }
 
     /// Refreshes since the last cycle, summed up per stream table.

@@ -1,21 +1,6 @@
 //! A snapshot in which everything has a value.
 
 use pgtrickle_monitoring::*;
-use std::sync::{Arc, Mutex};
-
-/// The last minutes, in this process.
-#[derive(Clone, Default)]
-pub struct Kept(pub Arc<Mutex<Vec<Point>>>);
-
-impl Memory for Kept {
-    fn keep(&self, point: Point) {
-        self.0.lock().expect("nobody panics here").push(point);
-    }
-
-    fn points(&self) -> Vec<Point> {
-        self.0.lock().expect("nobody panics here").clone()
-    }
-}
 
 pub fn snapshot() -> Snapshot {
     let stream_table = StreamTable {

@@ -86,7 +86,7 @@ pub fn complete_view(view: pg_sys::Oid) {
                 let action = pg_sys::lappend(std::ptr::null_mut(), query.cast());
                 let (name, select) = (c"_RETURN".as_ptr(), pg_sys::CmdType::CMD_SELECT);
                 let replace = || DefineQueryRewrite(name, view, std::ptr::null_mut(), select, true, true, action);
-                pg_sys::ffi::pg_guard_ffi_boundary(|| replace());
+                pg_sys::ffi::pg_guard_ffi_boundary(replace);
                 pg_sys::CommandCounterIncrement();
             }
         }

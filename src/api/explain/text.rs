@@ -90,8 +90,8 @@ pub(super) fn duration(ms: f64) -> String {
 fn bytes(bytes: i64) -> String {
     match bytes {
         ..10_240 => format!("{bytes} bytes"),
-        ..10_485_760 => format!("{} kB", bytes >> 10),
-        ..10_737_418_240 => format!("{} MB", bytes >> 20),
+        10_240..10_485_760 => format!("{} kB", bytes >> 10),
+        10_485_760..10_737_418_240 => format!("{} MB", bytes >> 20),
         _ => format!("{} GB", bytes >> 30),
     }
 }

@@ -231,7 +231,7 @@ fn positions(rel: &Rel, lookups: &mut Vec<Vec<usize>>) -> Option<Vec<Option<usiz
         }
         Rel::Join { kind, left, right, on } => {
             let (l, r) = (left.arity(), right.arity());
-            let (found, side): (_, fn((usize, usize)) -> usize) = match positions(left, lookups) {
+            let (found, side): (_, Side) = match positions(left, lookups) {
                 Some(found) => (found, |(l, _)| l),
                 None => (positions(right, lookups)?, |(_, r)| r),
             };
@@ -254,7 +254,10 @@ fn positions(rel: &Rel, lookups: &mut Vec<Vec<usize>>) -> Option<Vec<Option<usiz
     }
 }
 
-fn note(on: &[Conjunct], found: &[Option<usize>], side: fn((usize, usize)) -> usize, lookups: &mut Vec<Vec<usize>>) {
+/// One of the columns of an equality, the left input's and the right one's.
+type Side = fn((usize, usize)) -> usize;
+
+fn note(on: &[Conjunct], found: &[Option<usize>], side: Side, lookups: &mut Vec<Vec<usize>>) {
     let mut columns: Vec<usize> = on.iter().filter_map(|c| c.equi).filter_map(|equi| found[side(equi)]).collect();
     columns.sort_unstable();
     columns.dedup();
