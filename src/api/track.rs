@@ -7,6 +7,7 @@ use crate::refresh::sources::buffer_of;
 use crate::{catalog, settings};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::depend;
@@ -186,6 +187,60 @@ pub fn put_identity_back(relid: u32, identity: &str) {
     depend::invalidate(relid);
 }
 
+/// The live columns of a table with their types.
+fn columns(client: &SpiClient<'_>, oid: pg_sys::Oid) -> Vec<(i16, Sql)> {
+    client
+        .select(
+            "SELECT a.attnum,
+                    pg_catalog.format_type(t.oid, base.typmod)
+                    || CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
+                            THEN pg_catalog.format(' COLLATE %I.%I', cn.nspname, co.collname) ELSE '' END
+               FROM pg_catalog.pg_attribute a
+              CROSS JOIN LATERAL (
+                    WITH RECURSIVE types (oid, typmod) AS (
+                        SELECT a.atttypid, a.atttypmod
+                         UNION ALL
+                        SELECT d.typbasetype, d.typtypmod FROM types JOIN pg_catalog.pg_type d ON d.oid = types.oid
+                         WHERE d.typtype = 'd')
+                    SELECT oid, typmod FROM types) AS base
+               JOIN pg_catalog.pg_type t ON t.oid = base.oid AND t.typtype <> 'd'
+               LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
+               LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
+              WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+            None,
+            &[oid.into()],
+        )
+        .unwrap_or_report()
+        .map(|row| {
+            let attnum = row.get::<i16>(1).unwrap_or_report().unwrap_or_default();
+            (attnum, Sql::deparsed(row.get::<String>(2).unwrap_or_report().unwrap_or_default()))
+        })
+        .collect()
+}
+
+/// The tables whose replica identity matters for one of this kind: those that have FULL, and the others.
+fn identities(client: &SpiClient<'_>, oid: pg_sys::Oid, kind: &str) -> (Vec<QualifiedName>, Vec<QualifiedName>) {
+    let (mut full, mut not_full) = (Vec::new(), Vec::new());
+    client
+        .select(
+            "SELECT n.nspname::text, c.relname::text, c.relreplident = 'f'
+               FROM (SELECT $1::oid AS relid WHERE $2 <> 'p'
+                     UNION ALL SELECT relid FROM pg_catalog.pg_partition_tree($1::regclass) WHERE $2 = 'p') t
+               JOIN pg_catalog.pg_class c ON c.oid = t.relid
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE c.relkind IN ('r', 'p')",
+            None,
+            &[oid.into(), kind.into()],
+        )
+        .unwrap_or_report()
+        .for_each(|row| {
+            let part = |i| row.get::<String>(i).unwrap_or_report().unwrap_or_default();
+            let name = QualifiedName { schema: Ident::new(part(1)), name: Ident::new(part(2)) };
+            if row.get(3).unwrap_or_report().unwrap_or(false) { full.push(name) } else { not_full.push(name) }
+        });
+    (full, not_full)
+}
+
 impl Source {
     fn read(relid: u32) -> Result<Source> {
         let oid = pg_sys::Oid::from(relid);
@@ -207,58 +262,14 @@ impl Source {
                 ));
             }
             let text = |i| class.get::<String>(i).unwrap_or_report().unwrap_or_default();
-            let columns = client
-                .select(
-                    "SELECT a.attnum,
-                            pg_catalog.format_type(t.oid, base.typmod)
-                            || CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
-                                    THEN pg_catalog.format(' COLLATE %I.%I', cn.nspname, co.collname) ELSE '' END
-                       FROM pg_catalog.pg_attribute a
-                      CROSS JOIN LATERAL (
-                            WITH RECURSIVE types (oid, typmod) AS (
-                                SELECT a.atttypid, a.atttypmod
-                                 UNION ALL
-                                SELECT d.typbasetype, d.typtypmod FROM types JOIN pg_catalog.pg_type d ON d.oid = types.oid
-                                 WHERE d.typtype = 'd')
-                            SELECT oid, typmod FROM types) AS base
-                       JOIN pg_catalog.pg_type t ON t.oid = base.oid AND t.typtype <> 'd'
-                       LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
-                       LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
-                      WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-                    None,
-                    &[oid.into()],
-                )
-                .unwrap_or_report()
-                .map(|row| {
-                    let attnum = row.get::<i16>(1).unwrap_or_report().unwrap_or_default();
-                    (attnum, Sql::deparsed(row.get::<String>(2).unwrap_or_report().unwrap_or_default()))
-                })
-                .collect();
-            let (full, not_full) = client
-                .select(
-                    "SELECT n.nspname::text, c.relname::text, c.relreplident = 'f'
-                       FROM (SELECT $1::oid AS relid WHERE $2 <> 'p'
-                             UNION ALL SELECT relid FROM pg_catalog.pg_partition_tree($1::regclass) WHERE $2 = 'p') t
-                       JOIN pg_catalog.pg_class c ON c.oid = t.relid
-                       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                      WHERE c.relkind IN ('r', 'p')",
-                    None,
-                    &[oid.into(), text(3).into()],
-                )
-                .unwrap_or_report()
-                .map(|row| {
-                    let part = |i| row.get::<String>(i).unwrap_or_report().unwrap_or_default();
-                    let name = QualifiedName { schema: Ident::new(part(1)), name: Ident::new(part(2)) };
-                    (row.get::<bool>(3).unwrap_or_report().unwrap_or_default(), name)
-                })
-                .partition::<Vec<_>, _>(|&(is_full, _)| is_full);
-            let names = |tables: Vec<(bool, QualifiedName)>| tables.into_iter().map(|(_, name)| name).collect();
+            let kind = text(3);
+            let (full, not_full) = identities(client, oid, &kind);
             Ok(Source {
                 name: QualifiedName { schema: Ident::new(text(1)), name: Ident::new(text(2)) },
-                kind: text(3),
-                columns,
-                full: names(full),
-                not_full: names(not_full),
+                kind,
+                columns: columns(client, oid),
+                full,
+                not_full,
                 identity: class.get::<i8>(4).unwrap_or_report().unwrap_or_default(),
             })
         })

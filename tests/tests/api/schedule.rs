@@ -114,10 +114,6 @@ fn drained(server: &Server) -> Outcome {
     assert_error(&mut session, "SELECT pgtrickle.drain()", "42501", &["drain"])
 }
 
-fn set(session: &mut Session, setting: &str, value: &str) -> Outcome {
-    session.each(&format!("ALTER SYSTEM SET pg_trickle.{setting} = {value}; SELECT pg_reload_conf()"))
-}
-
 fn refreshes(session: &mut Session, name: &str) -> Outcome<i64> {
     session.number(&format!("SELECT refreshes FROM pgtrickle.pg_stat_stream_tables WHERE name = '{name}'"))
 }
@@ -140,7 +136,7 @@ fn auto_backoff(server: &Server) -> Outcome {
     };
     in_seconds(&mut session, 4)?;
     let stretched = in_seconds(&mut session, 8)?;
-    set(&mut session, "auto_backoff", "off")?;
+    session.each("ALTER SYSTEM SET pg_trickle.auto_backoff = off; SELECT pg_reload_conf()")?;
     in_seconds(&mut session, 4)?;
     let kept = in_seconds(&mut session, 8)?;
     match stretched {
@@ -157,12 +153,11 @@ fn caught_up_once(server: &Server) -> Outcome {
          SELECT pgtrickle.create_stream_table('by_cron', 'SELECT a FROM t', schedule => '*/2 * * * * *'); INSERT INTO t VALUES (1)",
     )?;
     wait::until("the first row", wait::PATIENCE, || session.holds("SELECT count(*) = 1 FROM st, by_cron"))?;
-    set(&mut session, "enabled", "off")?;
-    std::thread::sleep(Duration::from_secs(2));
+    assert_text(&mut session, "SELECT pgtrickle.drain()", "t")?;
     let before = (refreshes(&mut session, "st")?, refreshes(&mut session, "by_cron")?);
     session.each("INSERT INTO t VALUES (2)")?;
     std::thread::sleep(Duration::from_secs(5));
-    set(&mut session, "enabled", "on")?;
+    session.each("SELECT pgtrickle.resume_all()")?;
     wait::until("both have caught up", wait::PATIENCE, || session.holds("SELECT count(*) = 4 FROM st, by_cron"))?;
     std::thread::sleep(Duration::from_millis(500));
     let after = (refreshes(&mut session, "st")?, refreshes(&mut session, "by_cron")?);
@@ -184,8 +179,9 @@ fn idle_costs_no_queries(server: &Server) -> Outcome {
             n % 4
         ))?;
     }
-    std::thread::sleep(Duration::from_secs(5));
     let cycles = "SELECT value FROM pgtrickle.reliability_counters() WHERE name = 'health_cycles'";
+    let created = session.number(cycles)?;
+    wait::until("housekeeping has seen them all", wait::PATIENCE, || Ok(session.number(cycles)? >= created + 3))?;
     let before = session.number(cycles)?;
     session.each("SELECT pg_stat_statements_reset()")?;
     std::thread::sleep(Duration::from_secs(8));

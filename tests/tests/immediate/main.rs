@@ -9,7 +9,7 @@ use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::stream::StreamTable;
 use pgtrickle_tests::suite::{self, Shared};
-use pgtrickle_tests::{Failure, Outcome, oracle};
+use pgtrickle_tests::{During, Failure, Outcome, oracle};
 
 fn main() {
     suite::main(2, |version| {
@@ -48,6 +48,22 @@ fn assert_exact(session: &mut Session, schema: &str, name: &str, query: &str) ->
     let table = StreamTable::new(schema, name);
     oracle::assert_exact(session, &table.quoted(), query)?;
     table.assert_verified(session)
+}
+
+/// Runs these statements, after each of which every one of these stream tables must be its query.
+fn exact_after_each(
+    session: &mut Session,
+    schema: &str,
+    stream_tables: &[(&str, &str)],
+    statements: &[&str],
+) -> Outcome {
+    for sql in statements {
+        session.run(sql).during(sql)?;
+        for (name, query) in stream_tables {
+            assert_exact(session, schema, name, query).during(sql)?;
+        }
+    }
+    Ok(())
 }
 
 /// The statement must fail in this way, and say what the reader needs to know.

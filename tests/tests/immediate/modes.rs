@@ -6,7 +6,7 @@ use pgtrickle_tests::stream::StreamTable;
 use pgtrickle_tests::{During, Failure, Outcome, oracle};
 use std::time::Duration;
 
-use super::{Test, arrange, assert_error, assert_exact, create};
+use super::{Test, arrange, assert_error, assert_exact, create, exact_after_each};
 
 pub const TESTS: &[Test] = &[
     ("what_replication_writes", what_replication_writes),
@@ -158,7 +158,7 @@ fn partitions_come_and_go(server: &Server) -> Outcome {
     )?;
     let query = "SELECT k % 3 AS r, count(*) AS n, max(v) AS v FROM t GROUP BY 1";
     create(&mut session, schema, "st", query)?;
-    for sql in [
+    let statements = [
         "INSERT INTO t SELECT i, i % 20, 'v' || i FROM generate_series(1, 60) i",
         "INSERT INTO t2 (id, k, v) VALUES (100, 11, 'direct')",
         "UPDATE t SET k = (k + 7) % 20 WHERE id % 5 = 0",
@@ -173,11 +173,8 @@ fn partitions_come_and_go(server: &Server) -> Outcome {
         "TRUNCATE t1",
         "DROP TABLE t3",
         "INSERT INTO t VALUES (7, 7, 'seven')",
-    ] {
-        session.run(sql).during(sql)?;
-        assert_exact(&mut session, schema, "st", query).during(sql)?;
-    }
-    Ok(())
+    ];
+    exact_after_each(&mut session, schema, &[("st", query)], &statements)
 }
 
 fn source_definitions(server: &Server) -> Outcome {

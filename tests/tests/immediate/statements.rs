@@ -3,7 +3,7 @@
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::{During, Outcome};
 
-use super::{Test, arrange, assert_error, assert_exact, create};
+use super::{Test, arrange, assert_error, assert_exact, create, exact_after_each};
 
 pub const TESTS: &[Test] = &[
     ("triggers_write_sources", triggers_write_sources),
@@ -39,16 +39,13 @@ fn triggers_write_sources(server: &Server) -> Outcome {
     let query =
         "SELECT t.id, t.v, count(log.v) AS n, sum(log.v) AS s FROM t LEFT JOIN log USING (id) GROUP BY t.id, t.v";
     create(&mut session, schema, "st", query)?;
-    for sql in [
+    let statements = [
         "INSERT INTO t VALUES (1, 3), (2, 1)",
         "UPDATE t SET v = 2",
         "WITH a AS (INSERT INTO t VALUES (3, 2) RETURNING id) INSERT INTO log SELECT id, 7 FROM a",
         "DELETE FROM t WHERE id = 1",
-    ] {
-        session.run(sql).during(sql)?;
-        assert_exact(&mut session, schema, "st", query).during(sql)?;
-    }
-    Ok(())
+    ];
+    exact_after_each(&mut session, schema, &[("st", query)], &statements)
 }
 
 fn foreign_keys_cascade(server: &Server) -> Outcome {
@@ -64,7 +61,7 @@ fn foreign_keys_cascade(server: &Server) -> Outcome {
     create(&mut session, schema, "st", query)?;
     let all = "SELECT p.boss, c.p, d.c FROM d LEFT JOIN c ON d.c = c.id LEFT JOIN p ON p.id = c.p";
     create(&mut session, schema, "every", all)?;
-    for sql in [
+    let statements = [
         "INSERT INTO p SELECT i, nullif(i / 2, 0) FROM generate_series(1, 12) i",
         "INSERT INTO c SELECT i, i % 12 + 1 FROM generate_series(1, 30) i",
         "INSERT INTO d SELECT i, i % 30 + 1 FROM generate_series(1, 60) i",
@@ -72,12 +69,8 @@ fn foreign_keys_cascade(server: &Server) -> Outcome {
         "UPDATE p SET id = 100 WHERE id = 12",
         "DELETE FROM c WHERE id % 4 = 0",
         "TRUNCATE p CASCADE",
-    ] {
-        session.run(sql).during(sql)?;
-        assert_exact(&mut session, schema, "st", query).during(sql)?;
-        assert_exact(&mut session, schema, "every", all).during(sql)?;
-    }
-    Ok(())
+    ];
+    exact_after_each(&mut session, schema, &[("st", query), ("every", all)], &statements)
 }
 
 fn errors_name_the_stream_table(server: &Server) -> Outcome {

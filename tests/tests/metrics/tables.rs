@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use pgtrickle_tests::Outcome;
 use pgtrickle_tests::install::PgVersion;
+use pgtrickle_tests::session::Session;
+use pgtrickle_tests::{Outcome, wait};
 
 use crate::bench::{Bench, assert, trial, within};
 
@@ -63,7 +64,7 @@ fn refreshes(version: PgVersion) -> Outcome {
     b.session.each("SELECT pgtrickle.resume_stream_table('st')")?;
     b.becomes("active", ST, 1.0)?;
     b.session.each("SELECT pgtrickle.drop_stream_table('st')")?;
-    pgtrickle_tests::wait::until("the counters are given back", Duration::from_secs(20), || {
+    wait::until("the counters are given back", Duration::from_secs(20), || {
         let scrape = b.scrape()?;
         Ok(scrape.count_with("name", "st") + scrape.count_with("pgt_id", &id) == 0)
     })
@@ -121,6 +122,15 @@ fn lag(version: PgVersion) -> Outcome {
     within("p99", b.value("cdc_lag_p99_seconds", &[])?, &(2.0..=4.0))
 }
 
+/// How often the health cycle has come round.
+const HEALTH_CYCLES: &str = "SELECT value::bigint FROM pgtrickle.reliability_counters() WHERE name = 'health_cycles'";
+
+/// Waits until whatever was the case before has been looked at.
+fn health_cycles_pass(session: &mut Session, count: i64) -> Outcome {
+    let target = session.number(HEALTH_CYCLES)? + count;
+    wait::until("the next health cycles", wait::PATIENCE, || Ok(session.number(HEALTH_CYCLES)? >= target))
+}
+
 /// Pending is what some reader has not seen, and one query finds it for all sources.
 fn buffers(version: PgVersion) -> Outcome {
     let mut tables = String::from("CREATE EXTENSION pg_stat_statements; ");
@@ -137,14 +147,14 @@ fn buffers(version: PgVersion) -> Outcome {
     b.becomes("cdc_buffers_pending_rows", &source, 7.0)?;
     b.reaches("cdc_buffers_buffer_bytes", &source, 8192.0..=1e6)?;
     b.session.each("SELECT pgtrickle.refresh_stream_table('st0')")?;
-    std::thread::sleep(Duration::from_secs(5));
+    health_cycles_pass(&mut b.session, 2)?;
     b.becomes("cdc_buffers_pending_rows", &source, 7.0)?;
     b.session.each("SELECT pgtrickle.refresh_stream_table('other')")?;
     b.becomes("cdc_buffers_pending_rows", &source, 0.0)?;
     // What is compared keeps no changes, and still belongs to the graph.
     b.session
         .each("CREATE UNLOGGED TABLE u (a int); SELECT pgtrickle.create_stream_table('of_u', 'SELECT a FROM u')")?;
-    pgtrickle_tests::wait::until("the page knows the source", Duration::from_secs(30), || {
+    wait::until("the page knows the source", Duration::from_secs(30), || {
         let page = pgtrickle_tests::metrics::get(b.port, "/status.json")?;
         Ok(page.contains(r#""name":"public.u","buffered":false"#))
     })?;
@@ -152,17 +162,16 @@ fn buffers(version: PgVersion) -> Outcome {
     // One query per cycle at most, whatever the number of sources.
     let calls = "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query LIKE '%changes_%' AND query LIKE '%count(*)%'
                     AND query NOT LIKE '%pg_stat_statements%'";
-    let cycles = "SELECT value::bigint FROM pgtrickle.reliability_counters() WHERE name = 'health_cycles'";
     b.session.each("SELECT pg_stat_statements_reset()")?;
-    let before = b.session.number(cycles)?;
+    let before = b.session.number(HEALTH_CYCLES)?;
     for _ in 0..3 {
         b.session.each("INSERT INTO t0 VALUES (1)")?;
-        std::thread::sleep(Duration::from_secs(3));
+        health_cycles_pass(&mut b.session, 2)?;
     }
-    let (calls, cycles) = (b.session.number(calls)?, b.session.number(cycles)? - before);
+    let (calls, cycles) = (b.session.number(calls)?, b.session.number(HEALTH_CYCLES)? - before);
     assert((2..=cycles + 1).contains(&calls), format!("{calls} queries in {cycles} cycles"))?;
     b.session.each("SELECT pgtrickle.drop_stream_table('st0'); SELECT pgtrickle.drop_stream_table('other')")?;
-    pgtrickle_tests::wait::until("the source is forgotten", Duration::from_secs(30), || {
+    wait::until("the source is forgotten", Duration::from_secs(30), || {
         Ok(b.scrape()?.count_with("source", "public.t0") == 0)
     })
 }

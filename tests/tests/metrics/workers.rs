@@ -111,14 +111,13 @@ fn queue(version: PgVersion) -> Outcome {
     std::thread::sleep(Duration::from_secs(4));
     let now = b.value("worker_idle_ms_total", &[])?;
     within("idle", now - idle, &(2000.0..=6000.0))?;
-    b.set("pg_trickle.enabled", "off")?;
-    std::thread::sleep(Duration::from_secs(2));
+    b.session.each("SELECT pgtrickle.drain()")?;
     b.session.each(
         "INSERT INTO t0 VALUES (1); INSERT INTO t1 VALUES (1); INSERT INTO t2 VALUES (1); INSERT INTO t3 VALUES (1)",
     )?;
     let mut locker = b.server.session()?;
     locker.each("BEGIN; SELECT pg_advisory_xact_lock(42)")?;
-    b.set("pg_trickle.enabled", "on")?;
+    b.session.each("SELECT pgtrickle.resume_all()")?;
     b.becomes("parallel_queue_depth", &[], 3.0)?;
     b.becomes("parallel_workers_busy", &[], 1.0)?;
     b.becomes("parallel_workers", &[], 1.0)?;
