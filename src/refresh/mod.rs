@@ -141,6 +141,14 @@ pub fn refresh_then<T>(
     Ok((outcomes, after(&round.snapshot)))
 }
 
+/// As [`refresh`] by the scheduler; `None` if somebody else is refreshing one of them, or altering it.
+pub fn refresh_if_free(pgt_ids: &[i64]) -> Result<Option<Vec<Outcome>>> {
+    if !try_lock_all(pgt_ids) {
+        return Ok(None);
+    }
+    refresh(pgt_ids, Initiator::Scheduler).map(Some)
+}
+
 /// As [`refresh`], for the stream tables of a job in the dispatcher's round. `joined` is called once the round may end; `None` if
 /// the job has to be done without it.
 pub fn refresh_in(shared: &SharedRound, joined: impl FnOnce()) -> Result<Option<Vec<Outcome>>> {
@@ -176,6 +184,11 @@ pub fn lock_all(pgt_ids: &[i64]) {
     let mut ascending = pgt_ids.to_vec();
     ascending.sort_unstable();
     ascending.iter().for_each(|&pgt_id| lock::stream_table(catalog::relid(), pgt_id));
+}
+
+/// As [`lock_all`], if there is nothing to wait for.
+pub fn try_lock_all(pgt_ids: &[i64]) -> bool {
+    pgt_ids.iter().all(|&pgt_id| lock::try_stream_table(catalog::relid(), pgt_id))
 }
 
 /// TRUNCATE and rewriting ALTER are not MVCC-safe, so they must not come between the snapshot and our commit.

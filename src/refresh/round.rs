@@ -177,10 +177,8 @@ impl SharedRound {
 
     /// Locks the stream tables, if nobody has them, and reads them: they are as the snapshot shows them, or it is `None`.
     pub(super) fn join(&self) -> Option<(Vec<StreamTable>, Round)> {
-        let mut ascending: Vec<i64> = self.locked.iter().map(|&(pgt_id, _)| pgt_id).collect();
-        ascending.sort_unstable();
-        let class = catalog::relid();
-        if !ascending.iter().all(|&pgt_id| lock::try_stream_table(class, pgt_id)) {
+        let pgt_ids: Vec<i64> = self.locked.iter().map(|&(pgt_id, _)| pgt_id).collect();
+        if !super::try_lock_all(&pgt_ids) {
             return None;
         }
         let stream_tables: Vec<StreamTable> =
@@ -192,7 +190,7 @@ impl SharedRound {
         }
         let round = self.take()?;
         // Whoever wrote a stream table has changed its row of the catalog.
-        let seen = round.snapshot.active(|| catalog::row_versions(&ascending));
+        let seen = round.snapshot.active(|| catalog::row_versions(&pgt_ids));
         let unchanged = stream_tables.iter().all(|st| seen.contains(&(st.pgt_id, st.row_version)));
         unchanged.then_some((stream_tables, round))
     }

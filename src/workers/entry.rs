@@ -23,6 +23,8 @@ pub struct Entry {
     /// Steps from the base tables; parents have less than their children.
     pub depth: usize,
     pub failures: u32,
+    /// How often in a row somebody else had it when it was to be refreshed.
+    pub put_offs: u32,
     /// As the last refresh found: changes leave no trace, so it is recomputed on schedule.
     pub blind: bool,
     /// It was handed over and has not come back.
@@ -44,6 +46,8 @@ pub fn counts(db: &DbShared, sources: &BTreeSet<u32>) -> Counts {
 /// Stream tables that are recomputed whatever has changed are so at most this often.
 const MIN_RECOMPUTE: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+const SHORTEST_PUT_OFF: Duration = Duration::from_millis(10);
+const LONGEST_PUT_OFF: Duration = Duration::from_secs(1);
 /// A refresh that takes this part of its interval is taken to be in need of a longer one, up to so many times.
 const FULL_SHARE: f64 = 0.95;
 const MOST_STRETCH: u32 = 8;
@@ -74,6 +78,7 @@ impl Entry {
             seen: BTreeMap::new(),
             depth: 0,
             failures: 0,
+            put_offs: 0,
             blind,
             in_flight: false,
             stretch: 1,
@@ -112,7 +117,7 @@ impl Entry {
             self.next_due = self.after(started, MIN_RECOMPUTE);
             return;
         }
-        self.failures = 0;
+        (self.failures, self.put_offs) = (0, 0);
         self.blind = result.blind;
         self.adapt();
         // Recomputing without a pause would serve nobody.
@@ -147,6 +152,13 @@ impl Entry {
         let backoff = Duration::from_millis(200) * 2u32.saturating_pow(self.failures.min(16) - 1);
         self.not_before = Instant::now() + backoff.max(self.interval()).min(LONGEST_BACKOFF);
         self.seen.clear();
+    }
+
+    /// Somebody else has it. It stays due: soon at first, for most have it for a moment.
+    pub fn put_off(&mut self) {
+        self.put_offs += 1;
+        let pause = SHORTEST_PUT_OFF * 2u32.saturating_pow(self.put_offs.min(16) - 1);
+        self.not_before = Instant::now() + pause.min(LONGEST_PUT_OFF);
     }
 
     fn counted_us(&self, counter: fn(&StreamTableShared) -> &AtomicU64) -> u64 {

@@ -4,7 +4,7 @@
 use crate::api;
 use crate::catalog;
 use crate::refresh::round::SharedRound;
-use crate::refresh::{self, Initiator, Outcome};
+use crate::refresh::{self, Outcome};
 use crate::shmem::{self, DbShared, Job, JobResult, JobState};
 use pgrx::prelude::*;
 use pgtrickle_pg::worker;
@@ -51,7 +51,7 @@ pub fn give_back() {
     }
 }
 
-/// Picks up a job and does it, one that this process `prefers` if there is such. Says whether there was any.
+/// Picks up a job and does it, the first that this process `prefers` or else the last there is. Says whether there was any.
 pub fn work(db: &'static DbShared, prefers: impl Fn(i64) -> bool) -> bool {
     let Some(job) = pick_up(db, prefers) else { return false };
     JOB.set(Some(job));
@@ -75,7 +75,8 @@ fn pick_up(db: &'static DbShared, prefers: impl Fn(i64) -> bool) -> Option<Job> 
         |job: &Job| job.change(JobState::Ready, JobState::Taken) || job.change(JobState::Alone, JobState::Running);
     let waiting = || db.jobs_in(&[JobState::Ready, JobState::Alone]);
     let preferred = |job: &Job| job.members().first().is_some_and(|m| prefers(m.pgt_id.load(Ordering::Acquire)));
-    waiting().filter(preferred).find(ours).or_else(|| waiting().find(ours))
+    // Taken from the end, those that belong to others are the same ones again and again, and so are the plans kept of them.
+    waiting().filter(preferred).find(ours).or_else(|| waiting().collect::<Vec<_>>().into_iter().rev().find(ours))
 }
 
 /// Refreshes the stream tables of a job, under the dispatcher's snapshot if that is offered and can be.
@@ -98,23 +99,25 @@ fn perform(db: &'static DbShared, job: &Job) -> Vec<JobResult> {
             results(&ids, &outcomes)
         }
         Ok(None) => refresh(&ids),
-        Err(failure) => again(&ids, &failure),
+        Err(failure) => again(&ids, |id| failed(id, &failure)),
     }
 }
 
 /// Refreshes a component under a snapshot of its own; the result of each stream table.
 pub fn refresh(component: &[i64]) -> Vec<JobResult> {
     worker::report_activity(c"refreshing stream tables", true);
-    match xact::attempt(|| refresh::refresh(component, Initiator::Scheduler)) {
-        Ok(outcomes) => results(component, &outcomes),
-        Err(failure) => again(component, &failure),
+    match xact::attempt(|| refresh::refresh_if_free(component)) {
+        Ok(Some(outcomes)) => results(component, &outcomes),
+        Ok(None) => again(component, |_| JobResult { busy: true, ..JobResult::default() }),
+        Err(failure) => again(component, |id| failed(id, &failure)),
     }
 }
 
-/// After a failure the stream tables of a component are refreshed one by one, so that an error in one does not stop the others.
-fn again(component: &[i64], failure: &Failure) -> Vec<JobResult> {
+/// The stream tables of a component that could not be refreshed together are refreshed one by one, so that one does not stop the
+/// others. What becomes of one that could not be refreshed by itself?
+fn again(component: &[i64], alone: impl Fn(i64) -> JobResult) -> Vec<JobResult> {
     match component {
-        [one] => vec![failed(*one, failure)],
+        [one] => vec![alone(*one)],
         many => many.iter().flat_map(|one| refresh(std::slice::from_ref(one))).collect(),
     }
 }
@@ -123,7 +126,8 @@ fn results(component: &[i64], outcomes: &[Outcome]) -> Vec<JobResult> {
     outcomes.iter().for_each(Outcome::committed);
     let of = |pgt_id: &i64| match outcomes.iter().find(|o| o.st.pgt_id == *pgt_id) {
         Some(o) => {
-            JobResult { failed: false, blind: o.blind, leftover: o.changes.leftover, refreshed: true, fed: o.fed }
+            let (blind, leftover, fed) = (o.blind, o.changes.leftover, o.fed);
+            JobResult { refreshed: true, blind, leftover, fed, ..JobResult::default() }
         }
         // Dropped or paused meanwhile.
         None => JobResult::default(),

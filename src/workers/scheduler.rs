@@ -367,6 +367,7 @@ impl Scheduler {
             self.next_timed = self.next_timed.filter(|_| self.immediate.contains(id));
             match self.entries.get_mut(id) {
                 Some(entry) if result.failed => entry.failed(),
+                Some(entry) if result.busy => entry.put_off(),
                 Some(entry) => entry.done(result, flight.started, &counts),
                 None => {}
             }

@@ -1,6 +1,7 @@
 //! Stream tables that are due together: refreshed at the same time by a pool of workers, under one snapshot and after one
 //! barrier; and what becomes of that when a setting, an error or the lack of workers forbids it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgtrickle_tests::server::Server;
@@ -18,11 +19,14 @@ fn main() {
             suite::on_own_server(version, "errors_stay_alone", &[], errors_stay_alone),
             suite::on_own_server(version, "diamonds_agree", &[], diamonds_agree),
             suite::on_own_server(version, "locks_do_not_hold_rounds_up", &[], locks_do_not_hold_rounds_up),
+            suite::on_own_server(version, "a_busy_one_starves_nobody", ONE, a_busy_one_starves_nobody),
+            suite::on_own_server(version, "a_busy_one_starves_nobody_without_pool", OFF, a_busy_one_starves_nobody),
             suite::on_own_server(version, "ends_with_the_extension", &[], ends_with_the_extension),
         ])
     })
 }
 
+const ONE: &[(&str, &str)] = &[("pg_trickle.max_dynamic_refresh_workers", "1")];
 const OFF: &[(&str, &str)] = &[("pg_trickle.parallel_refresh_mode", "off")];
 /// The launcher, PostgreSQL's own for subscriptions, and three for the database: two are left.
 const CROWDED: &[(&str, &str)] = &[("max_worker_processes", "7"), ("pg_trickle.max_dynamic_refresh_workers", "4")];
@@ -252,12 +256,55 @@ fn locks_do_not_hold_rounds_up(server: &Server) -> Outcome {
     wait::until("the others go on", wait::PATIENCE, || {
         session.holds("SELECT (SELECT count(*) FROM st_2) = 2 AND (SELECT count(*) FROM st_3) = 2")
     })?;
+    // That is no failure of the one that it keeps, however often it would be due.
+    for row in 1..=20 {
+        session.each(&format!("INSERT INTO t VALUES ({row}); DELETE FROM t WHERE a = {row} AND a > 2"))?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    session.each("DELETE FROM t; INSERT INTO t VALUES (1), (2)")?;
+    let told =
+        session.number("SELECT count(*) FROM pgtrickle.get_refresh_history('st_1') WHERE status <> 'COMPLETED'")?;
+    if told > 0 || server.log().contains("refresh of stream table public.st_1 failed") {
+        return Err(Failure::new("a refresh that somebody else does is told as a failure"));
+    }
     by_hand.each("COMMIT")?;
     rewriter.each("COMMIT")?;
     all_show(&mut session, 3, 2)?;
     wait::until("the rewritten table", wait::PATIENCE, || session.holds("SELECT count(*) = 1 FROM other"))?;
     session.each("TRUNCATE t; INSERT INTO t VALUES (1)")?;
     all_show(&mut session, 3, 1)
+}
+
+/// One that changes all the time and takes a while to refresh, among many that change now and then.
+fn a_busy_one_starves_nobody(server: &Server) -> Outcome {
+    const OTHERS: usize = 60;
+    let mut session = server.session()?;
+    session.run(
+        "CREATE FUNCTION slowly(a int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_sleep(0.1); RETURN a; END $$; CREATE TABLE busy_source (a int); INSERT INTO busy_source VALUES (1)",
+    )?;
+    several(&mut session, OTHERS, "SELECT a FROM t")?;
+    session.each("SELECT pgtrickle.create_stream_table('busy', 'SELECT slowly(a) AS a FROM busy_source', '0s', 'FULL')")?;
+    let refreshes = "SELECT refreshes FROM pgtrickle.pg_stat_stream_tables WHERE name = 'busy'";
+    let connector = server.connector();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| -> Outcome {
+            let mut session = connector.session()?;
+            while !done.load(Ordering::Relaxed) {
+                session.each("UPDATE busy_source SET a = a + 1")?;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Ok(())
+        });
+        let seen = (1..=10).try_for_each(|row| {
+            let before = session.number(refreshes)?;
+            insert_and_see(&mut session, OTHERS, row)?;
+            wait::until("the busy one goes on", wait::PATIENCE, || Ok(session.number(refreshes)? > before))
+        });
+        done.store(true, Ordering::Relaxed);
+        seen.and(writer.join().unwrap_or_else(|_| Err(Failure::new("the writer panicked"))))
+    })
 }
 
 fn ends_with_the_extension(server: &Server) -> Outcome {

@@ -116,7 +116,8 @@ fn active(effort: &Effort, report: &mut Report, session: &mut Session) -> Outcom
         for second in 0..seconds {
             let next = Instant::now() + Duration::from_secs(1);
             for source in 0..CHANGING {
-                session.run(&format!("UPDATE s{source} SET a = a + 1 WHERE id = {}", second % 100 + 1))?;
+                // A row that each of the source's stream tables shows.
+                session.run(&format!("UPDATE s{source} SET a = a + 1 WHERE id = {}", second % 10 * 10 + 1))?;
             }
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
