@@ -91,29 +91,6 @@ pub fn has_fleeting_columns(query: Query<'_>) -> bool {
     found
 }
 
-/// Whether a JSON constructor is a window function, which cannot be taken apart.
-#[cfg(feature = "pg15")]
-pub fn has_json_window(_: Query<'_>) -> bool {
-    false
-}
-
-/// Whether a JSON constructor is a window function, which cannot be taken apart.
-#[cfg(not(feature = "pg15"))]
-pub fn has_json_window(query: Query<'_>) -> bool {
-    let mut found = false;
-    // SAFETY: walks the tree only; the tag decides the struct.
-    unsafe {
-        walk(query.as_node(), &mut |node| {
-            if (*node).type_ == pg_sys::NodeTag::T_JsonConstructorExpr {
-                let func = (*node.cast::<pg_sys::JsonConstructorExpr>()).func;
-                found |= !func.is_null() && (*func).type_ == pg_sys::NodeTag::T_WindowFunc;
-            }
-            if found { Walk::Stop } else { Walk::Into }
-        });
-    }
-    found
-}
-
 #[cfg(feature = "pg15")]
 unsafe fn is_unreliable_json(_: *mut pg_sys::Node) -> bool {
     false

@@ -18,7 +18,7 @@ pub struct Expr<'q> {
 }
 
 /// How far up a column reference is looked for; deeper ones are found to be unknown columns later.
-const MAX_LEVELS: i32 = 4;
+const MAX_LEVELS: i32 = 12;
 
 /// A column of a query around: how many levels up (at least one), of which range table entry, which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -32,8 +32,15 @@ impl<'q> Expr<'q> {
 
     /// The same, with constants as well.
     pub fn with_parts(&self, part: &mut dyn FnMut(Expr<'q>) -> Option<Hole>) -> Expr<'q> {
-        let mut holes = Holes { part, depth: 0 };
+        let mut holes = Holes { part, depth: 0, into_queries: true };
         // SAFETY: `mutate` gets back the pointer to `holes`, which outlives the call.
+        unsafe { Expr::new(mutate(self.node(), (&raw mut holes).cast())) }
+    }
+
+    /// The same with the very subqueries, not with copies.
+    pub(crate) fn with_own_parts(&self, part: &mut dyn FnMut(Expr<'q>) -> Option<Hole>) -> Expr<'q> {
+        let mut holes = Holes { part, depth: 0, into_queries: false };
+        // SAFETY: as above.
         unsafe { Expr::new(mutate(self.node(), (&raw mut holes).cast())) }
     }
 }
@@ -53,6 +60,7 @@ struct Holes<'a, 'q> {
     part: &'a mut dyn FnMut(Expr<'q>) -> Option<Hole>,
     /// How many queries are between here and the row.
     depth: u32,
+    into_queries: bool,
 }
 
 /// Replaces holes; PostgreSQL's mutator copies all that is around them.
@@ -68,6 +76,9 @@ unsafe extern "C-unwind" fn mutate(node: *mut pg_sys::Node, cx: *mut c_void) -> 
         }
         let holes = cx.cast::<Holes<'_, '_>>();
         if (*node).type_ == pg_sys::NodeTag::T_Query {
+            if !(*holes).into_queries {
+                return node;
+            }
             (*holes).depth += 1;
             let query = mutate_query(node.cast(), cx);
             (*holes).depth -= 1;

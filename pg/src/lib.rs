@@ -21,6 +21,7 @@ pub mod heap;
 pub mod holes;
 pub mod inherit;
 pub mod inval;
+mod json;
 pub mod lock;
 pub mod memory;
 mod nodes;

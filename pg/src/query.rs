@@ -5,6 +5,7 @@
 
 use crate::complete::complete;
 use crate::expr::{Expr, OuterColumn, outer_columns};
+use crate::json::call_aggregates;
 use crate::memory::Context;
 use crate::nodes::{Walk, copy, integers, pointers, text, walk};
 use crate::records::as_text;
@@ -167,6 +168,7 @@ impl<'q> Query<'q> {
         assert_eq!(queries.len(), 1, "a SELECT is rewritten to one query");
         // SAFETY: as the caller says.
         unsafe {
+            call_aggregates(queries[0]);
             as_text(queries[0]);
             Self::new(queries[0])
         }

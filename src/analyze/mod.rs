@@ -6,6 +6,7 @@
 //! | file | construct |
 //! |---|---|
 //! | `from` | FROM, joins of all kinds, WHERE |
+//! | `lateral` | LATERAL |
 //! | `computed` | subqueries that read no table |
 //! | `functions` | functions in FROM, set-returning functions in the select list |
 //! | `node` | rows on the way, join conditions |
@@ -34,6 +35,7 @@ mod family;
 mod from;
 mod functions;
 mod group_value;
+mod lateral;
 mod node;
 mod order;
 mod recursive;
@@ -58,7 +60,6 @@ use pgrx::pg_sys;
 use pgtrickle_engine::ir::{Malformed, Rel, Ty};
 use pgtrickle_engine::program::{Definition, Program, Target};
 use pgtrickle_engine::sql::{Ident, QualifiedName};
-use pgtrickle_pg::calls::has_json_window;
 use pgtrickle_pg::deparse::Printing;
 use pgtrickle_pg::query::{Query, Scratch, with_scratch};
 use pgtrickle_pg::spi::RunAs;
@@ -209,9 +210,6 @@ impl<'q> Analyzer<'q> {
     fn definition(&self, query: Query<'q>, columns: &[(Ident, Ty)]) -> Mapped<Definition> {
         if query.limit_may_end_recursion() {
             return opaque("its LIMIT without ORDER BY may be what ends its recursion");
-        }
-        if has_json_window(query) {
-            return opaque("it has JSON_ARRAYAGG or JSON_OBJECTAGG as a window function");
         }
         let wanted: Vec<usize> = (1..=columns.len()).collect();
         let root = self.query(&Frame { query, around: None, domain: None }, &wanted)?;

@@ -206,7 +206,7 @@ impl<'q> Analyzer<'q> {
         add_missing(&mut exprs, terms.iter().flat_map(parts));
         let f = query.features();
         let whole = f.limited || f.distinct || f.distinct_on || f.grouped || f.windows || f.target_srfs;
-        let (inner, keyed) = if whole || query.set_operations().is_some() {
+        let (inner, keyed, own) = if whole || query.set_operations().is_some() {
             let targets = query.targets();
             let number = |expr: &Expr<'q>| targets.iter().find(|t| t.expr.equals(*expr)).map(|t| t.number);
             let Some(wanted) = exprs.iter().map(number).collect::<Option<Vec<usize>>>() else {
@@ -216,15 +216,17 @@ impl<'q> Analyzer<'q> {
             let keyed = dependent.correlation(&outer.cols);
             let own = dependent.outside.len();
             let targets = (own..own + wanted.len()).collect();
-            (Inner { node: Node::new(dependent.rel, []), targets, correlated: Vec::new() }, keyed)
+            (Inner { node: Node::new(dependent.rel, []), targets, correlated: Vec::new() }, keyed, own)
         } else {
             let inner = self.inner(frame, query, |_| exprs.clone())?;
             let keyed = self.correlation(outer, &inner)?;
-            (inner, keyed)
+            (inner, keyed, 0)
         };
+        // An array is of one row outside only.
+        let within: Vec<usize> = (0..own).collect();
         let find = |e: Expr<'q>| exprs.iter().position(|known| known.equals(e)).map(|at| inner.targets[at]);
         let shown = BTreeSet::from([inner.targets[0]]);
-        if !self.is_total(&inner.node.rel, &find, &[], &terms, Some(&shown)) {
+        if !self.is_total(&inner.node.rel, &find, &within, &terms, Some(&shown)) {
             return opaque("it has ARRAY(SELECT …) whose order is left open");
         }
         let order = self.sort_keys(&terms, &Row { cols: &inner.node.cols, find: &find })?;

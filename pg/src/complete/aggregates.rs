@@ -300,27 +300,11 @@ unsafe fn calls(query: *mut pg_sys::Query) -> Vec<*mut pg_sys::Aggref> {
                     Walk::Past
                 }
                 pg_sys::NodeTag::T_Query => Walk::Past,
-                _ if is_object_aggregate(node) => Walk::Past,
                 _ => Walk::Into,
             });
         }
     }
     found
-}
-
-/// JSON_OBJECTAGG has no ORDER BY.
-#[cfg(feature = "pg15")]
-unsafe fn is_object_aggregate(_: *mut pg_sys::Node) -> bool {
-    false
-}
-
-#[cfg(not(feature = "pg15"))]
-unsafe fn is_object_aggregate(node: *mut pg_sys::Node) -> bool {
-    // SAFETY: the tag decides the struct.
-    unsafe {
-        (*node).type_ == pg_sys::NodeTag::T_JsonConstructorExpr
-            && (*node.cast::<pg_sys::JsonConstructorExpr>()).type_ == pg_sys::JsonConstructorType::JSCTOR_JSON_OBJECTAGG
-    }
 }
 
 /// The subqueries of `ARRAY(SELECT …)` in a query itself.

@@ -1,30 +1,30 @@
 //! Values that are equal but look different: 1.0 and 1.00, 0 and -0, '1 day' and '24 hours', jsonb, other cases of a letter.
 //!
-//! Which of them GROUP BY, DISTINCT and UNION show for a group is a matter of plan. Here it becomes the one whose bytes come
-//! first, column by column:
+//! Which of them GROUP BY and DISTINCT show for a group is a matter of plan. Here it becomes the one whose bytes come first,
+//! column by column:
 //!
 //! ```text
-//! SELECT k, … GROUP BY k     = SELECT least_image(k), … GROUP BY k
-//! SELECT DISTINCT k FROM S   = SELECT least_image(k) FROM (SELECT k FROM S) GROUP BY k
-//! A UNION B                  = SELECT least_image(k) FROM (A UNION ALL B) GROUP BY k
+//! SELECT k, … GROUP BY k            = SELECT least_image(k), … GROUP BY k
+//! SELECT k, … GROUP BY ROLLUP (k)   = SELECT CASE WHEN grouping(k) = 0 THEN least_image(k) END, … GROUP BY ROLLUP (k)
+//! SELECT DISTINCT k FROM S          = SELECT least_image(k) FROM (SELECT k FROM S) GROUP BY k
 //! ```
 
 use super::ties::node;
-use super::wrap;
+use super::{first_column, template, wrap};
 use crate::expr::{Aggregate, Expr, Hole, Shape};
-use crate::nodes::{copy, length, pointers};
-use crate::query::{Query, flatten_groups};
+use crate::nodes::{Walk, copy, length, pointers, walk};
+use crate::query::flatten_groups;
 use crate::types::{TypeEquality, TypeRef, base_type, equality_of, own_name};
 use pgrx::pg_sys;
 
-/// What an aggregate call chooses among by looks, if it does.
+/// What an aggregate call chooses among by looks, if it does, and among those of a whole group.
 pub fn chosen_look<'q>(call: &Aggregate<'q>) -> Option<Expr<'q>> {
-    let chooses = own_name(call.function()).is_some_and(|name| name == "least_image");
+    let chooses = own_name(call.function()).is_some_and(|name| name == "least_image") && call.filter().is_none();
     call.args().first().copied().filter(|_| chooses)
 }
 
 /// Whether equal values of a type may look different.
-fn is_blurred(ty: TypeRef) -> bool {
+pub(super) fn is_blurred(ty: TypeRef) -> bool {
     let base = base_type(ty);
     let scaled = base.oid == pg_sys::NUMERICOID && base.typmod >= 0;
     equality_of(ty) == TypeEquality::Semantic && !scaled && ty.oid != pg_sys::RECORDOID
@@ -34,11 +34,7 @@ fn is_blurred(ty: TypeRef) -> bool {
 pub(super) unsafe fn complete_keys(query: *mut pg_sys::Query) -> bool {
     // SAFETY: walks and extends the lists of a tree of ours; sort clauses refer to targets.
     unsafe {
-        let plain = !(*query).groupClause.is_null()
-            && (*query).groupingSets.is_null()
-            && (*query).distinctClause.is_null()
-            && !reads_itself(query);
-        if !plain {
+        if (*query).groupClause.is_null() || !(*query).distinctClause.is_null() || reads_itself(query) {
             return false;
         }
         let targets: Vec<*mut pg_sys::TargetEntry> = pointers((*query).targetList).collect();
@@ -49,12 +45,12 @@ pub(super) unsafe fn complete_keys(query: *mut pg_sys::Query) -> bool {
         if !keys.iter().any(|key| is_blurred(of(key).ty())) {
             return false;
         }
-        let exprs: Vec<Expr<'_>> = keys.iter().map(of).collect();
-        let looks = Looks { query, keys: &exprs };
+        let numbered = keys.iter().map(|key| (of(key), (**key).ressortgroupref));
+        let looks = Looks { query, keys: numbered.collect() };
         for target in targets {
             match keys.iter().position(|key| *key == target) {
                 None => (*target).expr = looks.shown(of(&target)).node().cast(),
-                Some(_) if !is_blurred(of(&target).ty()) || (*target).resjunk && !sorts_by(query, target) => {}
+                Some(_) if !is_blurred(of(&target).ty()) || (*target).resjunk && sorting(query, target).is_empty() => {}
                 Some(_) => looks.split(target),
             }
         }
@@ -86,57 +82,7 @@ pub(super) unsafe fn complete_distinct(query: *mut pg_sys::Query) -> bool {
     }
 }
 
-/// UNION, unless it is a recursion's.
-pub(super) unsafe fn complete_union(query: *mut pg_sys::Query) -> bool {
-    // SAFETY: the tag decides the struct; the lists of a set operation are of equal length.
-    unsafe {
-        let Some(union) = distinct_union((*query).setOperations) else { return false };
-        let types = Query::new(query).set_types();
-        if !types.into_iter().any(is_blurred) {
-            return false;
-        }
-        let clauses = (*union).groupClauses;
-        keep_all(union);
-        wrap(query);
-        let targets: Vec<*mut pg_sys::TargetEntry> = pointers((*query).targetList).collect();
-        for (target, clause) in targets.into_iter().zip(pointers::<pg_sys::SortGroupClause>(clauses)) {
-            if (*target).ressortgroupref == 0 {
-                (*target).ressortgroupref = next_number(query);
-            }
-            (*clause).tleSortGroupRef = (*target).ressortgroupref;
-        }
-        (*query).groupClause = clauses;
-        complete_keys(query)
-    }
-}
-
-/// UNION without ALL.
-unsafe fn distinct_union(node: *mut pg_sys::Node) -> Option<*mut pg_sys::SetOperationStmt> {
-    // SAFETY: null or a node of a query's setOperations; the tag decides the struct.
-    unsafe {
-        if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_SetOperationStmt {
-            return None;
-        }
-        let operation = node.cast::<pg_sys::SetOperationStmt>();
-        ((*operation).op == pg_sys::SetOperation::SETOP_UNION && !(*operation).all).then_some(operation)
-    }
-}
-
-/// Makes it and the unions right beneath keep all rows.
-unsafe fn keep_all(union: *mut pg_sys::SetOperationStmt) {
-    // SAFETY: a tree of ours.
-    unsafe {
-        (*union).all = true;
-        (*union).groupClauses = std::ptr::null_mut();
-        for below in [(*union).larg, (*union).rarg] {
-            if let Some(below) = distinct_union(below) {
-                keep_all(below);
-            }
-        }
-    }
-}
-
-unsafe fn next_number(query: *mut pg_sys::Query) -> u32 {
+pub(super) unsafe fn next_number(query: *mut pg_sys::Query) -> u32 {
     // SAFETY: targetList holds TargetEntry nodes.
     unsafe {
         let targets = pointers::<pg_sys::TargetEntry>((*query).targetList);
@@ -144,16 +90,14 @@ unsafe fn next_number(query: *mut pg_sys::Query) -> u32 {
     }
 }
 
-/// Whether ORDER BY or a window refers to a target.
-unsafe fn sorts_by(query: *mut pg_sys::Query, target: *mut pg_sys::TargetEntry) -> bool {
+/// What of ORDER BY and of windows refers to a target.
+unsafe fn sorting(query: *mut pg_sys::Query, target: *mut pg_sys::TargetEntry) -> Vec<*mut pg_sys::SortGroupClause> {
     // SAFETY: lists of SortGroupClause and WindowClause nodes.
     unsafe {
-        let refers = |clauses: *mut pg_sys::List| {
-            pointers::<pg_sys::SortGroupClause>(clauses).any(|c| (*c).tleSortGroupRef == (*target).ressortgroupref)
-        };
-        let mut windows = pointers::<pg_sys::WindowClause>((*query).windowClause);
-        refers((*query).sortClause)
-            || windows.any(|window| refers((*window).partitionClause) || refers((*window).orderClause))
+        let windows = pointers::<pg_sys::WindowClause>((*query).windowClause);
+        let lists = windows.flat_map(|window| [(*window).partitionClause, (*window).orderClause]);
+        let all = lists.chain([(*query).sortClause]).flat_map(|list| pointers::<pg_sys::SortGroupClause>(list));
+        all.filter(|clause| (**clause).tleSortGroupRef == (*target).ressortgroupref).collect()
     }
 }
 
@@ -163,19 +107,20 @@ unsafe fn reads_itself(query: *mut pg_sys::Query) -> bool {
     unsafe { pointers::<pg_sys::RangeTblEntry>((*query).rtable).any(|entry| (*entry).self_reference) }
 }
 
-/// The keys of a query.
-struct Looks<'a, 'q> {
+/// The keys of a query, with their sort-group numbers.
+struct Looks<'q> {
     query: *mut pg_sys::Query,
-    keys: &'a [Expr<'q>],
+    keys: Vec<(Expr<'q>, u32)>,
 }
 
-impl<'q> Looks<'_, 'q> {
+impl<'q> Looks<'q> {
     /// An expression with the chosen look in place of keys that are not exact. Aggregates see each row's own.
     unsafe fn shown(&self, expr: Expr<'q>) -> Expr<'q> {
-        expr.with_parts(&mut |part| {
-            if let Some(key) = self.keys.iter().find(|key| key.equals(part)) {
+        expr.with_own_parts(&mut |part| {
+            if let Some((key, number)) = self.keys.iter().find(|(key, _)| key.equals(part)) {
                 // SAFETY: allocates in the scratch context.
-                return Some(if is_blurred(key.ty()) { Hole::Node(unsafe { self.least(*key) }) } else { Hole::Same });
+                let look = || Hole::Node(unsafe { self.look(*key, *number) });
+                return Some(if is_blurred(key.ty()) { look() } else { Hole::Same });
             }
             matches!(part.shape(), Shape::Aggregate(_) | Shape::Grouping(_)).then_some(Hole::Same)
         })
@@ -187,14 +132,41 @@ impl<'q> Looks<'_, 'q> {
         unsafe {
             let position = length((*self.query).targetList) as i16 + 1;
             let key = pg_sys::makeTargetEntry(copy((*target).expr), position, std::ptr::null_mut(), true);
-            (*key).ressortgroupref = next_number(self.query);
-            for clause in pointers::<pg_sys::SortGroupClause>((*self.query).groupClause) {
-                if (*clause).tleSortGroupRef == (*target).ressortgroupref {
-                    (*clause).tleSortGroupRef = (*key).ressortgroupref;
-                }
-            }
-            (*target).expr = self.least(Expr::new((*target).expr.cast())).cast();
+            let (number, sorting) = (next_number(self.query), sorting(self.query, target));
+            (*key).ressortgroupref = std::mem::replace(&mut (*target).ressortgroupref, number);
+            sorting.into_iter().for_each(|clause| (*clause).tleSortGroupRef = number);
+            (*target).expr = self.look(Expr::new((*key).expr.cast()), (*key).ressortgroupref).cast();
             (*self.query).targetList = pg_sys::lappend((*self.query).targetList, key.cast());
+        }
+    }
+
+    /// What a group shows of a key: nothing, if its grouping set is one without the key.
+    unsafe fn look(&self, key: Expr<'q>, number: u32) -> *mut pg_sys::Node {
+        const CASE: &str =
+            "SELECT CASE WHEN GROUPING(a) OPERATOR(pg_catalog.=) 0 THEN 1 END FROM (SELECT 1 AS a) AS q GROUP BY a";
+        // SAFETY: changes a tree that is made here; the tags decide the structs.
+        unsafe {
+            let least = self.least(key);
+            if (*self.query).groupingSets.is_null() {
+                return least;
+            }
+            let case = first_column(template(CASE)).cast::<pg_sys::CaseExpr>();
+            walk(case.cast(), &mut |part| {
+                if (*part).type_ == pg_sys::NodeTag::T_GroupingFunc {
+                    let grouping = part.cast::<pg_sys::GroupingFunc>();
+                    let argument = flatten_groups(self.query, copy(key.node()));
+                    (*grouping).args = pg_sys::lappend(std::ptr::null_mut(), argument.cast());
+                    (*grouping).refs = pg_sys::lappend_int(std::ptr::null_mut(), number as i32);
+                    return Walk::Past;
+                }
+                Walk::Into
+            });
+            let ty = key.ty();
+            ((*case).casetype, (*case).casecollid) = (ty.oid, ty.collation);
+            (*case).defresult = pg_sys::makeNullConst(ty.oid, ty.typmod, ty.collation).cast();
+            let when = pointers::<pg_sys::CaseWhen>((*case).args).next().expect("one case");
+            (*when).result = least.cast();
+            case.cast()
         }
     }
 

@@ -11,7 +11,7 @@
 //! | `row_number`, `ntile`, `lag`, `lead` | a tie-break in the window, over all columns that the query uses |
 //! | any function over a ROWS frame | the same |
 //! | aggregates that show the order of their rows (`array_agg`, `string_agg`, sums of floats…), `ARRAY(SELECT …)` | their arguments, by value and then by their bytes; before that, if they have no ORDER BY, the order of the subquery that is all of FROM, or where functions give the rows the columns that the query uses and WITH ORDINALITY |
-//! | GROUP BY, DISTINCT and UNION of values that are equal but look different | the one whose bytes come first, column by column (`looks`) |
+//! | GROUP BY, DISTINCT, UNION, INTERSECT and EXCEPT of values that are equal but look different | the one whose bytes come first, column by column (`looks`) |
 //! | `first_value`, `last_value`, `nth_value` and aggregates whose input's order shows (`array_agg`, `string_agg`, sums of floats…) over the whole partition; `first_value` from its start, `last_value` to its end | the same, the frame counted in ROWS |
 //!
 //! What rests on ties stays as it is: `rank`, `dense_rank`, `percent_rank`, `cume_dist`, frames in RANGE and GROUPS, EXCLUDE
@@ -21,15 +21,18 @@
 
 mod aggregates;
 mod looks;
+mod sets;
 mod ties;
 mod windows;
 
 use crate::expr::Expr;
-use crate::nodes::{copy, pointers};
+use crate::json::call_aggregates;
+use crate::nodes::{copy, length, pointers};
 use crate::query::{Query, Scratch, with_scratch};
 use aggregates::{complete_aggregates, complete_arrays};
-use looks::{complete_distinct, complete_keys, complete_union};
+use looks::{complete_distinct, complete_keys};
 use pgrx::pg_sys;
+use sets::complete_sets;
 use ties::{append_tie_break, node};
 use windows::complete_windows;
 
@@ -44,11 +47,11 @@ pub use windows::{is_whole, order_matters, peers_matter, tells_apart};
 pub(crate) unsafe fn complete(_: &Scratch, query: *mut pg_sys::Query) -> bool {
     // SAFETY: as the caller says.
     unsafe {
+        let mut changed = call_aggregates(query);
         let all: Vec<*mut pg_sys::Query> = Query::new(query).descendants().iter().map(|q| q.as_node().cast()).collect();
         // Ordering all rows of a recursion that only its LIMIT ends would never end.
         let endless = Query::new(query).limit_may_end_recursion();
         let recursions: Vec<*mut pg_sys::Query> = all.iter().flat_map(|query| recursions(*query)).collect();
-        let mut changed = false;
         for query in all {
             if (*query).commandType == pg_sys::CmdType::CMD_SELECT && (*query).utilityStmt.is_null() {
                 changed |= complete_windows(query);
@@ -56,7 +59,7 @@ pub(crate) unsafe fn complete(_: &Scratch, query: *mut pg_sys::Query) -> bool {
                 changed |= complete_arrays(query);
                 changed |= complete_keys(query);
                 changed |= complete_distinct(query);
-                changed |= !recursions.contains(&query) && complete_union(query);
+                changed |= !recursions.contains(&query) && complete_sets(query);
                 changed |= complete_distinct_on(query);
                 changed |= !endless && complete_limit(query);
             }
@@ -196,45 +199,99 @@ unsafe fn wrap(query: *mut pg_sys::Query) -> *mut pg_sys::Query {
     unsafe {
         let inner = pg_sys::palloc0(size_of::<pg_sys::Query>()).cast::<pg_sys::Query>();
         std::ptr::copy_nonoverlapping(query, inner, 1);
-        let outer = node::<pg_sys::Query>(pg_sys::NodeTag::T_Query);
-        (*outer).commandType = pg_sys::CmdType::CMD_SELECT;
-        (*outer).querySource = (*inner).querySource;
-        (*outer).canSetTag = (*inner).canSetTag;
-        // In LIMIT, perhaps.
-        (*outer).hasSubLinks = (*inner).hasSubLinks;
-        (*outer).sortClause = std::mem::replace(&mut (*inner).sortClause, std::ptr::null_mut());
-        (*outer).limitCount = std::mem::replace(&mut (*inner).limitCount, std::ptr::null_mut());
-        (*outer).limitOffset = std::mem::replace(&mut (*inner).limitOffset, std::ptr::null_mut());
-        (*outer).limitOption = (*inner).limitOption;
-        (*outer).stmt_location = (*inner).stmt_location;
-        (*outer).stmt_len = (*inner).stmt_len;
+        // What stays with the outer one stays at its level.
+        (*inner).sortClause = std::ptr::null_mut();
+        ((*inner).limitCount, (*inner).limitOffset) = (std::ptr::null_mut(), std::ptr::null_mut());
         (*inner).limitOption = pg_sys::LimitOption::LIMIT_OPTION_COUNT;
-        pg_sys::IncrementVarSublevelsUp(inner.cast(), 1, 1);
-
-        let mut names = std::ptr::null_mut();
-        for target in pointers::<pg_sys::TargetEntry>((*inner).targetList).filter(|target| !(**target).resjunk) {
-            let ty = Expr::new((*target).expr.cast()).ty();
-            let var = pg_sys::makeVar(1, (*target).resno, ty.oid, ty.typmod, ty.collation, 0);
-            let name = pg_sys::pstrdup((*target).resname);
-            let column = pg_sys::makeTargetEntry(var.cast(), (*target).resno, name, false);
-            (*column).ressortgroupref = (*target).ressortgroupref;
-            (*outer).targetList = pg_sys::lappend((*outer).targetList, column.cast());
-            names = pg_sys::lappend(names, pg_sys::makeString(name).cast());
-        }
-        let entry = node::<pg_sys::RangeTblEntry>(pg_sys::NodeTag::T_RangeTblEntry);
-        (*entry).rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
-        (*entry).subquery = inner;
-        (*entry).alias = pg_sys::makeAlias(c"completed".as_ptr(), std::ptr::null_mut());
-        (*entry).eref = pg_sys::makeAlias(c"completed".as_ptr(), names);
-        (*entry).inFromCl = true;
-        (*outer).rtable = pg_sys::lappend(std::ptr::null_mut(), entry.cast());
-        let reference = node::<pg_sys::RangeTblRef>(pg_sys::NodeTag::T_RangeTblRef);
-        (*reference).rtindex = 1;
-        let from = pg_sys::lappend(std::ptr::null_mut(), reference.cast());
-        (*outer).jointree = pg_sys::makeFromExpr(from, std::ptr::null_mut());
+        let outer = over(inner);
+        // In LIMIT, perhaps.
+        (*outer).hasSubLinks = (*query).hasSubLinks;
+        (*outer).sortClause = (*query).sortClause;
+        ((*outer).limitCount, (*outer).limitOffset) = ((*query).limitCount, (*query).limitOffset);
+        (*outer).limitOption = (*query).limitOption;
         std::ptr::copy_nonoverlapping(outer, query, 1);
         inner
     }
+}
+
+/// `SELECT * FROM (q)`
+unsafe fn over(inner: *mut pg_sys::Query) -> *mut pg_sys::Query {
+    // SAFETY: all nodes are of the scratch context; the inner query is the new one's from now on.
+    unsafe {
+        let outer = select_like(inner);
+        pg_sys::IncrementVarSublevelsUp(inner.cast(), 1, 1);
+        for target in pointers::<pg_sys::TargetEntry>((*inner).targetList).filter(|target| !(**target).resjunk) {
+            let ty = Expr::new((*target).expr.cast()).ty();
+            let var = pg_sys::makeVar(1, (*target).resno, ty.oid, ty.typmod, ty.collation, 0);
+            let column =
+                pg_sys::makeTargetEntry(var.cast(), (*target).resno, pg_sys::pstrdup((*target).resname), false);
+            (*column).ressortgroupref = (*target).ressortgroupref;
+            (*outer).targetList = pg_sys::lappend((*outer).targetList, column.cast());
+        }
+        let from = pg_sys::lappend(std::ptr::null_mut(), add_entry(outer, entry_of(inner)).cast());
+        (*outer).jointree = pg_sys::makeFromExpr(from, std::ptr::null_mut());
+        outer
+    }
+}
+
+/// A query of nothing yet.
+unsafe fn select_like(other: *mut pg_sys::Query) -> *mut pg_sys::Query {
+    // SAFETY: the struct is the tag's.
+    unsafe {
+        let query = node::<pg_sys::Query>(pg_sys::NodeTag::T_Query);
+        (*query).commandType = pg_sys::CmdType::CMD_SELECT;
+        (*query).querySource = (*other).querySource;
+        (*query).canSetTag = (*other).canSetTag;
+        (*query).limitOption = pg_sys::LimitOption::LIMIT_OPTION_COUNT;
+        (*query).stmt_location = (*other).stmt_location;
+        (*query).stmt_len = (*other).stmt_len;
+        query
+    }
+}
+
+/// A query as an entry of a range table.
+unsafe fn entry_of(query: *mut pg_sys::Query) -> *mut pg_sys::RangeTblEntry {
+    // SAFETY: the struct is the tag's; targets have names.
+    unsafe {
+        let entry = node::<pg_sys::RangeTblEntry>(pg_sys::NodeTag::T_RangeTblEntry);
+        let mut names = std::ptr::null_mut();
+        for target in pointers::<pg_sys::TargetEntry>((*query).targetList).filter(|target| !(**target).resjunk) {
+            names = pg_sys::lappend(names, pg_sys::makeString(pg_sys::pstrdup((*target).resname)).cast());
+        }
+        (*entry).rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
+        (*entry).subquery = query;
+        (*entry).alias = pg_sys::makeAlias(c"completed".as_ptr(), std::ptr::null_mut());
+        (*entry).eref = pg_sys::makeAlias(c"completed".as_ptr(), names);
+        (*entry).inFromCl = true;
+        entry
+    }
+}
+
+/// Appends an entry to a range table; the reference to it.
+unsafe fn add_entry(query: *mut pg_sys::Query, entry: *mut pg_sys::RangeTblEntry) -> *mut pg_sys::RangeTblRef {
+    // SAFETY: the struct is the tag's.
+    unsafe {
+        (*query).rtable = pg_sys::lappend((*query).rtable, entry.cast());
+        let reference = node::<pg_sys::RangeTblRef>(pg_sys::NodeTag::T_RangeTblRef);
+        (*reference).rtindex = length((*query).rtable) as i32;
+        reference
+    }
+}
+
+/// What the text of a query of ours means, under any search_path.
+unsafe fn template(text: &str) -> *mut pg_sys::Query {
+    let text = std::ffi::CString::new(text).expect("no NUL");
+    // SAFETY: the text outlives the calls; the text is one statement.
+    unsafe {
+        let raw = pointers::<pg_sys::RawStmt>(pg_sys::pg_parse_query(text.as_ptr())).next().expect("a statement");
+        pg_sys::parse_analyze_fixedparams(raw, text.as_ptr(), std::ptr::null(), 0, std::ptr::null_mut())
+    }
+}
+
+/// The expression of the first target.
+unsafe fn first_column(query: *mut pg_sys::Query) -> *mut pg_sys::Node {
+    // SAFETY: targetList holds TargetEntry nodes.
+    unsafe { (*pointers::<pg_sys::TargetEntry>((*query).targetList).next().expect("a column")).expr.cast() }
 }
 
 unsafe extern "C-unwind" {

@@ -98,6 +98,7 @@ impl Writer<'_> {
             Wrap::Nothing => call,
             Wrap::Round => call.rounded(),
             Wrap::Numeric => text![call, "::numeric"],
+            Wrap::Trim => text!["trim_scale(", call, ")"],
             Wrap::Cardinality => text!["cardinality(", call, ")"],
             // Off the middle between two rounded values, where simple fractions are.
             Wrap::Float => text!["round(", call, "::numeric + 0.0000123, 4)"],
@@ -114,7 +115,7 @@ impl Writer<'_> {
             2 => (text!["count(DISTINCT ", x, ")"], Wrap::Nothing, Kind::Big),
             3 | 4 if kind.has_extrema() => {
                 let function = self.pick(&["min", "max"]);
-                (text![format!("{function}("), x, ")"], Wrap::Nothing, kind.loose())
+                (text![format!("{function}("), x, ")"], Wrap::of_one(kind), kind.loose())
             }
             5 if kind != Kind::Json => self.ordered_set(column),
             6 if kind.is_whole() => self.hypothetical(x),
@@ -129,7 +130,7 @@ impl Writer<'_> {
         let sum = if *kind == Kind::Int { Kind::Big } else { Kind::Num };
         match self.rng.u32(..10) {
             0..=3 => (text!["sum(", x, ")"], Wrap::Nothing, sum),
-            4 => (text!["sum(DISTINCT ", x, ")"], Wrap::Nothing, sum),
+            4 => (text!["sum(DISTINCT ", x, ")"], Wrap::of_one(*kind), sum),
             5 | 6 => (text!["avg(", x, ")"], Wrap::Round, Kind::Num),
             7 => (text!["avg(DISTINCT ", x, ")"], Wrap::Round, Kind::Num),
             8 => {
@@ -199,10 +200,10 @@ impl Writer<'_> {
                 let text = text![format!("percentile_cont({share}) WITHIN GROUP (ORDER BY "), x, "::float8)"];
                 (text, Wrap::Nothing, Kind::Float)
             }
-            1 => (text!["mode() WITHIN GROUP (ORDER BY ", x, ")"], Wrap::Nothing, kind.loose()),
+            1 => (text!["mode() WITHIN GROUP (ORDER BY ", x, ")"], Wrap::of_one(*kind), kind.loose()),
             _ => {
                 let text = text![format!("percentile_disc({share}) WITHIN GROUP (ORDER BY "), x, " DESC)"];
-                (text, Wrap::Nothing, kind.loose())
+                (text, Wrap::of_one(*kind), kind.loose())
             }
         }
     }
@@ -252,4 +253,12 @@ enum Wrap {
     Numeric,
     Cardinality,
     Float,
+    Trim,
+}
+
+impl Wrap {
+    /// Of the result that is one of several equal values.
+    fn of_one(kind: Kind) -> Wrap {
+        if kind == Kind::Num { Wrap::Trim } else { Wrap::Nothing }
+    }
 }
