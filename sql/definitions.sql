@@ -130,17 +130,21 @@ DECLARE
     reader bigint;
 BEGIN
     FOR reader IN
-        WITH RECURSIVE readers (relid) AS (
-            SELECT w.ev_class
-              FROM pg_event_trigger_ddl_commands() c
-              JOIN pg_depend d ON d.refclassid = c.classid AND d.refobjid = c.objid AND d.classid = 'pg_rewrite'::regclass
-              JOIN pg_rewrite w ON w.oid = d.objid AND w.ev_class <> c.objid
+        WITH RECURSIVE replaced AS (
+            SELECT classid, objid FROM pg_event_trigger_ddl_commands()),
+        -- What is made of it: views, but also functions (of aggregates, with a body that was parsed) and operators.
+        concerned (classid, objid) AS (
+            SELECT classid, objid FROM replaced
              UNION
-            SELECT w.ev_class
-              FROM readers r
-              JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = r.relid AND d.classid = 'pg_rewrite'::regclass
-              JOIN pg_rewrite w ON w.oid = d.objid)
-        SELECT s.pgt_id FROM pgtrickle.pgt_stream_tables s JOIN readers r ON r.relid = to_regclass(format('pgtrickle.def_%s', s.pgt_id))
+            SELECT CASE WHEN w.oid IS NULL THEN d.classid ELSE 'pg_class'::regclass END, coalesce(w.ev_class, d.objid)
+              FROM concerned c
+              JOIN pg_depend d ON d.refclassid = c.classid AND d.refobjid = c.objid
+              LEFT JOIN pg_rewrite w ON w.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
+             WHERE d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass))
+        SELECT s.pgt_id
+          FROM pgtrickle.pgt_stream_tables s
+          JOIN concerned c ON c.classid = 'pg_class'::regclass AND c.objid = to_regclass(format('pgtrickle.def_%s', s.pgt_id))
+         WHERE c.objid NOT IN (SELECT objid FROM replaced)
     LOOP
         PERFORM pgtrickle._sources_changed(reader, true);
     END LOOP;
@@ -165,7 +169,7 @@ CREATE EVENT TRIGGER pg_trickle_on_partition_drop ON sql_drop
     WHEN TAG IN ('DROP TABLE', 'DROP FOREIGN TABLE', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION pgtrickle._on_partition_drop();
 ALTER EVENT TRIGGER pg_trickle_on_partition_drop ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_replaced ON ddl_command_end
-    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW', 'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE AGGREGATE') EXECUTE FUNCTION pgtrickle._on_replaced();
+    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW', 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'CREATE AGGREGATE') EXECUTE FUNCTION pgtrickle._on_replaced();
 ALTER EVENT TRIGGER pg_trickle_on_replaced ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_type ON ddl_command_end
     WHEN TAG IN ('ALTER TYPE') EXECUTE FUNCTION pgtrickle._on_type();

@@ -396,6 +396,12 @@ fn one_value<T: FromDatum + IntoDatum>(rows: spi::SpiTupleTable<'_>) -> Option<T
     if row.is_empty() { None } else { row.get_one::<T>().unwrap_or_report() }
 }
 
+/// Whether transactions of this database wait for COMMIT PREPARED.
+pub fn has_prepared() -> bool {
+    scalar("SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = current_database())", &[])
+        == Some(true)
+}
+
 /// The name of this database.
 pub fn database_name() -> String {
     scalar("SELECT current_database()::text", &[]).unwrap_or_default()

@@ -87,7 +87,8 @@ pub struct Relations {
     /// The relation that was asked for last and its place: changes come in runs.
     last: (u32, usize),
     announced: HashMap<u32, Announced>,
-    /// Physical relations whose changes made decoding fail again and again, and how.
+    /// Relations whose changes made capture fail again and again, and how: physical ones that could not be decoded, published
+    /// ones that could not be written.
     quarantined: HashMap<u32, String>,
     released: Vec<u32>,
 }
@@ -107,7 +108,7 @@ impl Relations {
         }
     }
 
-    /// Treats a physical relation as one whose changes cannot be told.
+    /// Treats a relation as one whose changes cannot be told.
     pub fn quarantine(&mut self, relid: u32, reason: String) {
         self.quarantined.insert(relid, reason);
         invalidated(relid);
@@ -155,8 +156,8 @@ impl Relations {
         // Taken before looking, so that an invalidation while we look is noticed.
         let stamp = stamp(&relids);
         let wanted = if relation.is_table() { self.wanted_of(relation) } else { Vec::new() };
-        if wanted.is_empty() && self.quarantined.remove(&relation.oid()).is_some() {
-            self.released.push(relation.oid());
+        if wanted.is_empty() {
+            self.released.extend(relids.iter().filter(|relid| self.quarantined.remove(relid).is_some()));
         }
         let captures = wanted.into_iter().map(|(relid, tracked)| self.capture(relation, relid, tracked)).collect();
         Entry { relids, stamp, captures }
@@ -166,7 +167,7 @@ impl Relations {
         let next = self.announced.len() as u32;
         let announced = self.announced.entry(relid);
         let index = announced.or_insert(Announced { index: next, version: 0, fingerprint: None }).index;
-        let source = match self.quarantined.get(&physical.oid()) {
+        let source = match self.quarantined.get(&physical.oid()).or_else(|| self.quarantined.get(&relid)) {
             Some(reason) => Err(reason.clone()),
             None => source(physical, relid, tracked),
         };

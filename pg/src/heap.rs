@@ -9,6 +9,7 @@ use crate::memory::Context;
 use crate::tuple::{Column, Desc};
 use pgrx::pg_sys::{self, Datum};
 use std::ffi::CString;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Rows that are inserted together.
 const ROWS: usize = 1000;
@@ -106,8 +107,18 @@ struct Target {
     bulk: pg_sys::BulkInsertState,
 }
 
+/// The source whose rows are being inserted, 0 if none are.
+static WRITING: AtomicU32 = AtomicU32::new(0);
+
+/// The source whose rows were being inserted when an error ended the transaction.
+pub fn blamed_source() -> Option<u32> {
+    Some(WRITING.load(Ordering::Relaxed)).filter(|&relid| relid != 0)
+}
+
 /// Rows on their way into one buffer.
 pub struct Writer {
+    /// Whose changes they are.
+    source: u32,
     target: Option<Target>,
     fit: Fit,
     /// The buffer's descriptor when `fit` was found out, and who owns it.
@@ -126,9 +137,10 @@ pub struct Misfit(
 );
 
 impl Writer {
-    /// Of a buffer that is not open.
-    pub fn new() -> Self {
+    /// Of a source's buffer, which is not open.
+    pub fn new(source: u32) -> Self {
         Writer {
+            source,
             target: None,
             fit: Fit::Splice,
             known: None,
@@ -336,6 +348,7 @@ impl Writer {
     pub fn flush(&mut self, slots: &mut Slots, scratch: &mut Context) {
         let (Some(target), false) = (&self.target, self.heads.is_empty()) else { return };
         let count = self.heads.len();
+        WRITING.store(self.source, Ordering::Relaxed);
         // SAFETY: each slot holds a tuple of ours until the insertion is over; the table is open; what toasting
         // allocates goes to `scratch`.
         unsafe {
@@ -347,6 +360,7 @@ impl Writer {
             let (slots, options) = (slots.0.as_mut_ptr(), pg_sys::TABLE_INSERT_SKIP_FSM as i32);
             scratch.enter(|| pg_sys::heap_multi_insert(relation, slots, count as i32, cid, options, bulk));
         }
+        WRITING.store(0, Ordering::Relaxed);
         scratch.reset();
         self.heads.clear();
         self.used = 0;
@@ -399,12 +413,6 @@ fn form(kept: &Context, announced: &[Announced], places: Vec<Option<usize>>) -> 
         out_null: vec![false; columns],
         places,
     })
-}
-
-impl Default for Writer {
-    fn default() -> Self {
-        Writer::new()
-    }
 }
 
 /// Name of the buffer's column for an attribute of the source.

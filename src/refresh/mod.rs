@@ -249,6 +249,9 @@ fn one(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> 
     let mut fed = false;
     if action != Action::NoData {
         fed = store::feed_children(&st, &loaded, &relations);
+        if fed && round.written {
+            store::feed_again(&st);
+        }
         store::store_frontier(&st, round, &loaded, (action, initiator), delta_rows, begun_at);
     } else if changes.cancelled > 0 {
         store::store_frontier(&st, round, &loaded, (action, initiator), 0, begun_at);

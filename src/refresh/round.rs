@@ -26,6 +26,8 @@ pub(super) struct Round {
     pub generation: i64,
     pub degraded: Vec<u32>,
     pub barrier: Duration,
+    /// This transaction has written before: it may have refreshed stream tables already.
+    pub written: bool,
 }
 
 impl Round {
@@ -48,8 +50,9 @@ impl Round {
         let snapshot = Snapshot::latest();
         let visible = snapshot.xids();
         let snapshot_at = worker::now_us();
+        let (barrier, written) = (Duration::ZERO, snapshot::current_xid().is_some());
         let mut round =
-            Round { snapshot, visible, lsn, snapshot_at, generation, degraded: Vec::new(), barrier: Duration::ZERO };
+            Round { snapshot, visible, lsn, snapshot_at, generation, degraded: Vec::new(), barrier, written };
         if !bases.is_empty() {
             round.barrier = barrier::wait_for_capture()?;
             if catalog::generation() != generation {
@@ -214,6 +217,8 @@ impl SharedRound {
         let snapshot = Snapshot::held_by(self.db.dispatcher_pid.load(Ordering::SeqCst), &bytes)?;
         let visible = snapshot.xids();
         // What kept the sources locked until we had our own locks was this round's transaction.
-        is_open().then_some(Round { snapshot, visible, lsn, snapshot_at, generation, degraded: Vec::new(), barrier })
+        let degraded = Vec::new();
+        let round = Round { snapshot, visible, lsn, snapshot_at, generation, degraded, barrier, written: false };
+        is_open().then_some(round)
     }
 }

@@ -95,6 +95,8 @@ pub fn stage(
         };
         let from_parent = source.kind == SourceType::StreamTable;
         let in_order = source.kind == SourceType::Table;
+        // Refreshed by this transaction before: what its parents have written since looks like what they had written then.
+        found.reinitialise |= from_parent && own == Some(frontier.xid);
         let reach = |xid: u64| {
             if frontier.visible.contains(xid) || (from_parent && xid == frontier.xid) {
                 Reach::Known

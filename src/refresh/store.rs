@@ -66,12 +66,24 @@ pub fn feed_children(st: &StreamTable, loaded: &Loaded, relations: &Relations) -
     true
 }
 
+const FEED_AGAIN: &str = "
+    UPDATE pgtrickle.pgt_stream_tables s
+       SET needs_reinit = true
+      FROM pgtrickle.pgt_dependencies d
+     WHERE d.pgt_id = s.pgt_id AND d.source_relid = $1 AND s.frontier_xid = pg_catalog.pg_current_xact_id()";
+
+/// Readers that this transaction has refreshed before would take what it has written now for what they had seen then.
+pub(super) fn feed_again(st: &StreamTable) {
+    let _owner = catalog::as_owner();
+    execute_kept(FEED_AGAIN, &[pg_sys::OIDOID], &[pg_sys::Oid::from(st.relid).into_datum()]);
+}
+
 const STORE_FRONTIER: &str = "
     UPDATE pgtrickle.pgt_stream_tables
        SET frontier = $2::pg_snapshot, frontier_lsn = '0/0'::pg_lsn + $3::numeric, frontier_xid = $4::xid8,
            generation = $5, data_timestamp = $6, last_refresh_at = pg_catalog.clock_timestamp(),
            program_fingerprint = $7, effective_refresh_mode = $8, full_reason = $9, is_populated = true,
-           needs_reinit = needs_reinit AND NOT $10, consecutive_errors = 0,
+           needs_reinit = needs_reinit AND xmin::text::bigint <> $10, consecutive_errors = 0,
            status = CASE WHEN status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE status END
      WHERE pgt_id = $1";
 
@@ -107,7 +119,7 @@ pub(super) fn store_frontier(
             pg_sys::INT8OID,
             pg_sys::TEXTOID,
             pg_sys::TEXTOID,
-            pg_sys::BOOLOID,
+            pg_sys::INT8OID,
         ],
         &[
             st.pgt_id.into_datum(),
@@ -119,8 +131,8 @@ pub(super) fn store_frontier(
             loaded.fingerprint.into_datum(),
             mode.into_datum(),
             loaded.full_reason.clone().into_datum(),
-            // Asked for since this stream table was read, it is still to be done.
-            (action == Action::Reinitialize && st.needs_reinit).into_datum(),
+            // Asked for, or asked for again, since this stream table was read, it is still to be done.
+            if action == Action::Reinitialize { st.row_version } else { 0 }.into_datum(),
         ],
     );
     tell_costs(st.pgt_id, loaded.fingerprint);

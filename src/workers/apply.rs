@@ -6,13 +6,16 @@
 
 use super::apply_sink::Applier;
 use super::capture::{self, Lsn, slot_name, socket_path};
+use super::wal_decoder;
+use crate::error::is_internal;
 use crate::settings;
 use crate::shmem::DbShared;
 use pgrx::prelude::*;
 use pgtrickle_apply::{Config, Counters, Delivery, Event, Frame, Peer, Queue};
 use pgtrickle_decoder::session::abi;
 use pgtrickle_pg::wait::{Interest, WaitSet, WakeUp};
-use pgtrickle_pg::{decoding, origin, worker};
+use pgtrickle_pg::xact::failure_code;
+use pgtrickle_pg::{decoding, heap, origin, worker};
 use pgtrickle_wire::{Encoding, Hello, Role};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};
@@ -40,10 +43,19 @@ pub extern "C-unwind" fn pgtrickle_apply_main(argument: pg_sys::Datum) {
     worker::before_exit(leave);
     PgTryBuilder::new(|| work(dboid, db))
         .catch_others(|error| {
+            if let Some(relid) = heap::blamed_source().filter(|_| is_of_the_row(failure_code(&error))) {
+                wal_decoder::blame(db, relid);
+            }
             capture::note_failure();
             error.rethrow()
         })
         .execute();
+}
+
+/// Whether an error comes again whenever the row does: it is too big for a page of the buffer, say. Then its source is given up,
+/// or no other would be captured any more.
+fn is_of_the_row(code: PgSqlErrorCode) -> bool {
+    is_internal(code) || code == PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED
 }
 
 /// Stops the receiver thread and tells that this process is gone.

@@ -134,7 +134,7 @@ impl Buffer {
             relid,
             segments: [None; 2],
             active: 0,
-            writer: Writer::new(),
+            writer: Writer::new(relid),
             announced: Vec::new(),
             unfitted: true,
             closed: false,

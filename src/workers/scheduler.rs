@@ -60,6 +60,10 @@ pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
         let waiting = [JobState::Asked, JobState::Ready, JobState::Alone];
         waiting.into_iter().find(|&state| job.change(state, JobState::Returned));
     }
+    // What was prepared before the server went down may concern anybody.
+    if worker::in_transaction(catalog::has_prepared) {
+        db.prepared.store(true, Ordering::SeqCst);
+    }
     db.scheduler_latch.publish();
     shmem::use_ring_of(0);
     db.scheduler_pid.store(worker::pid(), Ordering::SeqCst);
@@ -368,7 +372,13 @@ impl Scheduler {
             match self.entries.get_mut(id) {
                 Some(entry) if result.failed => entry.failed(),
                 Some(entry) if result.busy => entry.put_off(),
-                Some(entry) => entry.done(result, flight.started, &counts),
+                Some(entry) => {
+                    if entry.st.needs_reinit {
+                        // Asked for again meanwhile, it is still to be done, as the catalog knows.
+                        self.db.catalog_dirty.store(true, Ordering::SeqCst);
+                    }
+                    entry.done(result, flight.started, &counts)
+                }
                 None => {}
             }
         }

@@ -106,14 +106,14 @@ fn connect(dboid: u32) -> UnixStream {
     }
 }
 
-/// Counts a failure against a source.
-fn blame(db: &DbShared, relid: u32) {
+/// Counts a failure, of decoding or of writing to the change buffer, against a source.
+pub fn blame(db: &DbShared, relid: u32) {
     let places = &db.failing_relids;
     let mine = (0..FAILING_SOURCES).find(|&i| places[i].load(Acquire) == relid);
     let free = || (0..FAILING_SOURCES).find(|&i| places[i].compare_exchange(0, relid, AcqRel, Relaxed).is_ok());
     if let Some(i) = mine.or_else(free) {
         let failures = db.failing_counts[i].fetch_add(1, AcqRel) + 1;
-        pgrx::warning!("pg_trickle: decoding failed at a change of relation {relid}, {failures} times so far");
+        pgrx::warning!("pg_trickle: capture failed at a change of relation {relid}, {failures} times so far");
     }
 }
 
@@ -128,7 +128,7 @@ fn blame_slot(db: &DbShared) {
 fn quarantined(db: &DbShared) -> Vec<(u32, String)> {
     let failed = |i: &usize| db.failing_counts[*i].load(Acquire) >= FAILURES_MAX;
     let places = (0..FAILING_SOURCES).filter(failed).map(|i| db.failing_relids[i].load(Acquire));
-    let reason = "decoding its changes failed again and again; the server log says how";
+    let reason = "capturing its changes failed again and again; the server log says how";
     places.filter(|&relid| relid != 0).map(|relid| (relid, reason.to_string())).collect()
 }
 

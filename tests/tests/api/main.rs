@@ -10,6 +10,7 @@ mod functions;
 mod hostile;
 mod lifecycle;
 mod look;
+mod missed;
 mod schedule;
 mod server;
 
@@ -35,9 +36,11 @@ fn main() {
             .chain(choice::TESTS)
             .chain(definitions::TESTS)
             .chain(hostile::TESTS)
+            .chain(missed::TESTS)
         {
             trials.push(shared.trial(name, test));
         }
+        trials.push(suite::on_own_server(version, "rows_too_wide_for_a_buffer", &[], missed::rows_too_wide));
         trials.extend(server::trials(version));
         trials.extend(schedule::trials(version));
         Ok(trials)

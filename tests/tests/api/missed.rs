@@ -1,0 +1,112 @@
+//! What a refresh could miss for good: changes that look like others that it has seen, definitions that change while it runs or
+//! beneath what the query names, rows that no change buffer can hold.
+
+use pgtrickle_tests::server::Server;
+use pgtrickle_tests::session::Session;
+use pgtrickle_tests::{Outcome, wait};
+use std::time::Duration;
+
+use crate::{Test, arrange, assert_text};
+
+pub const TESTS: &[Test] = &[
+    ("refreshed_twice_in_a_transaction", refreshed_twice),
+    ("replaced_while_it_is_recomputed", replaced_meanwhile),
+    ("functions_beneath_are_replaced", functions_beneath),
+];
+
+fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
+    wait::until(query, Duration::from_secs(30), || Ok(session.text(query)? == expected))
+}
+
+/// All that a parent writes in one transaction is told under one transaction id, at whichever of its refreshes.
+fn refreshed_twice(server: &Server) -> Outcome {
+    let mut session = arrange(server, "twice", "CREATE TABLE t (v int); INSERT INTO t VALUES (1)")?;
+    let mut writer = server.session()?;
+    session.each(
+        "BEGIN; SELECT pgtrickle.create_stream_table('parent', 'SELECT v FROM t WHERE v > 0', '1h');
+         SELECT pgtrickle.create_stream_table('child', 'SELECT sum(v) AS s FROM parent', '1h'); COMMIT",
+    )?;
+    for (first, second) in [("child", "child"), ("child", "parent"), ("parent", "child")] {
+        writer.run("INSERT INTO twice.t VALUES (10)")?;
+        session.each(&format!("BEGIN; SELECT pgtrickle.refresh_stream_table('{first}')"))?;
+        writer.run("INSERT INTO twice.t VALUES (100)")?;
+        session.run(&format!("SELECT pgtrickle.refresh_stream_table('{second}')"))?;
+        let both = "SELECT (SELECT s FROM child) = (SELECT sum(v) FROM t)";
+        if second == "child" {
+            assert_text(&mut session, both, "t")?;
+        }
+        session.each("COMMIT; SELECT pgtrickle.refresh_stream_table('child')")?;
+        assert_text(&mut session, both, "t")?;
+    }
+    Ok(())
+}
+
+/// What asks for a recomputation while one runs asks for another.
+fn replaced_meanwhile(server: &Server) -> Outcome {
+    let mut session = arrange(server, "meanwhile", "CREATE TABLE t (v int); INSERT INTO t VALUES (1)")?;
+    let definition = |value: i32| {
+        // It can be made to wait for a lock, once it is called by a refresh.
+        format!(
+            "CREATE OR REPLACE FUNCTION meanwhile.f(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS \
+             $$ BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN {value}; END $$"
+        )
+    };
+    session.run(&definition(1))?;
+    session.run("SELECT pgtrickle.create_stream_table('st', 'SELECT meanwhile.f(v) AS f FROM t', '1s')")?;
+    let mut gate = server.session()?;
+    gate.run("SELECT pg_advisory_lock(4711)")?;
+    session.run(&definition(2))?;
+    let waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted)";
+    wait::until("a recomputation", Duration::from_secs(30), || session.holds(waiting))?;
+    session.run(&definition(3))?;
+    gate.run("SELECT pg_advisory_unlock(4711)")?;
+    follows(&mut session, "SELECT f FROM st", "3")
+}
+
+/// A query's aggregates and operators are made of functions, and so are functions whose body is parsed.
+fn functions_beneath(server: &Server) -> Outcome {
+    let mut session = arrange(server, "beneath", "CREATE TABLE t (v int); INSERT INTO t VALUES (1), (2), (9)")?;
+    session.each(
+        "CREATE FUNCTION plus(int, int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2';
+         CREATE AGGREGATE total(int) (SFUNC = plus, STYPE = int, INITCOND = 0);
+         CREATE FUNCTION above(int, int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1 > $2';
+         CREATE OPERATOR >>>> (LEFTARG = int, RIGHTARG = int, FUNCTION = above);
+         CREATE FUNCTION parsed(int) RETURNS boolean IMMUTABLE RETURN above($1, 1)",
+    )?;
+    let stream_tables = [
+        ("of_aggregate", "SELECT total(v) AS x FROM t"),
+        ("of_operator", "SELECT count(*) AS x FROM t WHERE v OPERATOR(beneath.>>>>) 1"),
+        ("of_parsed", "SELECT count(*) AS x FROM t WHERE parsed(v)"),
+    ];
+    for (name, query) in stream_tables {
+        session.run(&format!("SELECT pgtrickle.create_stream_table('{name}', '{query}', '1h')"))?;
+    }
+    session
+        .each("CREATE OR REPLACE FUNCTION plus(int, int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2 + 1'")?;
+    session.run(
+        "CREATE OR REPLACE FUNCTION above(int, int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS \
+         'BEGIN RETURN $1 > $2 + 5; END'",
+    )?;
+    for (name, query) in stream_tables {
+        session.run(&format!("SELECT pgtrickle.refresh_stream_table('{name}')"))?;
+        assert_text(&mut session, &format!("SELECT (SELECT x FROM {name}) = ({query})"), "t")?;
+    }
+    Ok(())
+}
+
+/// A row that fills a page leaves no room for what a change buffer adds. Its source is given up; the others are captured on.
+pub fn rows_too_wide(server: &Server) -> Outcome {
+    let columns =
+        |what: &str, between| (1..=127).map(|i| what.replace('#', &i.to_string())).collect::<Vec<_>>().join(between);
+    let table = format!("CREATE TABLE wide ({}); CREATE TABLE other (v int)", columns("c# name", ", "));
+    let mut session = arrange(server, "too_wide", &table)?;
+    let query = format!("SELECT {} AS s FROM wide", columns("c#::text", " || "));
+    session.run(&format!("SELECT pgtrickle.create_stream_table('st', '{query}', '0s')"))?;
+    session.run("SELECT pgtrickle.create_stream_table('st_other', 'SELECT v FROM other', '0s')")?;
+    session.run(&format!("INSERT INTO wide VALUES ({})", columns("'#'", ", ")))?;
+    session.run("INSERT INTO other VALUES (7)")?;
+    follows(&mut session, "SELECT max(v) FROM st_other", "7")?;
+    let state = "SELECT state FROM pgtrickle.pgt_change_tracking WHERE source_relid = 'wide'::regclass";
+    follows(&mut session, state, "DEGRADED")?;
+    follows(&mut session, "SELECT max(s) FROM st", &columns("#", ""))
+}
