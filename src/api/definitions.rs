@@ -44,6 +44,17 @@ impl Drop for Looking {
 /// asks for the recomputation.
 #[pg_extern(name = "_sources_changed")]
 fn sources_changed(pgt_id: i64, redefined: bool) {
+    look_for_sources(pgt_id, redefined);
+}
+
+/// As above, for the refresh of a stream table that reads others than is recorded: its creation had not committed yet when a
+/// definition gave it another source.
+pub fn look_for_missed(st: &catalog::StreamTable) {
+    let _owner = catalog::as_owner();
+    look_for_sources(st.pgt_id, false);
+}
+
+fn look_for_sources(pgt_id: i64, redefined: bool) {
     let Some(_looking) = Looking::begin() else { return };
     let Some(st) = catalog::by_id(pgt_id).filter(|st| !st.restored) else { return };
     // Without its view it is being dropped, or the extension is.

@@ -17,6 +17,7 @@ pub mod run;
 pub mod sources;
 pub mod store;
 
+use crate::api;
 use crate::catalog::{self, Frontier, SourceType, StreamTable};
 use crate::error::{Error, Result};
 use crate::settings;
@@ -211,12 +212,18 @@ fn one(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> 
     let started = Instant::now();
     let begun_at = worker::now_us();
     let loaded = program::load(&st)?;
+    let missed = !loaded.reads_recorded(&st);
+    if missed {
+        // From our commit on they are captured, and then everything is compared once more.
+        api::definitions::look_for_missed(&st);
+    }
     let _connection = Connection::open();
     let mut relations = Relations::default();
     let frontier = st.frontier.as_ref().unwrap_or(Frontier::EMPTY);
     // Under a newer snapshot than S: it sees what earlier stream tables of this round wrote, too.
     let newest = Snapshot::latest();
-    let changes = sources::stage(&st, &loaded, frontier, &round.visible, &newest, &mut relations);
+    let mut changes = sources::stage(&st, &loaded, frontier, &round.visible, &newest, &mut relations);
+    changes.reinitialise |= missed;
     let (task, mut action) = choose(&st, &loaded, round, &changes);
     let mut delta_rows = 0;
     if action != Action::NoData {

@@ -72,6 +72,11 @@ impl Loaded {
 }
 
 impl Loaded {
+    /// Whether it reads exactly the sources that are recorded.
+    pub fn reads_recorded(&self, st: &StreamTable) -> bool {
+        self.reads.len() == st.sources.len() && st.sources.iter().all(|s| self.reads.contains_key(&s.relid))
+    }
+
     /// Whether it is the program of the stream table's present query, mode and name.
     fn is_of(&self, st: &StreamTable) -> bool {
         self.query_hash == st.query_hash && self.refresh_mode == st.refresh_mode && self.label == st.label()

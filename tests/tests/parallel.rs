@@ -284,7 +284,8 @@ fn a_busy_one_starves_nobody(server: &Server) -> Outcome {
          $$ BEGIN PERFORM pg_sleep(0.1); RETURN a; END $$; CREATE TABLE busy_source (a int); INSERT INTO busy_source VALUES (1)",
     )?;
     several(&mut session, OTHERS, "SELECT a FROM t")?;
-    session.each("SELECT pgtrickle.create_stream_table('busy', 'SELECT slowly(a) AS a FROM busy_source', '0s', 'FULL')")?;
+    session
+        .each("SELECT pgtrickle.create_stream_table('busy', 'SELECT slowly(a) AS a FROM busy_source', '0s', 'FULL')")?;
     let refreshes = "SELECT refreshes FROM pgtrickle.pg_stat_stream_tables WHERE name = 'busy'";
     let connector = server.connector();
     let done = AtomicBool::new(false);

@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = &[
     ("refreshed_twice_in_a_transaction", refreshed_twice),
     ("replaced_while_it_is_recomputed", replaced_meanwhile),
     ("functions_beneath_are_replaced", functions_beneath),
+    ("a_child_made_during_the_creation", child_during_creation),
 ];
 
 fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
@@ -109,4 +110,17 @@ pub fn rows_too_wide(server: &Server) -> Outcome {
     let state = "SELECT state FROM pgtrickle.pgt_change_tracking WHERE source_relid = 'wide'::regclass";
     follows(&mut session, state, "DEGRADED")?;
     follows(&mut session, "SELECT max(s) FROM st", &columns("#", ""))
+}
+
+/// Who defines it finds no reader, as the creation of that has not committed yet.
+fn child_during_creation(server: &Server) -> Outcome {
+    let mut session = arrange(server, "unborn", "CREATE TABLE t (v int); INSERT INTO t VALUES (1)")?;
+    session.each("BEGIN; SELECT pgtrickle.create_stream_table('st', 'SELECT v FROM t', '0s')")?;
+    server.session()?.each("CREATE TABLE unborn.child () INHERITS (unborn.t); INSERT INTO unborn.child VALUES (10)")?;
+    session.each("COMMIT; INSERT INTO t VALUES (100)")?;
+    follows(&mut session, "SELECT sum(v) FROM st", "111")?;
+    session.each("INSERT INTO child VALUES (1000)")?;
+    follows(&mut session, "SELECT sum(v) FROM st", "1111")?;
+    session.each("DELETE FROM child WHERE v = 10; SELECT pgtrickle.refresh_stream_table('st')")?;
+    assert_text(&mut session, "SELECT sum(v) FROM st", "1101")
 }
