@@ -242,7 +242,8 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
            CASE WHEN most >= needed THEN format('%s; %s are needed: %s', most, needed, what)
                 ELSE format('Raise max_worker_processes from %s to %s or more: %s. When they are short, parallel refreshes and queries make room.', most, needed, what) END
       FROM (SELECT current_setting('max_worker_processes')::integer AS most, d * (3 + pool) + parallel + 3 AS needed,
-                   format('3 for capture and schedules and %s for parallel refreshes in each of %s databases, %s parallel workers of queries, 3 for launchers and creations', pool, d, parallel) AS what
+                   format('3 for capture and schedules and %s for parallel refreshes %s, %s parallel workers of queries, 3 for launchers and creations',
+                          pool, CASE d WHEN 1 THEN 'in one database' ELSE format('in each of %s databases', d) END, parallel) AS what
               FROM (SELECT (SELECT GREATEST(count(DISTINCT datname), 1) FROM pg_stat_activity WHERE backend_type = 'pg_trickle_scheduler') AS d,
                            CASE WHEN current_setting('pg_trickle.parallel_refresh_mode') = 'off' THEN 0
                                 WHEN current_setting('pg_trickle.max_dynamic_refresh_workers') = '0' THEN 0

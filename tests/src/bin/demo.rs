@@ -91,7 +91,8 @@ fn show(server: &Server, metrics_port: u16, seconds: u64) -> Outcome {
     }
     // Capture has the WAL of all that was loaded to read first; the watch begins when it has.
     STREAMS.iter().try_for_each(|(name, ..)| table(name).refresh(&mut session))?;
-    println!("\nload: pgbench TPC-B with 4 clients, {SHOPPERS} writers in the shop, {seconds} seconds\n");
+    println!("\nload: pgbench TPC-B with 4 clients, {SHOPPERS} writers in the shop, {seconds} seconds");
+    println!("to be watched at http://127.0.0.1:{metrics_port}/ meanwhile\n");
     under_load(server, metrics_port, seconds)?;
     audit(&mut session)
 }
@@ -111,20 +112,26 @@ fn under_load(server: &Server, metrics_port: u16, seconds: u64) -> Outcome {
             scope.spawn(move || shop(server, seed, stop, orders));
         }
         let probe = scope.spawn(|| probe(server, &stop, &lags));
-        let result = report(server, metrics_port, seconds, &lags);
+        let result = report(metrics_port, seconds, &lags);
         stop.store(true, Ordering::Relaxed);
         result.and(probe.join().expect("the probe panicked").during("the probe"))
     });
-    let _ = pgbench.wait();
+    if result.is_err() {
+        let _ = pgbench.kill();
+    }
+    let pgbench = pgbench.wait_with_output()?;
     result?;
-    println!("\n{} transactions in the shop beside pgbench", orders.into_inner());
+    let told = String::from_utf8_lossy(&pgbench.stdout).into_owned();
+    let processed = told.lines().find_map(|line| line.strip_prefix("number of transactions actually processed: "));
+    let (shop, processed) = (orders.into_inner(), processed.unwrap_or("no"));
+    println!("\ncommitted meanwhile: {processed} transactions by pgbench, {shop} in the shop");
     Ok(())
 }
 
 fn start_pgbench(server: &Server, seconds: u64) -> Outcome<Child> {
     let mut pgbench = server.program("pgbench")?;
     pgbench.args(["-c", "4", "-j", "1", "-n", "-T", &seconds.to_string(), "postgres"]);
-    Ok(pgbench.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+    Ok(pgbench.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?)
 }
 
 /// One writer of the shop: orders, cancellations, changed prices, customers that move.
@@ -177,21 +184,21 @@ fn probe(server: &Server, stop: &AtomicBool, lags: &Mutex<Vec<f64>>) -> Outcome 
     Ok(())
 }
 
-fn report(server: &Server, metrics_port: u16, seconds: u64, lags: &Mutex<Vec<f64>>) -> Outcome {
-    let mut session = server.session()?;
+fn report(metrics_port: u16, seconds: u64, lags: &Mutex<Vec<f64>>) -> Outcome {
     println!("  second    captured rows/s    pending    lag p50 / max, ms    refreshes/s    refresh, ms");
     let started = Instant::now();
-    let mut last = records(metrics_port)?;
+    let mut last = Figures::read(metrics_port)?;
     for second in 1..=seconds {
         let next = started + Duration::from_secs(second);
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
-        let now = records(metrics_port)?;
+        let now = Figures::read(metrics_port)?;
         let (p50, max) = median_and_max(std::mem::take(&mut *lags.lock().unwrap()));
-        let (refreshes, refresh_ms) = refreshes(&mut session)?;
+        let refreshes = now.refreshes - last.refreshes;
         println!(
-            "  {second:>6}    {:>15}    {:>7}    {p50:>8.1} / {max:>6.1}    {refreshes:>11}    {refresh_ms:>11.1}",
-            grouped(now.0 - last.0),
-            now.1
+            "  {second:>6}    {:>15}    {:>7}    {p50:>8.1} / {max:>6.1}    {refreshes:>11}    {:>11.1}",
+            grouped(now.captured - last.captured),
+            now.pending,
+            (now.refreshing_ms - last.refreshing_ms) / f64::max(refreshes, 1.0)
         );
         std::io::stdout().flush()?;
         last = now;
@@ -199,20 +206,26 @@ fn report(server: &Server, metrics_port: u16, seconds: u64, lags: &Mutex<Vec<f64
     Ok(())
 }
 
-/// Records captured so far, and how many of them are not in their buffers yet.
-fn records(metrics_port: u16) -> Outcome<(f64, f64)> {
-    let scrape = Scrape::fetch(metrics_port).during("reading /metrics")?;
-    let captured = scrape.sum("pg_trickle_wal_decoder_records_total").unwrap_or(0.0);
-    Ok((captured, scrape.sum("pg_trickle_wal_decoder_pending_records").unwrap_or(0.0)))
+/// What the endpoint tells, summed up since the server started; but for what is pending.
+struct Figures {
+    captured: f64,
+    /// Records that are not in their buffers yet.
+    pending: f64,
+    refreshes: f64,
+    refreshing_ms: f64,
 }
 
-fn refreshes(session: &mut Session) -> Outcome<(String, f64)> {
-    let rows = session.rows(
-        "SELECT count(*), coalesce(avg(extract(epoch FROM duration)) * 1000, 0) FROM pgtrickle.pgt_refresh_history \
-         WHERE start_time > now() - interval '1 second'",
-    )?;
-    let text = |i: usize| rows.first().and_then(|row| row[i].clone()).unwrap_or_default();
-    Ok((text(0), text(1).parse().unwrap_or(0.0)))
+impl Figures {
+    fn read(metrics_port: u16) -> Outcome<Figures> {
+        let scrape = Scrape::fetch(metrics_port).during("reading /metrics")?;
+        let sum = |name: &str| scrape.sum(&format!("pg_trickle_{name}")).unwrap_or(0.0);
+        Ok(Figures {
+            captured: sum("wal_decoder_records_total"),
+            pending: sum("wal_decoder_pending_records"),
+            refreshes: sum("refreshes_total"),
+            refreshing_ms: sum("refresh_duration_seconds_sum") * 1000.0,
+        })
+    }
 }
 
 fn median_and_max(mut lags: Vec<f64>) -> (f64, f64) {

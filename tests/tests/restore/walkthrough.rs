@@ -3,7 +3,7 @@
 use crate::common::shell;
 use pgtrickle_tests::install::{self, PgVersion};
 use pgtrickle_tests::server::Server;
-use pgtrickle_tests::{Failure, Outcome, wait};
+use pgtrickle_tests::{Failure, Outcome, oracle, wait};
 
 /// The blocks of a kind, in order.
 fn blocks(text: &str, kind: &str) -> Vec<String> {
@@ -40,6 +40,13 @@ pub fn walkthrough(version: PgVersion) -> Outcome {
             wait::until("the first stream table", 2 * wait::PATIENCE, || {
                 session.holds("SELECT count(*) = 1 FROM per_customer")
             })?;
+            // Test servers do not sync.
+            let unwell = session.rows(
+                "SELECT check_name, detail FROM pgtrickle.preflight() WHERE severity <> 'OK' AND check_name <> 'fsync'",
+            )?;
+            if let Some(row) = unwell.first() {
+                return Err(Failure::new(format!("configured as INSTALL.md says: {}", oracle::row_text(row))));
+            }
         }
     }
     // Removed without a trace.
