@@ -1,6 +1,7 @@
 //! What can go wrong in the extension itself, and what its reader is told: SQLSTATE, message, detail, hint.
 
-use pgrx::{PgLogLevel, PgSqlErrorCode as Code, ereport, pg_sys::panic::ErrorReport};
+use pgrx::{PgLogLevel, PgSqlErrorCode as Code, ereport};
+use pgtrickle_pg::xact::Failure;
 
 /// An error of the extension. Errors of PostgreSQL itself pass through unchanged.
 #[derive(Debug)]
@@ -34,15 +35,7 @@ impl Error {
 
     /// Raises it as a PostgreSQL error.
     pub fn raise(self) -> ! {
-        let mut report = ErrorReport::new(self.code, self.message, "pg_trickle");
-        if let Some(detail) = self.detail {
-            report = report.set_detail(detail);
-        }
-        if let Some(hint) = self.hint {
-            report = report.set_hint(hint);
-        }
-        report.report(PgLogLevel::ERROR);
-        unreachable!("reporting an error does not return")
+        Failure::from(self).raise()
     }
 
     pub fn not_preloaded() -> Error {
@@ -143,7 +136,7 @@ impl Error {
     }
 }
 
-impl From<Error> for pgtrickle_pg::xact::Failure {
+impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self { code: error.code, message: error.message, detail: error.detail, hint: error.hint }
     }

@@ -27,6 +27,7 @@ pub mod memory;
 mod nodes;
 pub mod on_commit;
 pub mod origin;
+pub mod place;
 pub mod query;
 pub mod records;
 pub mod relation;

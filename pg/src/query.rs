@@ -8,6 +8,7 @@ use crate::expr::{Expr, OuterColumn, outer_columns};
 use crate::json::call_aggregates;
 use crate::memory::Context;
 use crate::nodes::{Walk, copy, integers, pointers, text, walk};
+use crate::place;
 use crate::records::as_text;
 use pgrx::pg_sys;
 use std::ffi::CString;
@@ -46,14 +47,16 @@ impl Scratch {
         let text = CString::new(text).map_err(|_| NotAQuery::Nul)?;
         // SAFETY: `text` outlives every call; the trees are allocated in the scratch context, which `self` stands for.
         unsafe {
-            let raw = pg_sys::pg_parse_query(text.as_ptr());
+            let raw = place::within(&text, || pg_sys::pg_parse_query(text.as_ptr()));
             let statements: Vec<*mut pg_sys::RawStmt> = pointers(raw).collect();
             let &[statement] = statements.as_slice() else {
                 return Err(NotAQuery::Statements(statements.len()));
             };
             check_select((*statement).stmt)?;
             let (none, environment) = (std::ptr::null(), std::ptr::null_mut());
-            let query = pg_sys::parse_analyze_fixedparams(statement, text.as_ptr(), none, 0, environment);
+            let query = place::within(&text, || {
+                pg_sys::parse_analyze_fixedparams(statement, text.as_ptr(), none, 0, environment)
+            });
             complete(self, query);
             Ok(Query::only(pg_sys::QueryRewrite(query)))
         }

@@ -1,7 +1,7 @@
 //! Transactions: hooks on their end, and running work in one whose failure is an ordinary value.
 
-use pgrx::pg_sys::panic::CaughtError;
-use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_guard, pg_sys};
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder, pg_guard, pg_sys};
 use std::ffi::c_void;
 use std::panic::AssertUnwindSafe;
 
@@ -121,7 +121,20 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn from_caught(error: CaughtError) -> Failure {
+    /// Raises it as a PostgreSQL error.
+    pub fn raise(self) -> ! {
+        let mut report = ErrorReport::new(self.code, self.message, "pg_trickle");
+        if let Some(detail) = self.detail {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = self.hint {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::ERROR);
+        unreachable!("reporting an error does not return")
+    }
+
+    pub(crate) fn from_caught(error: CaughtError) -> Failure {
         let (CaughtError::PostgresError(report)
         | CaughtError::ErrorReport(report)
         | CaughtError::RustPanic { ereport: report, .. }) = error;

@@ -46,6 +46,9 @@ fn create_refuses(server: &Server) -> Outcome {
     refused("'new', 'SELECT a FROM t', schedule => '-5s'", "22023", &["schedule", "hint"])?;
     refused("'new', 'SELECT a FROM t', refresh_mode => 'SOMETIMES'", "22023", &["mode", "hint"])?;
     refused("'new', 'SELECT a, random() AS r FROM t'", "0A000", &["random"])?;
+    refused("'new', E'SELECT a\\n FROM t, nosuch AS n'", "42P01", &["In line 2 of the query, at: nosuch AS n"])?;
+    refused("'new', E'SELECT a\\n FORM t'", "42601", &["In line 2 of the query, at: t"])?;
+    refused("'new', E'SELECT a FROM\\n'", "42601", &["At the end of line 2 of the query."])?;
     refused("'new', 'SELECT a, now() AS n FROM t', refresh_mode => 'DIFFERENTIAL'", "0A000", &["hint"])?;
     assert_error(&mut session, "SELECT pgtrickle.refresh_stream_table('absent')", "42P01", &["absent", "hint"])
 }
