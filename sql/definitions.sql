@@ -18,11 +18,11 @@ END
 $$;
 
 -- Stream tables that read these tables, ancestors or partitions of theirs, look for their sources anew. One statement each, which sees
--- what those before it have captured.
+-- what those before it have captured. Where a whole row is read, its columns and their names are part of what is read.
 CREATE FUNCTION pgtrickle._look_for_sources(tables oid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    reader bigint;
+    reader record;
 BEGIN
     FOR reader IN
         WITH RECURSIVE family AS (
@@ -30,20 +30,25 @@ BEGIN
             UNION SELECT i.inhparent FROM family f JOIN pg_inherits i ON i.inhrelid = f.relid),
         parts AS (
             SELECT k.oid AS relid FROM unnest(tables) AS t (relid) JOIN pg_class k ON k.oid = t.relid WHERE k.relkind = 'p'
-            UNION SELECT i.inhrelid FROM parts p JOIN pg_inherits i ON i.inhparent = p.relid)
-        SELECT DISTINCT d.pgt_id
+            UNION SELECT i.inhrelid FROM parts p JOIN pg_inherits i ON i.inhparent = p.relid),
+        uses AS MATERIALIZED (
+            SELECT x.refobjid AS relid, r.ev_class, r.ev_action::text LIKE '%:varattno 0 %' AS whole_row
+              FROM pg_depend x JOIN pg_rewrite r ON r.oid = x.objid
+             WHERE x.classid = 'pg_rewrite'::regclass AND x.refclassid = 'pg_class'::regclass AND x.refobjid = ANY (tables))
+        SELECT d.pgt_id, bool_or(w.whole_row) AS whole_row
           FROM (SELECT relid FROM family UNION SELECT relid FROM parts) AS f
           JOIN pgtrickle.pgt_dependencies d ON d.source_relid::oid = f.relid
           JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
           JOIN pg_class k ON k.oid = f.relid
+         CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM uses u WHERE u.relid = f.relid AND u.whole_row)) AS w (whole_row)
          -- A plain table that the query names is a source whatever happens to it; only its row security may have changed,
          -- by which results change with more than rows.
-         WHERE NOT (f.relid = ANY (tables) AND k.relkind = 'r' AND k.relrowsecurity = s.time_dependent
-                    AND EXISTS (SELECT FROM pg_depend x JOIN pg_rewrite r ON r.oid = x.objid
-                                 WHERE x.classid = 'pg_rewrite'::regclass AND x.refclassid = 'pg_class'::regclass
-                                   AND x.refobjid = f.relid AND r.ev_class = to_regclass(format('pgtrickle.def_%s', d.pgt_id))))
+         WHERE w.whole_row
+            OR NOT (f.relid = ANY (tables) AND k.relkind = 'r' AND k.relrowsecurity = s.time_dependent
+                    AND EXISTS (SELECT FROM uses u WHERE u.relid = f.relid AND u.ev_class = to_regclass(format('pgtrickle.def_%s', d.pgt_id))))
+         GROUP BY d.pgt_id ORDER BY d.pgt_id
     LOOP
-        PERFORM pgtrickle._sources_changed(reader, false);
+        PERFORM pgtrickle._sources_changed(reader.pgt_id, reader.whole_row);
     END LOOP;
 END
 $$;
@@ -123,44 +128,49 @@ BEGIN
 END
 $$;
 
--- A view or a function that a stream table's query uses means something else now; a view may read other tables.
-CREATE FUNCTION pgtrickle._on_replaced() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- Stream tables whose queries use what means something else now, whatever lies between: views, functions, operators, aggregates, casts,
+-- types that are made of it and tables with columns of such types. A view may read other tables than before. Those that read
+-- them in turn follow by their changes.
+CREATE FUNCTION pgtrickle._means_something_else(class oid, object oid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     reader bigint;
 BEGIN
     FOR reader IN
-        WITH RECURSIVE replaced AS (
-            SELECT classid, objid FROM pg_event_trigger_ddl_commands()),
-        -- What is made of it: views, but also functions (of aggregates, with a body that was parsed) and operators.
-        concerned (classid, objid) AS (
-            SELECT classid, objid FROM replaced
+        WITH RECURSIVE users (class, object) AS (
+            SELECT class, object
              UNION
-            SELECT CASE WHEN w.oid IS NULL THEN d.classid ELSE 'pg_class'::regclass END, coalesce(w.ev_class, d.objid)
-              FROM concerned c
-              JOIN pg_depend d ON d.refclassid = c.classid AND d.refobjid = c.objid
-              LEFT JOIN pg_rewrite w ON w.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
-             WHERE d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass))
+            SELECT next.*
+              FROM users u
+             CROSS JOIN LATERAL (
+                    SELECT d.classid, d.objid FROM pg_depend d WHERE d.refclassid = u.class AND d.refobjid = u.object
+                     UNION ALL SELECT 'pg_class'::regclass, w.ev_class FROM pg_rewrite w WHERE u.class = 'pg_rewrite'::regclass AND w.oid = u.object
+                     UNION ALL SELECT 'pg_type'::regclass, k.reltype FROM pg_class k WHERE u.class = 'pg_class'::regclass AND k.oid = u.object
+                   ) AS next (class, object)
+             WHERE NOT EXISTS (SELECT FROM pg_class k WHERE u.class = 'pg_class'::regclass AND k.oid = u.object
+                                                        AND k.relnamespace = 'pgtrickle'::regnamespace))
         SELECT s.pgt_id
           FROM pgtrickle.pgt_stream_tables s
-          JOIN concerned c ON c.classid = 'pg_class'::regclass AND c.objid = to_regclass(format('pgtrickle.def_%s', s.pgt_id))
-         WHERE c.objid NOT IN (SELECT objid FROM replaced)
+          JOIN users u ON u.class = 'pg_class'::regclass AND u.object = to_regclass(format('pgtrickle.def_%s', s.pgt_id))
+         WHERE u.object <> _means_something_else.object ORDER BY 1
     LOOP
         PERFORM pgtrickle._sources_changed(reader, true);
     END LOOP;
 END
 $$;
 
-CREATE FUNCTION pgtrickle._on_type() RETURNS event_trigger
+-- A view or a function was replaced; labels or attributes of a type, or columns of a view, which are part of results as text, are
+-- other ones.
+CREATE FUNCTION pgtrickle._on_replaced() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pgtrickle._enum_changed(t.oid)
-       FROM pg_event_trigger_ddl_commands() c JOIN pg_type t ON t.oid = c.objid
-      WHERE c.classid = 'pg_type'::regclass AND t.typtype = 'e';
+    PERFORM pgtrickle._means_something_else(c.classid, c.objid)
+       FROM pg_event_trigger_ddl_commands() c
+      WHERE c.command_tag <> 'ALTER TABLE' OR EXISTS (SELECT FROM pg_class k WHERE k.oid = c.objid AND k.relkind IN ('v', 'm'));
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION pgtrickle._defined(oid, boolean), pgtrickle._sources_changed(bigint, boolean), pgtrickle._stream_table_rewritten(bigint), pgtrickle._on_replaced(), pgtrickle._look_for_sources(oid[]), pgtrickle._on_type(), pgtrickle._enum_changed(oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
+REVOKE EXECUTE ON FUNCTION pgtrickle._defined(oid, boolean), pgtrickle._sources_changed(bigint, boolean), pgtrickle._stream_table_rewritten(bigint), pgtrickle._on_replaced(), pgtrickle._look_for_sources(oid[]), pgtrickle._means_something_else(oid, oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
     pgtrickle._on_rewrite(), pgtrickle._parents_before_drop(oid) FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_definition ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'CREATE TABLE', 'CREATE FOREIGN TABLE') EXECUTE FUNCTION pgtrickle._on_definition();
@@ -169,10 +179,7 @@ CREATE EVENT TRIGGER pg_trickle_on_partition_drop ON sql_drop
     WHEN TAG IN ('DROP TABLE', 'DROP FOREIGN TABLE', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION pgtrickle._on_partition_drop();
 ALTER EVENT TRIGGER pg_trickle_on_partition_drop ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_replaced ON ddl_command_end
-    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW', 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'CREATE AGGREGATE') EXECUTE FUNCTION pgtrickle._on_replaced();
+    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER TABLE', 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'CREATE AGGREGATE', 'ALTER TYPE') EXECUTE FUNCTION pgtrickle._on_replaced();
 ALTER EVENT TRIGGER pg_trickle_on_replaced ENABLE ALWAYS;
-CREATE EVENT TRIGGER pg_trickle_on_type ON ddl_command_end
-    WHEN TAG IN ('ALTER TYPE') EXECUTE FUNCTION pgtrickle._on_type();
-ALTER EVENT TRIGGER pg_trickle_on_type ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_rewrite ON table_rewrite EXECUTE FUNCTION pgtrickle._on_rewrite();
 ALTER EVENT TRIGGER pg_trickle_on_rewrite ENABLE ALWAYS;

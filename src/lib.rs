@@ -25,7 +25,6 @@ extension_sql_file!(
     requires = [
         api::definitions::parents_before_drop,
         api::definitions::sources_changed,
-        api::definitions::enum_changed,
         api::definitions::defined,
         api::guard::stream_table_rewritten,
     ]

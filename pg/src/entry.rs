@@ -2,7 +2,7 @@
 
 use crate::expr::Expr;
 use crate::functions::Functions;
-use crate::nodes::{attribute_numbers, length, pointers, text};
+use crate::nodes::{Walk, attribute_numbers, length, pointers, text, walk};
 use crate::query::Query;
 use crate::types::TypeRef;
 use pgrx::pg_sys;
@@ -250,13 +250,38 @@ impl<'q> Query<'q> {
         self.descendants().iter().any(|query| (1..=query.entries()).any(|n| recursive(query.entry(n))))
     }
 
-    /// The names of the columns of an entry.
+    /// The names of the columns of an entry. Those of what was a view, whose row is used, are the view's own: they may have been
+    /// renamed since it was made.
     pub fn entry_names(&self, number: usize) -> Vec<String> {
-        // SAFETY: numbers come from this query's own tree; colnames holds String nodes.
+        let view = self.row_relation(number);
+        // SAFETY: numbers come from this query's own tree; colnames holds String nodes; names of attributes are C strings or null.
         unsafe {
             let rte = pointers::<pg_sys::RangeTblEntry>(self.get().rtable).nth(number - 1).expect("entry exists");
-            pointers::<pg_sys::String>((*(*rte).eref).colnames).map(|name| text((*name).sval)).collect()
+            let names = pointers::<pg_sys::String>((*(*rte).eref).colnames).map(|name| text((*name).sval));
+            let now = |column: i16| view.map(|view| pg_sys::get_attname(view, column, true)).filter(|n| !n.is_null());
+            names.zip(1..).map(|(name, column)| now(column).map_or(name, |now| text(now))).collect()
         }
+    }
+
+    /// The relation whose row type a whole row of this entry has.
+    fn row_relation(&self, number: usize) -> Option<pg_sys::Oid> {
+        let mut found = None;
+        // SAFETY: walks this level of the tree only; the tag decides the struct.
+        unsafe {
+            walk(self.as_node(), &mut |node| {
+                if (*node).type_ == pg_sys::NodeTag::T_Query && node != self.as_node() {
+                    return Walk::Past;
+                }
+                if (*node).type_ == pg_sys::NodeTag::T_Var {
+                    let var = &*node.cast::<pg_sys::Var>();
+                    if var.varno as usize == number && var.varattno == 0 && var.varlevelsup == 0 {
+                        found = Some(pg_sys::get_typ_typrelid(var.vartype)).filter(|&r| r != pg_sys::InvalidOid);
+                    }
+                }
+                Walk::Into
+            });
+        }
+        found
     }
 
     /// A query of this level's WITH.

@@ -118,20 +118,3 @@ fn recompute(pgt_id: i64, sources: &BTreeSet<u32>) {
 fn defined(relid: pg_sys::Oid, moved: bool) {
     or_raise(immediate::defined(relid.to_u32(), moved));
 }
-
-/// Has stream tables recomputed that read columns of an enum type, whose labels may have been renamed: their text may be
-/// in the results.
-#[pg_extern(name = "_enum_changed")]
-fn enum_changed(enum_type: pg_sys::Oid) {
-    catalog::execute(
-        "UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true
-          WHERE pgt_id IN (SELECT d.pgt_id
-                             FROM pgtrickle.pgt_dependencies d
-                             JOIN pg_catalog.pg_attribute a ON a.attrelid = d.source_relid
-                             JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-                            WHERE $1 IN (t.oid, t.typelem, t.typbasetype))",
-        &[enum_type.into()],
-    );
-    or_raise(immediate::refresh_all_unsure());
-    catalog::changed();
-}

@@ -161,16 +161,6 @@ pub fn refresh<T>(st: &StreamTable, after: impl FnOnce(&Snapshot) -> T) -> Resul
     Ok(after(&Snapshot::latest()))
 }
 
-/// Has every stream table that is not known to be right computed anew.
-pub fn refresh_all_unsure() -> Result<()> {
-    let graph = graph::current();
-    graph
-        .stream_tables
-        .iter()
-        .filter(|st| st.needs_reinit && maintain::is_active(st))
-        .try_for_each(|st| refresh(st, |_| ()))
-}
-
 /// After a definition that concerns a table: its new partitions get triggers, and if rows may have come or gone with it, its
 /// readers are computed anew.
 pub fn defined(relid: u32, moved: bool) -> Result<()> {
