@@ -117,6 +117,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
            t.slot_name, coalesce(s.active, false), (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - s.restart_lsn)::bigint,
            CASE WHEN c.oid IS NULL THEN 'the table no longer exists'
                 WHEN t.state <> 'ACTIVE' THEN 'capture stopped: ' || coalesce(t.detail, '') || '; see pgtrickle.repair_stream_table()'
+                WHEN to_regclass('pgtrickle_changes.changes_' || t.source_relid::oid) IS NULL
+                     THEN 'its change buffer is gone, so that its readers are recomputed at each change; see pgtrickle.repair_stream_table()'
                 WHEN c.relreplident <> 'f' AND c.relkind = 'r' THEN format('ALTER TABLE %I.%I REPLICA IDENTITY FULL', n.nspname, c.relname)
                 WHEN s.slot_name IS NULL THEN 'the replication slot does not exist; it is made anew by itself'
                 WHEN NOT s.active THEN 'no decoder uses the slot; see pgtrickle.health_check()' END

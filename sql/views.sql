@@ -83,6 +83,17 @@ CREATE VIEW pgtrickle.stream_tables_info AS
 COMMENT ON VIEW pgtrickle.stream_tables_info IS 'The catalog of stream tables, with the time since the snapshot of the last refresh';
 GRANT SELECT ON pgtrickle.stream_tables_info TO PUBLIC;
 
+CREATE FUNCTION pgtrickle._buffer_gone(source regclass, buffer text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = 'dependent_objects_still_exist',
+        MESSAGE = format('cannot drop table pgtrickle_changes.%I because stream tables need it', buffer),
+        DETAIL = format('It holds the changes of %s.', source),
+        HINT = 'It goes by itself once no stream table reads that table any more.';
+END
+$$;
+
 CREATE FUNCTION pgtrickle._on_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -99,6 +110,13 @@ BEGIN
     LOOP
         PERFORM pgtrickle._forget(gone);
     END LOOP;
+    -- The extension itself drops buffers that nobody reads.
+    PERFORM pgtrickle._buffer_gone(e.source_relid, d.object_name)
+       FROM pg_event_trigger_dropped_objects() d
+       JOIN pgtrickle.pgt_dependencies e ON d.object_name = 'changes_' || e.source_relid::oid
+       JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
+       JOIN pg_class c ON c.oid = e.source_relid
+      WHERE d.object_type = 'table' AND d.schema_name = 'pgtrickle_changes' AND s.refresh_mode <> 'IMMEDIATE' LIMIT 1;
 END
 $$;
 -- Once the extension is gone nobody knows any more how its sources were before. The command's text is all that tells
@@ -118,7 +136,7 @@ CREATE EVENT TRIGGER pg_trickle_before_drop_extension ON ddl_command_start WHEN 
 ALTER EVENT TRIGGER pg_trickle_before_drop_extension ENABLE ALWAYS;
 
 REVOKE EXECUTE ON FUNCTION pgtrickle._release_tables() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION pgtrickle._on_drop(), pgtrickle._forget(bigint), pgtrickle._installed() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pgtrickle._on_drop(), pgtrickle._buffer_gone(regclass, text), pgtrickle._forget(bigint), pgtrickle._installed() FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_drop ON sql_drop EXECUTE FUNCTION pgtrickle._on_drop();
 ALTER EVENT TRIGGER pg_trickle_on_drop ENABLE ALWAYS;
 

@@ -106,14 +106,17 @@ impl Buffers {
         }
     }
 
-    /// Inserts what was put and closes all tables, before the transaction's end. The sources whose buffers were written
-    /// to are added to `written`.
+    /// Inserts what was put and closes all tables, before the transaction's end. The sources that have changed are added to
+    /// `written`, also where there was no buffer to write to: refreshes find that out and compare.
     pub fn close(&mut self, written: &mut Vec<u32>) {
         for buffer in &mut self.buffers {
-            buffer.closed = false;
-            if buffer.writer.is_open() {
+            let missed = std::mem::take(&mut buffer.closed);
+            let open = buffer.writer.is_open();
+            if open {
                 buffer.writer.flush(&mut self.slots, &mut self.scratch);
                 buffer.writer.close();
+            }
+            if open || missed {
                 written.push(buffer.relid);
             }
         }

@@ -13,6 +13,7 @@ mod look;
 mod missed;
 mod schedule;
 mod server;
+mod upheavals;
 
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
@@ -37,6 +38,7 @@ fn main() {
             .chain(definitions::TESTS)
             .chain(hostile::TESTS)
             .chain(missed::TESTS)
+            .chain(upheavals::TESTS)
         {
             trials.push(shared.trial(name, test));
         }
