@@ -144,8 +144,7 @@ COMMENT ON TABLE pgtrickle.pgt_immediate IS 'Per stream table that is maintained
 GRANT SELECT ON pgtrickle.pgt_immediate TO PUBLIC;
 
 GRANT SELECT ON pgtrickle.pgt_stage_costs TO PUBLIC;
-GRANT SELECT ON pgtrickle.pgt_stream_tables, pgtrickle.pgt_dependencies, pgtrickle.pgt_refresh_history,
-    pgtrickle.pgt_change_tracking, pgtrickle.pgt_capture TO PUBLIC;
+GRANT SELECT ON pgtrickle.pgt_dependencies, pgtrickle.pgt_change_tracking, pgtrickle.pgt_capture TO PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_stream_tables', '');
 SELECT pg_catalog.pg_extension_config_dump('pgtrickle.pgt_dependencies', '');

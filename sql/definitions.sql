@@ -131,14 +131,14 @@ $$;
 -- Stream tables whose queries use what means something else now, whatever lies between: views, functions, operators, aggregates, casts,
 -- types that are made of it and tables with columns of such types. A view may read other tables than before. Those that read
 -- them in turn follow by their changes.
-CREATE FUNCTION pgtrickle._means_something_else(class oid, object oid) RETURNS void
+CREATE FUNCTION pgtrickle._means_something_else(changed_class oid, changed_object oid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     reader bigint;
 BEGIN
     FOR reader IN
         WITH RECURSIVE users (class, object) AS (
-            SELECT class, object
+            SELECT changed_class, changed_object
              UNION
             SELECT next.*
               FROM users u
@@ -152,7 +152,7 @@ BEGIN
         SELECT s.pgt_id
           FROM pgtrickle.pgt_stream_tables s
           JOIN users u ON u.class = 'pg_class'::regclass AND u.object = to_regclass(format('pgtrickle.def_%s', s.pgt_id))
-         WHERE u.object <> _means_something_else.object ORDER BY 1
+         WHERE u.object <> changed_object ORDER BY 1
     LOOP
         PERFORM pgtrickle._sources_changed(reader, true);
     END LOOP;

@@ -1,6 +1,13 @@
 -- Looking at stream tables and their workers, and understanding them. Functions in SQL, each with a comment from which
 -- docs/API.md is made. What shared memory counts comes from the functions of src/api/counters.rs.
 
+-- The text of an error may hold values of rows: it is for the owner of the stream table, and for those who may see everybody's statements.
+CREATE FUNCTION pgtrickle._sees_errors_of(stream_table oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pg_has_role('pg_read_all_stats', 'USAGE')
+        OR EXISTS (SELECT FROM pg_class c WHERE c.oid = stream_table AND pg_has_role(c.relowner, 'USAGE'))
+$$;
+
 -- How each stream table fares: state from the catalog, counters since the server started from shared memory.
 CREATE VIEW pgtrickle.pg_stat_stream_tables AS
     SELECT s.pgt_id, n.nspname::text AS schema, c.relname::text AS name, s.status, s.refresh_mode, s.effective_refresh_mode,
@@ -11,13 +18,23 @@ CREATE VIEW pgtrickle.pg_stat_stream_tables AS
            CASE WHEN k.differential + k.full_refreshes > 0 THEN k.total_ms / (k.differential + k.full_refreshes) END AS avg_duration_ms,
            coalesce(k.differential + k.full_refreshes, 0) AS refreshes, coalesce(k.differential, 0) AS differential_refreshes,
            coalesce(k.full_refreshes, 0) AS full_refreshes, coalesce(k.failures, 0) AS failures,
-           coalesce(k.rows_changed, 0) AS rows_changed, s.consecutive_errors, s.last_error_message, s.last_error_at
+           coalesce(k.rows_changed, 0) AS rows_changed, s.consecutive_errors,
+           CASE WHEN s.last_error_message IS NOT NULL AND pgtrickle._sees_errors_of(s.pgt_relid) THEN s.last_error_message END AS last_error_message,
+           s.last_error_at
       FROM pgtrickle.pgt_stream_tables s
       JOIN pg_catalog.pg_class c ON c.oid = s.pgt_relid
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       LEFT JOIN pgtrickle._stream_table_counters() k ON k.pgt_id = s.pgt_id;
 COMMENT ON VIEW pgtrickle.pg_stat_stream_tables IS
     'How each stream table fares: status, staleness, whether that is more than its schedule allows, and its refreshes since the server started';
+
+CREATE VIEW pgtrickle._history AS
+    SELECT h.refresh_id, h.pgt_id, h.start_time, h.end_time, h.duration, h.action, h.status, h.refreshes, h.rows_inserted, h.rows_deleted,
+           h.delta_row_count, h.barrier_wait, h.initiated_by,
+           CASE WHEN h.error_message IS NOT NULL AND pgtrickle._sees_errors_of(s.pgt_relid) THEN h.error_message END AS error_message
+      FROM pgtrickle.pgt_refresh_history h LEFT JOIN pgtrickle.pgt_stream_tables s USING (pgt_id);
+
+COMMENT ON VIEW pgtrickle._history IS 'The history of refreshes without those texts of errors that are not for its reader';
 
 CREATE FUNCTION pgtrickle.st_refresh_stats()
 RETURNS TABLE (stream_table text, status text, refresh_mode text, total_refreshes bigint, successful_refreshes bigint,
@@ -31,7 +48,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
            (avg(extract(epoch FROM h.duration)) * 1000)::float8, (max(extract(epoch FROM h.duration)) * 1000)::float8,
            (array_agg(h.action ORDER BY h.refresh_id DESC) FILTER (WHERE h.status = 'COMPLETED'))[1],
            GREATEST(max(h.end_time), v.last_refresh_at), extract(epoch FROM v.staleness)::float8
-      FROM pgtrickle.pg_stat_stream_tables v LEFT JOIN pgtrickle.pgt_refresh_history h USING (pgt_id)
+      FROM pgtrickle.pg_stat_stream_tables v LEFT JOIN pgtrickle._history h USING (pgt_id)
      GROUP BY v.schema, v.name, v.status, v.effective_refresh_mode, v.last_refresh_at, v.staleness
      ORDER BY 1
 $$;
@@ -45,7 +62,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT h.start_time, coalesce(format('%I.%I', s.pgt_schema, s.pgt_name), format('(dropped, id %s)', h.pgt_id)), h.action,
            h.status, (extract(epoch FROM h.duration) * 1000)::float8, h.refreshes, h.rows_inserted, h.rows_deleted,
            h.initiated_by, h.error_message
-      FROM pgtrickle.pgt_refresh_history h LEFT JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
+      FROM pgtrickle._history h LEFT JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
      ORDER BY h.start_time DESC, h.refresh_id DESC LIMIT max_rows
 $$;
 COMMENT ON FUNCTION pgtrickle.refresh_timeline(integer) IS 'The newest refreshes of all stream tables, the last one first';
@@ -273,4 +290,4 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle.version_check() IS 'Whether the library that is loaded and the objects in the database are of one version';
 
-GRANT SELECT ON pgtrickle.pg_stat_stream_tables, pgtrickle.quick_health, pgtrickle.pg_stat_progress_pgtrickle TO PUBLIC;
+GRANT SELECT ON pgtrickle.pg_stat_stream_tables, pgtrickle._history, pgtrickle.quick_health, pgtrickle.pg_stat_progress_pgtrickle TO PUBLIC;

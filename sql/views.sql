@@ -7,7 +7,7 @@ RETURNS TABLE (schema text, name text, status text, refresh_mode text, effective
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT n.nspname::text, c.relname::text, s.status, s.refresh_mode, s.effective_refresh_mode, s.schedule,
            s.is_populated, v.staleness, s.data_timestamp, s.last_refresh_at,
-           s.consecutive_errors, s.last_error_message
+           s.consecutive_errors, v.last_error_message
       FROM pgtrickle.pgt_stream_tables s
       LEFT JOIN pgtrickle.pg_stat_stream_tables v USING (pgt_id)
       JOIN pg_class c ON c.oid = s.pgt_relid
@@ -32,7 +32,7 @@ COMMENT ON FUNCTION pgtrickle.slot_health() IS 'The replication slots of this da
 CREATE FUNCTION pgtrickle.get_refresh_history(name text, max_rows integer DEFAULT 20)
 RETURNS SETOF pgtrickle.pgt_refresh_history
 LANGUAGE sql STABLE AS $$
-    SELECT h.* FROM pgtrickle.pgt_refresh_history h
+    SELECT h.* FROM pgtrickle._history h
       JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
      WHERE s.pgt_relid = pg_catalog.to_regclass(name)
      ORDER BY h.refresh_id DESC LIMIT max_rows
@@ -79,20 +79,27 @@ $$;
 COMMENT ON FUNCTION pgtrickle.change_buffer_sizes() IS 'Per stream table and source: change rows not yet applied, and bytes of the buffer';
 
 CREATE VIEW pgtrickle.stream_tables_info AS
-    SELECT s.*, pg_catalog.clock_timestamp() - s.data_timestamp AS staleness FROM pgtrickle.pgt_stream_tables s;
+    SELECT s.pgt_id, s.pgt_relid, s.pgt_schema, s.pgt_name, s.defining_query, s.schedule, s.refresh_mode, s.effective_refresh_mode, s.full_reason,
+           s.time_dependent, s.status, s.is_populated, s.frontier, s.frontier_lsn, s.frontier_xid, s.generation, s.data_timestamp,
+           s.last_refresh_at, s.program_fingerprint, s.consecutive_errors, s.needs_reinit,
+           CASE WHEN s.last_error_message IS NOT NULL AND pgtrickle._sees_errors_of(s.pgt_relid) THEN s.last_error_message END AS last_error_message,
+           s.last_error_at, s.created_at, s.defining_query_hash, s.settings, s.home_relid,
+           pg_catalog.clock_timestamp() - s.data_timestamp AS staleness
+      FROM pgtrickle.pgt_stream_tables s;
 COMMENT ON VIEW pgtrickle.stream_tables_info IS 'The catalog of stream tables, with the time since the snapshot of the last refresh';
 GRANT SELECT ON pgtrickle.stream_tables_info TO PUBLIC;
 
-CREATE FUNCTION pgtrickle._buffer_gone(source regclass, buffer text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    RAISE EXCEPTION USING
-        ERRCODE = 'dependent_objects_still_exist',
-        MESSAGE = format('cannot drop table pgtrickle_changes.%I because stream tables need it', buffer),
-        DETAIL = format('It holds the changes of %s.', source),
-        HINT = 'It goes by itself once no stream table reads that table any more.';
-END
-$$;
+-- All but the texts of errors, which views and functions show to those whom they concern. (As with PostgreSQL's own pg_subscription,
+-- `SELECT *` is not for everybody.)
+REVOKE ALL ON pgtrickle.pgt_stream_tables, pgtrickle.pgt_refresh_history FROM PUBLIC;
+GRANT SELECT ON pgtrickle.pgt_stream_tables, pgtrickle.pgt_refresh_history TO pg_read_all_stats;
+GRANT SELECT (xmin, pgt_id, pgt_relid, pgt_schema, pgt_name, defining_query, schedule, refresh_mode, effective_refresh_mode, full_reason, time_dependent,
+              status, is_populated, frontier, frontier_lsn, frontier_xid, generation, data_timestamp, last_refresh_at, program_fingerprint,
+              consecutive_errors, needs_reinit, last_error_at, created_at, defining_query_hash, settings, home_relid)
+    ON pgtrickle.pgt_stream_tables TO PUBLIC;
+GRANT SELECT (refresh_id, pgt_id, start_time, end_time, duration, action, status, refreshes, rows_inserted, rows_deleted, delta_row_count, barrier_wait,
+              initiated_by)
+    ON pgtrickle.pgt_refresh_history TO PUBLIC;
 
 CREATE FUNCTION pgtrickle._on_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -110,8 +117,7 @@ BEGIN
     LOOP
         PERFORM pgtrickle._forget(gone);
     END LOOP;
-    -- The extension itself drops buffers that nobody reads.
-    PERFORM pgtrickle._buffer_gone(e.source_relid, d.object_name)
+    PERFORM pgtrickle._buffer_gone(e.source_relid::text, d.object_name)
        FROM pg_event_trigger_dropped_objects() d
        JOIN pgtrickle.pgt_dependencies e ON d.object_name = 'changes_' || e.source_relid::oid
        JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
@@ -136,7 +142,7 @@ CREATE EVENT TRIGGER pg_trickle_before_drop_extension ON ddl_command_start WHEN 
 ALTER EVENT TRIGGER pg_trickle_before_drop_extension ENABLE ALWAYS;
 
 REVOKE EXECUTE ON FUNCTION pgtrickle._release_tables() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION pgtrickle._on_drop(), pgtrickle._buffer_gone(regclass, text), pgtrickle._forget(bigint), pgtrickle._installed() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pgtrickle._on_drop(), pgtrickle._buffer_gone(text, text), pgtrickle._forget(bigint), pgtrickle._installed() FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_drop ON sql_drop EXECUTE FUNCTION pgtrickle._on_drop();
 ALTER EVENT TRIGGER pg_trickle_on_drop ENABLE ALWAYS;
 

@@ -65,7 +65,7 @@ pub const METRICS: &[Metric] = &[
 
     metric("refreshes_total", Counter, TABLE, "refreshes", "Standing still while sources change: is it paused or suspended? `pgtrickle.pgt_status()`.", "Refreshes that were completed.",
         |s, out| out.per_table(s, |t| t.refreshes_total as f64)),
-    metric("refresh_failures_total", Counter, TABLE, "refreshes", "Read `last_error_message` in `pgtrickle.pgt_stream_tables`; mend the cause; `pgtrickle.resume_stream_table()` if it was suspended.", "Refreshes that failed.",
+    metric("refresh_failures_total", Counter, TABLE, "refreshes", "Read `last_error_message` in `pgtrickle.pg_stat_stream_tables`; mend the cause; `pgtrickle.resume_stream_table()` if it was suspended.", "Refreshes that failed.",
         |s, out| out.per_table(s, |t| t.refresh_failures_total as f64)),
     metric("rows_changed_total", Counter, TABLE, "rows", "Far more than the sources change: the query multiplies rows; see `pgtrickle.explain_st()`.", "Rows that refreshes inserted, updated or deleted.",
         |s, out| out.per_table(s, |t| t.rows_changed_total as f64)),

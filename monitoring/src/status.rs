@@ -104,10 +104,10 @@ fn error(e: &LastError, t: &StreamTable, details: bool) -> String {
 fn hint(t: &StreamTable) -> &'static str {
     match t.status {
         "SUSPENDED" => {
-            "Mend the cause (last_error_message in pgtrickle.pgt_stream_tables), then pgtrickle.resume_stream_table()."
+            "Mend the cause (last_error_message in pgtrickle.pg_stat_stream_tables), then pgtrickle.resume_stream_table()."
         }
         "ERROR" => {
-            "It is tried again with growing pauses; last_error_message in pgtrickle.pgt_stream_tables says why it fails."
+            "It is tried again with growing pauses; last_error_message in pgtrickle.pg_stat_stream_tables says why it fails."
         }
         _ => "It has been refreshed since.",
     }

@@ -2,7 +2,7 @@
 
 use super::track;
 use crate::catalog::{self, Frontier, StreamTable};
-use crate::error::policy;
+use crate::error::{policy, sqlstate};
 use crate::refresh::sources;
 use crate::settings;
 use crate::shmem::{self, DbShared, Status};
@@ -14,6 +14,8 @@ use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::xact::Failure;
 use pgtrickle_pg::{lock, worker};
 use std::sync::atomic::Ordering;
+
+const READ_ON: &str = "last_error_message in pgtrickle.pg_stat_stream_tables says more.";
 
 /// Notes a failed refresh, and suspends the stream table when it has failed too often in a row.
 pub fn record_failure(st: &StreamTable, failure: &Failure) {
@@ -48,9 +50,11 @@ pub fn record_failure(st: &StreamTable, failure: &Failure) {
         &[st.pgt_id.into(), message.clone().into()],
     );
     let suspended = errors >= settings::MAX_CONSECUTIVE_ERRORS.get();
-    alert(if suspended { "auto_suspended" } else { "refresh_failed" }, Some(st), &message);
+    // Anybody may listen, so what the error says of values is not told.
+    let told = format!("SQLSTATE {}. {}", sqlstate(failure.code as i32), policy.hint.unwrap_or(READ_ON));
+    alert(if suspended { "auto_suspended" } else { "refresh_failed" }, Some(st), &told);
     if corrupt {
-        alert("reinitialize_needed", Some(st), &message);
+        alert("reinitialize_needed", Some(st), &told);
     }
     if let Some(counters) = st.counters() {
         counters.failures.fetch_add(1, Ordering::Relaxed);

@@ -11,6 +11,7 @@ use pgrx::spi::SpiClient;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::depend;
+use std::cell::Cell;
 
 /// What the catalog says of a table that is to be captured.
 struct Source {
@@ -143,11 +144,46 @@ fn create_buffer(relid: u32, columns: &[(Ident, Sql)]) {
     made.for_each(depend::join_extension);
 }
 
+thread_local! {
+    static DROPPING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While the extension drops a buffer itself.
+struct Dropping;
+
+impl Dropping {
+    fn begin() -> Dropping {
+        DROPPING.set(true);
+        Dropping
+    }
+}
+
+impl Drop for Dropping {
+    fn drop(&mut self) {
+        DROPPING.set(false);
+    }
+}
+
 /// Drops the change buffer of a source, if there is one.
 pub fn drop_buffer(relid: u32) {
     if let Some(parts) = buffer_of(relid) {
+        let _dropping = Dropping::begin();
         parts.segments.into_iter().chain([parts.relid]).for_each(depend::leave_extension);
         ddl(&sql!("DROP TABLE {} CASCADE", buffer(relid)));
+    }
+}
+
+/// Somebody drops the buffer of a source that stream tables read.
+#[pg_extern(name = "_buffer_gone")]
+fn buffer_gone(source: &str, buffer: &str) {
+    if !DROPPING.get() {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+            format!("cannot drop table pgtrickle_changes.{buffer} because stream tables need it"),
+        )
+        .detail(format!("It holds the changes of {source}."))
+        .hint("It goes by itself once no stream table reads that table any more.")
+        .raise();
     }
 }
 

@@ -55,7 +55,7 @@ const STREAM_TABLES: &str = "
              WHEN 'STALE' THEN 'Its data is ' || round(extract(epoch FROM staleness)) || ' s old, more than schedule ' || quote_literal(schedule)
                                || ' allows. Is refreshing on (rows scheduler, refreshing), do refreshes take long (pgtrickle.st_refresh_stats()), does one wait for a lock (pg_stat_activity), does capture lag (rows capture, pending_records, replication_slot)?'
            END
-      FROM (SELECT s.pgt_relid::text AS label, s.consecutive_errors, s.last_error_message, s.schedule, v.staleness,
+      FROM (SELECT s.pgt_relid::text AS label, s.consecutive_errors, v.last_error_message, s.schedule, v.staleness,
                    CASE WHEN s.home_relid <> s.pgt_relid THEN 'RESTORED'
                         WHEN s.status IN ('SUSPENDED', 'ERROR', 'PAUSED') THEN s.status
                         WHEN EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_change_tracking t USING (source_relid)

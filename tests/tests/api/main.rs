@@ -11,6 +11,7 @@ mod hostile;
 mod lifecycle;
 mod look;
 mod missed;
+mod rights;
 mod schedule;
 mod server;
 mod upheavals;
@@ -38,6 +39,7 @@ fn main() {
             .chain(definitions::TESTS)
             .chain(hostile::TESTS)
             .chain(missed::TESTS)
+            .chain(rights::TESTS)
             .chain(upheavals::TESTS)
         {
             trials.push(shared.trial(name, test));
