@@ -131,7 +131,7 @@ fn views(session: &mut Session) -> Outcome<String> {
     let mut text = String::from("## Views\n\n| view | columns | shows |\n|---|---|---|\n");
     let sql = "SELECT c.relname, string_agg(a.attname, ', ' ORDER BY a.attnum), obj_description(c.oid, 'pg_class')
                  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-                WHERE c.relnamespace = 'pgtrickle'::regnamespace AND c.relkind = 'v' AND c.relname !~ '^def_'
+                WHERE c.relnamespace = 'pgtrickle'::regnamespace AND c.relkind = 'v' AND c.relname !~ '^(def)?_'
                 GROUP BY c.oid, c.relname ORDER BY 1";
     for row in session.rows(sql)? {
         let [name, columns, comment] = row.map_text();
