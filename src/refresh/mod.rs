@@ -222,8 +222,11 @@ fn one(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> 
     let frontier = st.frontier.as_ref().unwrap_or(Frontier::EMPTY);
     // Under a newer snapshot than S: it sees what earlier stream tables of this round wrote, too.
     let newest = Snapshot::latest();
-    let mut changes = sources::stage(&st, &loaded, frontier, &round.visible, &newest, &mut relations);
-    changes.reinitialise |= missed;
+    let changes = match missed || is_to_be_rebuilt(&st, &loaded, round) {
+        // Not even looked at: conditions may fail on rows that have come and gone, and would do so for ever.
+        true => Changes::unread(),
+        false => sources::stage(&st, &loaded, frontier, &round.visible, &newest, &mut relations),
+    };
     let (task, mut action) = choose(&st, &loaded, round, &changes);
     let mut delta_rows = 0;
     if action != Action::NoData {
@@ -278,13 +281,16 @@ fn is_blind(st: &StreamTable, loaded: &Loaded, round: &Round) -> bool {
     st.time_dependent || st.sources.iter().any(unseen)
 }
 
-fn choose(st: &StreamTable, loaded: &Loaded, round: &Round, changes: &Changes) -> (Task, Action) {
-    let rebuilt = st.frontier.is_none()
+/// Whether everything is to be computed anew, whatever has changed.
+fn is_to_be_rebuilt(st: &StreamTable, loaded: &Loaded, round: &Round) -> bool {
+    st.frontier.is_none()
         || st.needs_reinit
-        || changes.reinitialise
         || loaded.fingerprint != st.fingerprint
-        || st.generation != round.generation;
-    if rebuilt {
+        || st.generation != round.generation
+}
+
+fn choose(st: &StreamTable, loaded: &Loaded, round: &Round, changes: &Changes) -> (Task, Action) {
+    if changes.reinitialise {
         (Task::Recompute, Action::Reinitialize)
     } else if is_blind(st, loaded, round) {
         (Task::Recompute, Action::Full)

@@ -62,6 +62,11 @@ thread_local! {
 }
 
 impl Changes {
+    /// Nobody has looked for any, as everything is computed anew.
+    pub fn unread() -> Changes {
+        Changes { reinitialise: true, leftover: true, ..Changes::default() }
+    }
+
     /// What the program of a refresh depends on: these changes, and sources whose changes it finds out by itself.
     pub fn with_compared(&self, compared: &BTreeSet<SourceId>) -> relevant::Changes {
         relevant::Changes { sources: self.changed.union(compared).copied().collect(), idle: self.idle.clone() }

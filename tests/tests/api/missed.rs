@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("replaced_while_it_is_recomputed", replaced_meanwhile),
     ("functions_beneath_are_replaced", functions_beneath),
     ("a_child_made_during_the_creation", child_during_creation),
+    ("a_row_that_cannot_be_computed_has_gone", impossible_row),
 ];
 
 fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
@@ -123,4 +124,17 @@ fn child_during_creation(server: &Server) -> Outcome {
     follows(&mut session, "SELECT sum(v) FROM st", "1111")?;
     session.each("DELETE FROM child WHERE v = 10; SELECT pgtrickle.refresh_stream_table('st')")?;
     assert_text(&mut session, "SELECT sum(v) FROM st", "1101")
+}
+
+/// A row that the query cannot be computed for has come and gone between two refreshes.
+fn impossible_row(server: &Server) -> Outcome {
+    let mut session = arrange(server, "impossible", "CREATE TABLE t (id int, v int); INSERT INTO t VALUES (1, 1)")?;
+    session.each(
+        "SELECT pgtrickle.create_stream_table('st', 'SELECT id FROM t WHERE 10 / v > 2', '0s');
+         SELECT pgtrickle.pause_stream_table('st'); INSERT INTO t VALUES (2, 0); UPDATE t SET v = 3 WHERE id = 2;
+         SELECT pgtrickle.resume_stream_table('st')",
+    )?;
+    follows(&mut session, "SELECT count(*) FROM st", "2")?;
+    session.run("INSERT INTO t VALUES (3, 1)")?;
+    follows(&mut session, "SELECT count(*) FROM st", "3")
 }
