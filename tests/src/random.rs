@@ -46,8 +46,8 @@ pub struct Generated {
     constructs: Vec<BTreeSet<&'static str>>,
 }
 
-/// The case that belongs to a seed.
-pub fn generate(seed: u64) -> Generated {
+/// The case that belongs to a seed, with what PostgreSQL of a version has.
+pub fn generate(seed: u64, version: u32) -> Generated {
     let mut rng = Rng::with_seed(seed);
     let tables = tables::generate(&mut rng);
     let mut case = Case {
@@ -62,23 +62,23 @@ pub fn generate(seed: u64) -> Generated {
     }
     let mut sources: Vec<Named> = tables.iter().map(|table| table.named()).collect();
     for i in 0..rng.usize(..=1) {
-        let (statement, view) = tables::view(&mut rng, &format!("v{i}"), &sources);
+        let (statement, view) = tables::view(&mut rng, version, &format!("v{i}"), &sources);
         case.tables.push(statement);
         sources.push(view);
     }
     let mut generated = Generated { case, queries: Vec::new(), constructs: Vec::new() };
     for _ in 0..rng.usize(7..=10) {
-        generated.add_stream(&mut rng, &mut sources);
+        generated.add_stream(&mut rng, version, &mut sources);
     }
     generated.case.steps = changes::generate(&mut rng, &tables, generated.case.streams.len());
     generated
 }
 
 impl Generated {
-    fn add_stream(&mut self, rng: &mut Rng, sources: &mut Vec<Named>) {
+    fn add_stream(&mut self, rng: &mut Rng, version: u32, sources: &mut Vec<Named>) {
         let name = format!("st{}", self.case.streams.len());
         let depth = *pick(rng, &[1, 1, 2, 2, 3, 4]);
-        let mut writer = Writer::new(rng, sources);
+        let mut writer = Writer::new(rng, version, sources);
         let relation = writer.relation(depth);
         let mut constructs = writer.constructs;
         let sql = relation.sql.to_string();
@@ -105,7 +105,7 @@ impl Generated {
 
 /// Runs a seed's case; a failing one is made smaller and written to `target/failed-cases/`.
 pub fn run(server: &Server, seed: u64, report: &Report) -> Outcome {
-    let generated = generate(seed);
+    let generated = generate(seed, server.version().0);
     let Err(failure) = report.observe(server, &generated) else {
         return Ok(());
     };
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_seed_is_a_case_and_can_be_read_back() {
         for seed in 0..500 {
-            let printed = generate(seed).case.to_string();
+            let printed = generate(seed, 18).case.to_string();
             let parsed =
                 Case::parse(&format!("random/seed_{seed}"), &printed).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             assert_eq!(parsed.to_string(), printed);

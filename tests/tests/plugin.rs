@@ -23,7 +23,7 @@ fn main() {
             .filter(replayable)
             .map(|case| shared.trial(&format!("replay/{}", case.name), move |server| replay(server, &case)))
             .collect();
-        let random = (first..).map(|seed| (seed, without_streams(random::generate(seed).case)));
+        let random = (first..).map(|seed| (seed, without_streams(random::generate(seed, version.0).case)));
         let whole = |case: &Case| !case.tables.iter().any(|statement| statement.sql.contains("PARTITION"));
         let random = random.filter(|(_, case)| !changes_layout(case) && whole(case)).take(20);
         trials.extend(

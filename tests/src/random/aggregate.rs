@@ -77,9 +77,11 @@ impl Writer<'_> {
         if keys.len() == 3 && name == "GROUPING SETS" {
             clause = text![clause, ", ", &keys[2].text];
         }
-        if self.one_in(5) {
-            clause = text![clause, self.having(&input, depth)];
-        }
+        clause = match self.rng.u32(..10) {
+            0 | 1 => text![clause, self.having(&input, depth)],
+            2 => text![clause, " HAVING grouping(", b, ") = 0 OR ", a, " IS NULL"],
+            _ => clause,
+        };
         Relation { rows: 60.0, ..self.assemble(&outputs, &input, clause) }
     }
 
@@ -181,6 +183,11 @@ impl Writer<'_> {
                     Wrap::Nothing,
                     Kind::Ints,
                 )
+            }
+            Kind::Big | Kind::Text if self.version >= 16 && self.one_in(2) => {
+                self.note("JSON_OBJECTAGG");
+                let text = text!["JSON_OBJECTAGG(coalesce(", x, "::text, '') : ", x, " RETURNING jsonb)"];
+                (text, Wrap::Nothing, Kind::Json)
             }
             Kind::Big | Kind::Bool | Kind::Text => {
                 (text!["jsonb_agg(", x, " ORDER BY ", x, ")"], Wrap::Nothing, Kind::Json)

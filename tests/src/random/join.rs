@@ -41,6 +41,7 @@ impl Writer<'_> {
             (None, _) if !small => return left.clone(),
             (None, _) | (_, 0) if small => ("CROSS JOIN", Text::from(""), 1.0),
             (None, _) => return left.clone(),
+            (Some(_), 1) if small && self.one_in(3) => ("FULL JOIN", text![" ON ", self.pick(&["true", "false"])], 1.0),
             (Some(_), 1) if small => {
                 let kind = self.pick(&["LEFT JOIN", "RIGHT JOIN", "JOIN"]);
                 (kind, text![" ON ", self.condition(&columns, depth.saturating_sub(1))], 0.6)

@@ -56,6 +56,8 @@ pub const MANY: f64 = 1200.0;
 /// Writes one query.
 pub struct Writer<'a> {
     pub rng: &'a mut Rng,
+    /// Of PostgreSQL.
+    pub version: u32,
     pub sources: &'a [Named],
     /// The constructs that the query has, for the statistics.
     pub constructs: BTreeSet<&'static str>,
@@ -63,8 +65,8 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub fn new(rng: &'a mut Rng, sources: &'a [Named]) -> Writer<'a> {
-        Writer { rng, sources, constructs: BTreeSet::new(), aliases: 0 }
+    pub fn new(rng: &'a mut Rng, version: u32, sources: &'a [Named]) -> Writer<'a> {
+        Writer { rng, version, sources, constructs: BTreeSet::new(), aliases: 0 }
     }
 
     /// Notes what the query contains.

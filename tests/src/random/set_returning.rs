@@ -9,11 +9,12 @@ impl Writer<'_> {
         self.note("function in FROM");
         let input = self.input(depth);
         let column = self.pick(&input.columns);
-        let (call, kind) = self.set_of(&column);
+        let document = column.kind == Kind::Json && self.version >= 17 && self.one_in(2);
+        let (call, kind) = if document { self.json_table(&column.text) } else { self.set_of(&column) };
         let alias = self.alias();
         let mut columns = input.columns.clone();
         columns.push(Column::new(format!("{alias}.v"), kind));
-        let counted = self.one_in(3);
+        let counted = !document && self.one_in(3);
         let names = if counted { "(v, n)" } else { "(v)" };
         if counted {
             self.note("WITH ORDINALITY");
@@ -53,6 +54,11 @@ impl Writer<'_> {
         let rest = if self.one_in(3) { self.filter(&input.columns, 0) } else { "".into() };
         let relation = self.assemble(&outputs, &input, rest);
         Relation { rows: input.rows * 2.0, ..relation }
+    }
+
+    fn json_table(&mut self, x: &Text) -> (Text, Kind) {
+        self.note("JSON_TABLE");
+        (text!["JSON_TABLE(", x, ", '$[*]' COLUMNS (v text PATH '$'))"], Kind::Text)
     }
 
     /// A few rows made of a value.

@@ -154,9 +154,9 @@ fn value(rng: &mut Rng, column: &Column, key: usize) -> String {
 }
 
 /// A view over what there is, with a query like those of stream tables.
-pub fn view(rng: &mut Rng, name: &str, sources: &[Named]) -> (Statement, Named) {
+pub fn view(rng: &mut Rng, version: u32, name: &str, sources: &[Named]) -> (Statement, Named) {
     let depth = rng.u32(..=1);
-    let relation = Writer::new(rng, sources).relation(depth);
+    let relation = Writer::new(rng, version, sources).relation(depth);
     let columns = relation.kinds.iter().enumerate().map(|(i, kind)| (format!("x{}", i + 1), *kind)).collect();
     let named = Named { name: name.into(), columns, rows: relation.rows };
     (plain(format!("CREATE VIEW {name} AS {};", relation.sql)), named)

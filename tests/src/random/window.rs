@@ -136,6 +136,10 @@ impl Writer<'_> {
             2 if kind.has_extrema() => (text!["max(", x, ")"], false, kind.loose()),
             3 if kind.has_extrema() => (text!["min(", x, ")"], false, kind.loose()),
             _ if kind.is_number() => (text!["sum(", x, ")"], false, sum),
+            _ if *kind == Kind::Text && self.version >= 16 => {
+                self.note("JSON_OBJECTAGG");
+                (text!["JSON_OBJECTAGG(coalesce(", x, ", '') : ", x, " RETURNING jsonb)"], false, Kind::Json)
+            }
             _ if *kind == Kind::Float => (text!["sum(", x, ")"], false, Kind::Float),
             _ => (text!["count(", x, ")"], false, Kind::Big),
         };
@@ -155,6 +159,7 @@ impl Writer<'_> {
             " GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW",
             " GROUPS BETWEEN 1 FOLLOWING AND 2 FOLLOWING",
             " GROUPS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW EXCLUDE GROUP",
+            " GROUPS BETWEEN 2 PRECEDING AND 1 FOLLOWING EXCLUDE TIES",
             " RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING",
         ]);
         if let Some(mode) = frame.split_whitespace().next() {
