@@ -12,6 +12,7 @@ use super::node::{Node, conditions};
 use super::order::{has_ordered_sets, ordered_input};
 use super::scalar::Row;
 use super::target::{needed_below, needed_by};
+use super::value::may_fail;
 use super::window::window_inputs;
 use super::{Analyzer, Frame, Mapped, map, opaque};
 use pgtrickle_engine::ir::{Agg, AggKind, Equality, JoinKind, Number, Rel, Scalar, Ty};
@@ -109,11 +110,12 @@ impl<'q> Analyzer<'q> {
         let grouped = sets
             .iter()
             .map(|set| {
-                let rows = by_set(from.rel.clone(), &front, &keys, &calls, &groups, set)?;
-                match &frame.domain {
-                    Some(domain) if set.is_empty() => self.for_all(domain, rows, &groups),
-                    _ => Ok(rows),
-                }
+                let Some(domain) = frame.domain.as_ref().filter(|_| set.is_empty()) else {
+                    return by_set(from.rel.clone(), &front, &keys, &calls, &groups, set);
+                };
+                // Tells whether there is a group.
+                let calls: Vec<Agg> = calls.iter().cloned().chain([count()]).collect();
+                self.for_all(domain, by_set(from.rel.clone(), &front, &keys, &calls, &groups, set)?, &groups)
             })
             .collect::<Mapped<Vec<_>>>()?;
         let grouped = match <[Rel; 1]>::try_from(grouped) {
@@ -171,7 +173,13 @@ impl<'q> Analyzer<'q> {
                     let text = sql!("COALESCE({}, 0::bigint)", Sql::column(at));
                     Scalar { sql: text, not_null: true, column: None, ..column }
                 }
-                None => return opaque("a subquery uses an aggregate whose value over no rows is not known"),
+                None => {
+                    let (found, nothing) =
+                        (2 * width + groups.keys.len() + groups.calls.len(), self.of_nothing(*expr)?);
+                    let text =
+                        sql!("CASE WHEN {} IS NULL THEN {} ELSE {} END", Sql::column(found), nothing, column.sql);
+                    Scalar { sql: text, cols: vec![found, at], not_null: false, column: None, ..column }
+                }
             });
         }
         columns.extend(groups.bits.iter().map(|&bits| constant(groups.bits_of(bits, &[]))));
@@ -245,6 +253,20 @@ impl<'q> Analyzer<'q> {
             "avg" if self.types.facts(arg.ty()).exact_number => AggKind::Avg(argument()?),
             _ => AggKind::Recompute,
         })
+    }
+}
+
+impl<'q> Analyzer<'q> {
+    /// What PostgreSQL says that an aggregate call gives over no rows.
+    pub(super) fn of_nothing(&self, expr: Expr<'q>) -> Mapped<Sql> {
+        let Shape::Aggregate(call) = expr.shape() else { return opaque("it has an unknown aggregate") };
+        let column = |part: Expr<'q>| matches!(part.shape(), Shape::Column { .. } | Shape::Sublink(_));
+        let empty = expr.with_parts(&mut |part| column(part).then_some(Hole::Null));
+        if !call.plain() && types::builtin_name(call.function()).is_none() || empty.any(&mut may_fail) {
+            return opaque("a subquery uses an aggregate whose value over no rows is not known");
+        }
+        let text = self.scalar_call(empty, &Row { cols: &[], find: &|_| None })?.sql;
+        Ok(sql!("(SELECT {} WHERE false)", text))
     }
 }
 

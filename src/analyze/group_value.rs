@@ -93,8 +93,10 @@ impl<'q> Analyzer<'q> {
         let mut text = Sql::column(at);
         let mut read = vec![at];
         if value.several.is_some() {
-            // A subquery with two rows raises the very error that PostgreSQL raises.
-            let error = sql!("(SELECT NULL::{} FROM (VALUES (1), (2)) AS several)", ty.sql);
+            // A subquery with two rows raises the very error that PostgreSQL raises. It depends on the row, as a parallel plan
+            // computes beforehand what does not.
+            let several = Sql::column(at + 2);
+            let error = sql!("(SELECT NULL::{} FROM (VALUES (1), (2)) AS several WHERE {})", ty.sql, several);
             text = sql!("CASE WHEN {} THEN {} ELSE {} END", Sql::column(at + 2), error, text);
             read.push(at + 2);
         }

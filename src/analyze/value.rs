@@ -318,18 +318,30 @@ impl<'q> Analyzer<'q> {
             let Shape::Aggregate(_) = part.shape() else { return None };
             let value = over_nothing(part);
             unknown |= value.is_none();
-            value.or(Some(Hole::Null))
+            value.or(Some(Hole::Zero))
         });
-        if unknown {
-            return opaque("a correlated subquery uses an aggregate whose value over no rows is not known");
-        }
-        if is_null(constant) {
+        if !unknown && is_null(constant) {
             return Ok(None);
         }
         if constant.any(&mut may_fail) {
             return opaque("a correlated subquery divides, perhaps by the number of no rows");
         }
-        Ok(Some(self.scalar(constant, &Row { cols: &[], find: &|_| None })?.sql))
+        if !unknown {
+            return Ok(Some(self.scalar(constant, &Row { cols: &[], find: &|_| None })?.sql));
+        }
+        // PostgreSQL says it when it is asked for.
+        let mut calls: Vec<Expr<'q>> = Vec::new();
+        target.visit(&mut |part| {
+            let Shape::Aggregate(_) = part.shape() else { return Walk::Into };
+            add_missing(&mut calls, [part]);
+            Walk::Past
+        });
+        let cols: Vec<Col> = calls.iter().map(|c| Col { ty: self.types.ty(c.ty()), not_null: false }).collect();
+        let find = |e: Expr<'q>| calls.iter().position(|call| call.equals(e));
+        let text = self.scalar(target, &Row { cols: &cols, find: &find })?.sql;
+        let values = calls.iter().map(|call| self.of_nothing(*call)).collect::<Mapped<Vec<Sql>>>()?;
+        let values = values.into_iter().enumerate().map(|(i, value)| sql!("{} AS {}", value, Sql::column(i)));
+        Ok(Some(sql!("(SELECT {} FROM (SELECT {}) AS n)", text, Sql::list(values))))
     }
 }
 
@@ -377,7 +389,7 @@ fn is_null(expr: Expr<'_>) -> bool {
 
 /// Whether a part of a constant expression may raise an error, which PostgreSQL's planner would do even where the
 /// value is not used.
-fn may_fail(expr: Expr<'_>) -> bool {
+pub(super) fn may_fail(expr: Expr<'_>) -> bool {
     let (Shape::Operator { function, args, .. } | Shape::Function { function, args, .. }) = expr.shape() else {
         return false;
     };
