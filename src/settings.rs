@@ -57,8 +57,8 @@ settings! {
     DIFFERENTIAL_MAX_CHANGE_RATIO: f64 = 0.5, c"pg_trickle.differential_max_change_ratio",
         "In AUTO mode, recompute when more than this fraction of the sources' rows has changed.",
         define_float_guc(0.0, 1.0e6, SIGHUP, NONE);
-    TEMPLATE_CACHE_MAX_ENTRIES: i32 = 256, c"pg_trickle.template_cache_max_entries",
-        "Refresh programs that each worker keeps planned.",
+    TEMPLATE_CACHE_MAX_ENTRIES: i32 = 512, c"pg_trickle.template_cache_max_entries",
+        "Stream tables whose refresh programs each worker keeps planned, some 0.3 MB each.",
         define_int_guc(1, 65_536, SIGHUP, NONE);
     PENDING_RECORDS_ALERT_THRESHOLD: i32 = 10_000, c"pg_trickle.pending_records_alert_threshold",
         "Warn when more captured records than this wait to be written to change buffers.",

@@ -100,3 +100,9 @@ fn statements_that_write_name_their_columns() {
     let index = CreateIndex { table, unique: true, expressions: vec![Sql::from(b)] };
     check(index.sql(), "CREATE UNIQUE INDEX ON s1.t1 (\"order\")");
 }
+
+#[test]
+fn copies_share_their_text() {
+    let sql = sql!("SELECT {}", Ident::new("a"));
+    assert!(std::ptr::eq(sql.as_str(), sql.clone().as_str()));
+}

@@ -113,7 +113,7 @@ fn apply(st: &StreamTable, loaded: &Loaded, task: Task, deltas: BTreeMap<u32, Rc
     {
         let _settings = settings_of(st, &task);
         let _owner = RunAs::restricted(st.owner);
-        let statements = program::statements(st, loaded, &task);
+        let statements = program::statements(loaded, &task);
         let mut clock = Clock::start();
         run::run(st, &statements, &mut relations, &Snapshot::latest(), &mut clock, None)?;
         clock.stop(st.pgt_id, loaded.fingerprint);

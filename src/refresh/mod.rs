@@ -16,6 +16,7 @@ pub mod round;
 pub mod run;
 pub mod sources;
 pub mod store;
+pub mod templates;
 
 use crate::api;
 use crate::catalog::{self, Frontier, SourceType, StreamTable};
@@ -236,7 +237,7 @@ fn one(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> 
             if action == Action::Reinitialize && loaded.fingerprint != st.fingerprint {
                 fill::rebuild_state(&st, &loaded)?;
             }
-            let statements = program::statements(&st, &loaded, &task);
+            let statements = program::statements(&loaded, &task);
             let slow = action != Action::Differential;
             let progress = slow.then(|| Progress::begin(st.relid, "recomputing", statements.steps.len()));
             let mut clock = costs::Clock::start();

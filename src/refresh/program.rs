@@ -1,13 +1,13 @@
 //! Refresh programs: from the definition view to statements with kept plans, cached per process.
 //!
-//! Two caches: what a stream table's query was analysed to (dropped when a relation that it reads changes), and the
-//! statements for each set of changed sources, with a plan per size class of what they read.
+//! For each stream table what its query was analysed to (dropped when a relation that it reads changes), the statements for each
+//! set of changed sources that came up, and a plan of each per size class of what they read. A refresh looks it up once.
 
+use super::templates::Templates;
 use crate::analyze::{self, Analysis, Analyzed, Input};
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};
 use crate::{settings, shmem};
-use lru::LruCache;
 use pgtrickle_engine::ir::{SourceId, Ty};
 use pgtrickle_engine::program::{Program, Step, Target};
 use pgtrickle_engine::relevant::{Changes, Relevance};
@@ -40,6 +40,7 @@ pub struct Loaded {
     reads: HashMap<u32, Vec<i16>>,
     /// Plans of the scans' conditions, by source and number of the scan.
     filters: RefCell<HashMap<(u32, usize), Rc<Plan>>>,
+    statements: RefCell<HashMap<Task, Rc<Statements>>>,
 }
 
 /// What one scan of a source, as the program has it, makes of the source's changes.
@@ -94,6 +95,8 @@ pub enum Task {
 
 /// So many plans are kept at most, on average: changes of ever other sizes would gather plans without end.
 const PLANS_PER_STEP: usize = 12;
+/// As many tasks: sets of changed sources.
+const TASKS: usize = 64;
 
 /// The statements of one task, with their plans.
 pub struct Statements {
@@ -109,38 +112,19 @@ pub struct Statements {
 /// hundred thousand.
 type PlanKey = (usize, Vec<u8>);
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    pgt_id: i64,
-    fingerprint: i64,
-    task: Task,
-}
-
-#[derive(Default)]
-struct Caches {
-    loaded: HashMap<i64, Rc<Loaded>>,
-    statements: Option<LruCache<Key, Rc<Statements>>>,
-}
-
 thread_local! {
-    static CACHES: RefCell<Caches> = RefCell::default();
+    static CACHE: RefCell<Templates<Loaded>> = RefCell::new(Templates::new(NonZeroUsize::MIN));
 }
 
 /// Forgets what depends on relations that changed since the last call.
 fn forget_changed() {
     inval::listen();
-    let changed = inval::take(Asker::Programs);
-    CACHES.with_borrow_mut(|caches| match changed {
-        Invalidated::All => {
-            caches.loaded.clear();
-            caches.statements = None;
-        }
+    let forget = |stale: &dyn Fn(&Loaded) -> bool| CACHE.with_borrow_mut(|cache| cache.forget(stale));
+    match inval::take(Asker::Programs) {
+        Invalidated::All => forget(&|_| true),
         Invalidated::Relations(relids) if relids.is_empty() => {}
-        Invalidated::Relations(relids) => {
-            let stale = |l: &Loaded| l.reads.keys().any(|r| relids.contains(r));
-            caches.loaded.retain(|_, loaded| !stale(loaded));
-        }
-    });
+        Invalidated::Relations(relids) => forget(&|l| l.reads.keys().any(|r| relids.contains(r))),
+    }
 }
 
 /// The program of a stream table.
@@ -150,22 +134,24 @@ pub fn load(st: &StreamTable) -> Result<Rc<Loaded>> {
         lock::transaction_told(st.row_version as u32);
     }
     forget_changed();
-    let known = CACHES.with_borrow(|c| c.loaded.get(&st.pgt_id).cloned());
-    if let Some(loaded) = known.filter(|l| l.is_of(st)) {
+    let shared = shmem::my_db();
+    // The same text may mean other relations now (after a rename, say): plans of another program must not serve.
+    if let Some(loaded) = CACHE.with_borrow_mut(|cache| cache.find(st.pgt_id, |loaded| loaded.is_of(st))) {
+        count(shared.map(|db| &db.cache_hits), 1);
         return Ok(loaded);
     }
+    count(shared.map(|db| &db.cache_misses), 1);
     let loaded = Rc::new(build(st, analyze::analyze(Input::View(view_oid(st.pgt_id)?.into()))?));
-    CACHES.with_borrow_mut(|c| {
-        let before = c.loaded.insert(st.pgt_id, loaded.clone());
-        // The same text may mean other relations now (after a rename, say), so plans of another program must not serve.
-        if before.is_none_or(|before| !before.is_of(st))
-            && let Some(statements) = &mut c.statements
-        {
-            let gone: Vec<Key> = statements.iter().map(|(k, _)| k.clone()).filter(|k| k.pgt_id == st.pgt_id).collect();
-            gone.iter().for_each(|key| drop(statements.pop(key)));
-        }
-    });
+    let most = NonZeroUsize::new(settings::TEMPLATE_CACHE_MAX_ENTRIES.get() as usize).unwrap_or(NonZeroUsize::MIN);
+    let evicted = CACHE.with_borrow_mut(|cache| cache.keep(st.pgt_id, loaded.clone(), most));
+    count(shared.map(|db| &db.cache_evictions), evicted as u64);
     Ok(loaded)
+}
+
+fn count(counter: Option<&AtomicU64>, number: u64) {
+    if let Some(counter) = counter {
+        counter.fetch_add(number, Ordering::Relaxed);
+    }
 }
 
 /// Makes the program of an analysed query, as `st.refresh_mode` allows.
@@ -193,6 +179,7 @@ pub fn build(st: &StreamTable, analysis: Analysis) -> Loaded {
         refresh_mode: st.refresh_mode.clone(),
         label: st.label(),
         filters: RefCell::default(),
+        statements: RefCell::default(),
         reads: analysis.sources.iter().map(|s| (s.relid.to_u32(), s.columns.clone())).collect(),
     }
 }
@@ -222,38 +209,21 @@ fn fingerprint(plan: &Analyzed, program: &Program) -> i64 {
     hasher.finish() as i64
 }
 
-/// The statements for a task, from the cache if they were needed before.
-pub fn statements(st: &StreamTable, loaded: &Loaded, task: &Task) -> Rc<Statements> {
-    let key = Key { pgt_id: st.pgt_id, fingerprint: loaded.fingerprint, task: task.clone() };
-    let most = NonZeroUsize::new(settings::TEMPLATE_CACHE_MAX_ENTRIES.get() as usize).unwrap_or(NonZeroUsize::MIN);
-    let shared = shmem::my_db();
-    CACHES.with_borrow_mut(|caches| {
-        let cache = caches.statements.get_or_insert_with(|| LruCache::new(most));
-        if cache.cap() != most {
-            cache.resize(most);
-        }
-        if let Some(found) = cache.get(&key) {
-            count(shared.map(|s| &s.cache_hits));
-            return found.clone();
-        }
-        count(shared.map(|s| &s.cache_misses));
-        let made = Rc::new(match task {
-            Task::Apply(changes) => Statements::of(loaded.program.refresh_by_stage(changes), false),
-            Task::Recompute => Statements::of(loaded.program.recompute_by_stage(), true),
-        });
-        if let Some((evicted, _)) = cache.push(key.clone(), made.clone())
-            && evicted != key
-        {
-            count(shared.map(|s| &s.cache_evictions));
-        }
-        made
-    })
-}
-
-fn count(counter: Option<&AtomicU64>) {
-    if let Some(counter) = counter {
-        counter.fetch_add(1, Ordering::Relaxed);
+/// The statements for a task, made now if it is the first of its kind.
+pub fn statements(loaded: &Loaded, task: &Task) -> Rc<Statements> {
+    if let Some(known) = loaded.statements.borrow().get(task) {
+        return known.clone();
     }
+    let made = Rc::new(match task {
+        Task::Apply(changes) => Statements::of(loaded.program.refresh_by_stage(changes), false),
+        Task::Recompute => Statements::of(loaded.program.recompute_by_stage(), true),
+    });
+    let mut kept = loaded.statements.borrow_mut();
+    if kept.len() >= TASKS {
+        kept.clear();
+    }
+    kept.insert(task.clone(), made.clone());
+    made
 }
 
 impl Statements {

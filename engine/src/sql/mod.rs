@@ -15,21 +15,22 @@ pub use statement::{
 };
 
 use std::fmt;
+use std::sync::Arc;
 
-/// A piece of SQL, printed.
+/// A piece of SQL, printed. Copies share the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Sql(String);
+pub struct Sql(Arc<str>);
 
 impl Sql {
     /// Fixed text.
     pub fn text(text: &'static str) -> Sql {
-        Sql(text.to_owned())
+        Sql(text.into())
     }
 
     /// Text that PostgreSQL's own deparser or `format_type` printed, or a user's query that is to be run as it is with
     /// the user's own rights. Nothing else.
     pub fn deparsed(text: impl Into<String>) -> Sql {
-        Sql(text.into())
+        Sql(text.into().into())
     }
 
     /// The name `c<i + 1>` of a relation's column `i`, counted from 0.
@@ -47,7 +48,7 @@ impl Sql {
             piece.print(&mut out);
             out.push_str(text);
         }
-        Sql(out)
+        Sql(out.into())
     }
 
     /// The pieces with `separator` between them.
@@ -59,7 +60,7 @@ impl Sql {
             }
             piece.print(&mut out);
         }
-        Sql(out)
+        Sql(out.into())
     }
 
     /// `a, b, c`
@@ -155,7 +156,7 @@ macro_rules! piece_into_sql {
             fn from(piece: $ty) -> Sql {
                 let mut out = String::new();
                 Piece::print(&piece, &mut out);
-                Sql(out)
+                Sql(out.into())
             }
         }
     )*};

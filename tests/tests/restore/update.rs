@@ -62,7 +62,13 @@ pub fn update(version: PgVersion) -> Outcome {
     let hashed = "SELECT defining_query_hash = hashtextextended(defining_query, 0) FROM pgtrickle.pgt_stream_tables";
     // The same text is the same stream table.
     let replace = "SELECT pgtrickle.create_or_replace_stream_table('st', 'SELECT a FROM t WHERE b > 3', '1s') = 1";
-    if !updated.holds(hashed)? || !updated.holds(replace)? {
+    fresh.each(
+        "CREATE TABLE t (a int, b int); SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t WHERE b > 3', '1s')",
+    )?;
+    let hash = "SELECT defining_query_hash FROM pgtrickle.pgt_stream_tables";
+    let same = fresh.number(hash)? == updated.number(hash)?;
+    fresh.each("SELECT pgtrickle.alter_stream_table('st', query => 'SELECT b FROM t')")?;
+    if !same || !fresh.holds(hashed)? || !updated.holds(hashed)? || !updated.holds(replace)? {
         return Err(Failure::new("the hash of the query is not what it would be if it were created now"));
     }
     updated
