@@ -9,7 +9,7 @@ use std::sync::atomic::*;
 /// Sources whose failures to be decoded are counted at the same time.
 pub const FAILING_SOURCES: usize = 8;
 /// Places for change counts of sources.
-pub const SOURCE_PLACES: usize = 1024;
+const SOURCE_PLACES: usize = 1024;
 /// Apply transactions whose commit times are remembered, to tell the age of what a refresh made visible.
 pub const COMMIT_TIMES: usize = 1024;
 
@@ -144,6 +144,11 @@ impl DbShared {
     /// Counts a change of a source's buffer, once it is committed and before [`DbShared::note_commit`].
     pub fn note_source_change(&self, relid: u32) {
         self.source_changes[relid as usize % SOURCE_PLACES].fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Any source may have changed, whatever is in its buffer.
+    pub fn note_change_of_all(&self) {
+        self.source_changes.iter().for_each(|count| drop(count.fetch_add(1, Ordering::AcqRel)));
     }
 
     /// The count of changes of a source's buffer: as long as it is the same, there are no new ones.

@@ -7,7 +7,7 @@ mod lag;
 mod progress;
 mod tables;
 
-pub use database::{CaptureState, DbShared, FAILING_SOURCES, SOURCE_PLACES};
+pub use database::{CaptureState, DbShared, FAILING_SOURCES};
 pub use history::History;
 pub use jobs::{Job, JobPlace, JobResult, JobState, MAX_POOL, SNAPSHOT_BYTES};
 pub use lag::use_ring_of;

@@ -3,7 +3,7 @@
 use super::apply_buffers::Buffers;
 use super::capture::{alert, json_string};
 use crate::settings;
-use crate::shmem::{DbShared, SOURCE_PLACES};
+use crate::shmem::DbShared;
 use pgrx::prelude::*;
 use pgtrickle_apply::{At, Sink, StreamError};
 use pgtrickle_pg::batch::Transaction;
@@ -93,7 +93,7 @@ impl Applier {
     pub fn new(db: &'static DbShared, progress: u64) -> Self {
         db.advance_applied(progress);
         // A predecessor may have been killed between a commit and telling of it.
-        (0..SOURCE_PLACES as u32).for_each(|place| db.note_source_change(place));
+        db.note_change_of_all();
         Applier {
             db,
             buffers: Buffers::new(),

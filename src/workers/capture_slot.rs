@@ -7,6 +7,7 @@
 
 use super::capture::{Lsn, alert};
 use crate::error::{Error, Result, or_raise};
+use crate::shmem;
 use pgrx::prelude::*;
 use pgtrickle_pg::slot::{self, SlotState};
 use pgtrickle_pg::{decoding, spi, wait, wal, worker};
@@ -79,6 +80,11 @@ fn make(name: &str, remembered: bool, exists: bool, anew: bool) {
     let created = worker::in_transaction(|| slot::create(name));
     wait_for_invisible_commits();
     worker::in_transaction(|| or_raise(record(name, created, anew)));
+    if let Some(db) = shmem::my_db().filter(|_| anew) {
+        // What was missed meanwhile is in no buffer, and may be the last that is written for long.
+        db.note_change_of_all();
+        db.scheduler_latch.wake();
+    }
     pgrx::log!("pg_trickle: created replication slot {name} at {}", Lsn(created));
 }
 

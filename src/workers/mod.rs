@@ -125,7 +125,7 @@ fn committed() {
         }
     }
     if PREPARED_COMMITS.take() {
-        (0..shmem::SOURCE_PLACES as u32).for_each(|place| db.note_source_change(place));
+        db.note_change_of_all();
         CATALOG_CHANGED.set(true);
     }
     let parents = PARENTS_CHANGED.take();

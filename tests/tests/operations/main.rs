@@ -3,6 +3,7 @@
 mod databases;
 mod exhaustion;
 mod failure;
+mod survival;
 
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::{Outcome, suite};
@@ -29,6 +30,13 @@ fn main() {
             own("disk_full_of_a_database", exhaustion::disk_full_of_a_database),
             own("large_change_in_little_memory", exhaustion::large_change_in_little_memory),
             fail("deadlocks", exhaustion::deadlocks),
+            own("prepared_over_a_restart", survival::prepared_over_a_restart),
+            suite::on_own_server(
+                version,
+                "slot_beyond_its_limit",
+                &[("max_slot_wal_keep_size", "'16MB'")],
+                survival::slot_beyond_its_limit,
+            ),
         ])
     })
 }
