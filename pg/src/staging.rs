@@ -187,32 +187,8 @@ impl Filling {
                         Reach::Known => {}
                         Reach::Later => found.later_rows += 1,
                         Reach::New => {
-                            found.new_rows += 1;
                             found.newest_lsn = found.newest_lsn.max(fixed[1].value() as u64);
-                            found.reinitialise |= fixed[3].value() == 0;
-                            let weight = fixed[3].value() as i64;
-                            let readers = if weight == 0 { relevant::ALL } else { self.relevant.readers_of(slot) };
-                            if readers == relevant::NONE {
-                                self.release(&mut held);
-                                found.cancelled_rows += 1;
-                            } else if weight == -1 {
-                                self.release(&mut held);
-                                held.hold(slot, readers);
-                            } else if weight == 1 && held.is_full() {
-                                let differing = held.differing(slot, readers, &self.relevant);
-                                if differing == relevant::NONE {
-                                    held.forget();
-                                    found.cancelled_rows += 2;
-                                } else {
-                                    held.put_into(self.store);
-                                    pg_sys::tuplestore_puttupleslot(self.store, slot);
-                                    self.mattered.to(differing);
-                                }
-                            } else {
-                                self.release(&mut held);
-                                pg_sys::tuplestore_puttupleslot(self.store, slot);
-                                self.mattered.to(readers);
-                            }
+                            self.take(slot, fixed[3].value() as i64, &mut held, &mut found);
                         }
                     }
                     if found.new_rows & 0xfff == 0xfff {
@@ -228,6 +204,47 @@ impl Filling {
             found.new_rows -= found.cancelled_rows;
             self.rows += found.new_rows;
             found
+        }
+    }
+
+    /// Adds a row that becomes visible, if it matters. One that goes is held until it is known whether the next takes its place.
+    ///
+    /// # Safety
+    /// The slot holds a row of a buffer, of this weight.
+    #[inline]
+    unsafe fn take(
+        &mut self,
+        slot: *mut pg_sys::TupleTableSlot,
+        weight: i64,
+        held: &mut Held,
+        found: &mut SegmentScan,
+    ) {
+        found.new_rows += 1;
+        found.reinitialise |= weight == 0;
+        // SAFETY: the caller's slot; the store is ours.
+        unsafe {
+            let readers = if weight == 0 { relevant::ALL } else { self.relevant.readers_of(slot) };
+            if readers == relevant::NONE {
+                self.release(held);
+                found.cancelled_rows += 1;
+            } else if weight == -1 {
+                self.release(held);
+                held.hold(slot, readers);
+            } else if weight == 1 && held.is_full() {
+                let differing = held.differing(slot, readers, &self.relevant);
+                if differing == relevant::NONE {
+                    held.forget();
+                    found.cancelled_rows += 2;
+                } else {
+                    held.put_into(self.store);
+                    pg_sys::tuplestore_puttupleslot(self.store, slot);
+                    self.mattered.to(differing);
+                }
+            } else {
+                self.release(held);
+                pg_sys::tuplestore_puttupleslot(self.store, slot);
+                self.mattered.to(readers);
+            }
         }
     }
 
