@@ -244,10 +244,16 @@ impl<'q> Query<'q> {
         reads(*self, true) && self.descendants().iter().any(cut_short)
     }
 
-    /// Whether it reads a recursion that it is part of.
+    /// Whether it reads a recursion that it is part of, not one that is part of it.
     pub fn reads_recursion(&self) -> bool {
-        let recursive = |entry: Entry<'_>| matches!(entry, Entry::Cte { recursive: true, .. });
-        self.descendants().iter().any(|query| (1..=query.entries()).any(|n| recursive(query.entry(n))))
+        self.reads_recursion_beyond(0)
+    }
+
+    fn reads_recursion_beyond(&self, levels: u32) -> bool {
+        let beyond =
+            |entry: Entry<'_>| matches!(entry, Entry::Cte { recursive: true, levels_up, .. } if levels_up > levels);
+        (1..=self.entries()).any(|n| beyond(self.entry(n)))
+            || self.children().iter().any(|query| query.reads_recursion_beyond(levels + 1))
     }
 
     /// The names of the columns of an entry. Those of what was a view, whose row is used, are the view's own: they may have been

@@ -394,6 +394,22 @@ impl<'q> Query<'q> {
         all
     }
 
+    /// The queries right inside it.
+    pub(crate) fn children(&self) -> Vec<Query<'q>> {
+        let mut found = Vec::new();
+        // SAFETY: as above.
+        unsafe {
+            walk(self.as_node(), &mut |node| {
+                if (*node).type_ != pg_sys::NodeTag::T_Query || node == self.as_node() {
+                    return Walk::Into;
+                }
+                found.push(Query::new(node.cast()));
+                Walk::Past
+            });
+        }
+        found
+    }
+
     pub(crate) fn flatten_opt(&self, node: *mut pg_sys::Node) -> Option<Expr<'q>> {
         // SAFETY: callers pass expressions of this query.
         (!node.is_null()).then(|| unsafe { self.flatten(node) })

@@ -101,7 +101,9 @@ impl<'q> Analyzer<'q> {
             return opaque("it groups by a column whose type has no equality");
         }
         if groups.shown.iter().any(|key| keys[*key].is_blurred()) {
-            return opaque("GROUP BY chooses among values that are equal but look different");
+            return opaque(
+                "GROUP BY chooses among values that are equal but look different, in a view or a recursion that the query reads",
+            );
         }
         let front = self.front(frame, &from);
         let calls: Vec<Agg> =
@@ -192,14 +194,18 @@ impl<'q> Analyzer<'q> {
         let kind = self.aggregate_kind(call, row)?;
         if shows_order(&call) && !self.is_settled(call, rel, row) {
             if ordered_input(frame) {
-                return opaque("an aggregate's result depends on the order of a subquery in FROM");
+                return opaque(
+                    "an aggregate's result depends on the order of a subquery in FROM: an ORDER BY of its own settles it",
+                );
             }
             let name = types::builtin_name(call.function());
             if has_ordered_sets(frame.query) && name.as_deref().is_none_or(is_list) {
                 return opaque("an aggregate without ORDER BY depends on the order in which a function gives its rows");
             }
             if name.as_deref().is_some_and(is_list) {
-                return opaque("an aggregate's result depends on an order of its rows that is left open");
+                return opaque(
+                    "an aggregate's result depends on an order of its rows that is left open: an ORDER BY without ties, in the view or recursion that it stands in, settles it",
+                );
             }
         }
         // The call itself is no hole; what is in it are columns of the input.

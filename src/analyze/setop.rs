@@ -33,7 +33,9 @@ impl<'q> Analyzer<'q> {
                     SetOp::Except => except(branch(left)?, branch(right)?, *all)?,
                 };
                 if whole.cols()[frame.offset()..].iter().any(|col| col.ty.is_blurred()) {
-                    return opaque("a set operation chooses among values that are equal but look different");
+                    return opaque(
+                        "a set operation chooses among values that are equal but look different, in a view or a recursion that the query reads",
+                    );
                 }
                 pick(whole, frame.offset(), wanted)
             }

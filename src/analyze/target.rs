@@ -44,7 +44,9 @@ impl<'q> Analyzer<'q> {
         let all: Vec<usize> = frame.query.targets().iter().filter(|t| !t.junk).map(|t| t.number).collect();
         let rows = self.select(frame, &selected(frame.query, &all))?;
         if rows.cols()[frame.offset()..].iter().any(|col| col.ty.is_blurred()) {
-            return opaque("DISTINCT chooses among values that are equal but look different");
+            return opaque(
+                "DISTINCT chooses among values that are equal but look different, in a view or a recursion that the query reads",
+            );
         }
         let distinct = rows.distinct()?;
         pick(distinct, frame.offset(), wanted)

@@ -44,7 +44,9 @@ impl<'q> Analyzer<'q> {
         let domain: Vec<usize> = (0..front).collect();
         let kept: BTreeSet<usize> = (front..front + wanted.len()).collect();
         if !query.with_ties() && !self.is_total(&rel, &find, &domain, &terms, Some(&kept)) {
-            return opaque("LIMIT chooses among rows that its ORDER BY leaves equal");
+            return opaque(
+                "LIMIT chooses among rows that its ORDER BY leaves equal: a key among what it sorts by settles it",
+            );
         }
         if query.with_ties() && query.offset().is_some() && known.is_none_or(|limit| limit.offset > 0) {
             return opaque("it has WITH TIES after an OFFSET, ordered by what is not selected");
@@ -131,7 +133,9 @@ impl<'q> Analyzer<'q> {
         partition.dedup();
         let kept: BTreeSet<usize> = (front..front + exprs.len()).collect();
         if !self.is_total(&rel, &find, &partition, &terms, Some(&kept)) {
-            return opaque("DISTINCT ON chooses among rows that its ORDER BY leaves equal");
+            return opaque(
+                "DISTINCT ON chooses among rows that its ORDER BY leaves equal: a key among what it sorts by settles it",
+            );
         }
         let first = between(numbered(rel, partition, &order, "row_number()")?, 0, Some(1))?;
         front_of(first, front + exprs.len())

@@ -203,11 +203,15 @@ fn counts(name: &str) -> bool {
 /// Refuses rules to a call whose value depends on how rows that tie are ordered.
 fn check_choice(frame: &Frame<'_, '_>, over: &Over<'_>, total: bool) -> Mapped<()> {
     if peers_matter(&over.call, &over.clause) && !total {
-        return opaque("the result of a window function depends on the order of rows that its ORDER BY leaves equal");
+        return opaque(
+            "the result of a window function depends on the order of rows that its ORDER BY leaves equal: a key among what it sorts by settles it",
+        );
     }
     let unordered = over.order.is_empty() && is_whole(&over.clause);
     if unordered && order_matters(&over.call) && ordered_input(frame) {
-        return opaque("the result of a window function depends on the order of a subquery in FROM");
+        return opaque(
+            "the result of a window function depends on the order of a subquery in FROM: an ORDER BY of its own settles it",
+        );
     }
     Ok(())
 }

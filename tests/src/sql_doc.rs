@@ -133,7 +133,8 @@ fn choices(out: &mut String) -> Outcome {
     let source = std::fs::read_to_string(root().join("pg/src/complete/mod.rs"))?;
     source.lines().filter_map(|line| line.strip_prefix("//! |")).for_each(|row| out.push_str(&format!("|{row}\n")));
     out.push_str(
-        "\nNot made: choices inside views that the query reads; which of several equal values `min`, `max`, ordered-set aggregates and \
+        "\nNot made: choices inside views that the query reads, as a view is its owner's and others read it too: what it leaves open is settled \
+         by a key in its ORDER BY, or by writing its query into the stream table's; which of several equal values `min`, `max`, ordered-set aggregates and \
          DISTINCT inside sums show, where these look different (1.0 and 1.00).\n",
     );
     Ok(())
