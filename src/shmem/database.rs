@@ -148,7 +148,9 @@ impl DbShared {
 
     /// Any source may have changed, whatever is in its buffer.
     pub fn note_change_of_all(&self) {
-        self.source_changes.iter().for_each(|count| drop(count.fetch_add(1, Ordering::AcqRel)));
+        for count in &self.source_changes {
+            count.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// The count of changes of a source's buffer: as long as it is the same, there are no new ones.
