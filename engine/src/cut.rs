@@ -43,7 +43,8 @@ fn cut_below(rel: &Rel, stages: &mut Vec<Rel>) -> Result<Rel, Unsupported> {
     let rel = &linear(rel).unwrap_or_else(|_| rel.clone());
     storable(rel)?;
     let stage = rel.try_map_inputs(&mut |input| cut_below(input, stages))?;
-    Ok(Rel::State { single: is_single(&stage), stage: once(stage, stages), cols: rel.cols() })
+    let (single, few) = (is_single(&stage), matches!(stage, Rel::Selected { .. }));
+    Ok(Rel::State { single, few, stage: once(stage, stages), cols: rel.cols() })
 }
 
 /// What a query reads several times (a CTE, a side of a full join) is kept once.

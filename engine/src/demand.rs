@@ -44,6 +44,7 @@ fn source_of(rel: &Rel, column: usize) -> Option<Rel> {
         Rel::Filter { input, .. } if matches!(**input, Rel::Scan { .. }) => {
             rel.clone().map(vec![Scalar::column(column, &rel.cols()[column])]).ok()
         }
+        Rel::Selected { .. } => rel.clone().map(vec![Scalar::column(column, &rel.cols()[column])]).ok(),
         Rel::Filter { input, .. } => source_of(input, column),
         Rel::Map { input, exprs } => source_of(input, exprs[column].column?),
         Rel::Join { kind, left, right, on } => {

@@ -31,7 +31,8 @@ pub fn dependencies(rel: &Rel, known: &KnownKeys) -> Vec<Dependency> {
         | Rel::FlatMap { input, .. }
         | Rel::Window { input, .. }
         | Rel::TopK { input, .. }
-        | Rel::Compared { input } => dependencies(input, known),
+        | Rel::Compared { input }
+        | Rel::Selected { input, .. } => dependencies(input, known),
         Rel::Map { input, exprs } => among(input, exprs, known),
         Rel::Join { kind: JoinKind::Semi | JoinKind::Anti, left, .. } => dependencies(left, known),
         Rel::Join { kind, left, right, on } => {

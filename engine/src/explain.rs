@@ -14,6 +14,7 @@ pub fn construct(stage: &Rel) -> &'static str {
         Rel::Fixpoint { all: true, .. } => "WITH RECURSIVE … UNION ALL",
         Rel::Fixpoint { .. } => "WITH RECURSIVE … UNION",
         Rel::Compared { .. } => "Copy of a source",
+        Rel::Selected { .. } => "Rows that pass",
         _ => "Result",
     }
 }

@@ -30,9 +30,11 @@ fn any_key(rel: &Rel, known: &KnownKeys) -> Option<Vec<usize>> {
         Rel::State { stage, .. } => known.stages.get(*stage).cloned().flatten(),
         Rel::Values { rows, .. } => (rows.len() < 2).then(Vec::new),
         Rel::TopK { limit, .. } if limit.rows < 2 && !limit.ties => Some(Vec::new()),
-        Rel::Filter { input, .. } | Rel::Window { input, .. } | Rel::TopK { input, .. } | Rel::Compared { input } => {
-            any_key(input, known)
-        }
+        Rel::Filter { input, .. }
+        | Rel::Window { input, .. }
+        | Rel::TopK { input, .. }
+        | Rel::Compared { input }
+        | Rel::Selected { input, .. } => any_key(input, known),
         Rel::Map { input, exprs } => any_key(input, known)?.iter().map(|k| kept(exprs, *k)).collect(),
         Rel::Aggregate { keys, .. } => Some((0..keys.len()).collect()),
         Rel::Fixpoint { base, all: false, .. } => Some((0..base.arity()).collect()),

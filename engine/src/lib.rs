@@ -8,6 +8,7 @@
 //! | constructs that are others in disguise: right and full joins, INTERSECT, EXCEPT | [`lower`] |
 //! | joins with a single row that only conditions read | [`single`] |
 //! | groups that nobody asks for are left out | [`demand`] |
+//! | filtered scans of which few rows pass are kept | [`selection`] |
 //! | the tree is cut at each stateful operator into stages; what stands above reads a stage's table like a source | [`mod@cut`] |
 //! | what changes, as an equation per operator from `Rel` to [`Zset`](zset::Zset) | [`delta`] |
 //! | the algebra of aggregates: which parts are kept, how a change is added, when it cannot be | `plan/parts.rs` |
@@ -53,6 +54,7 @@ mod plan;
 pub mod program;
 pub mod recursion;
 pub mod relevant;
+pub mod selection;
 pub mod single;
 pub mod sql;
 pub mod zset;

@@ -9,6 +9,7 @@ use crate::keys::{KnownKeys, key};
 use crate::plan::Catalog;
 use crate::plan::kept::Kept;
 use crate::relevant::{Changes, Relevance, relevance};
+use crate::selection::{Selection, keep};
 use crate::single::as_semi_joins;
 use crate::sql::{From, Ident, QualifiedName, Query, Select, Sql};
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,7 +179,14 @@ impl Program {
 
     /// Plans a query by its delta rules.
     pub fn new(definition: &Definition, target: &Target) -> Result<Program, Unsupported> {
-        let stages = cut(&restrict(&as_semi_joins(&definition.root)))?;
+        Program::keeping(definition, target, &[])
+    }
+
+    /// The same where the rows of some filtered scans are kept.
+    pub fn keeping(definition: &Definition, target: &Target, selections: &[Selection]) -> Result<Program, Unsupported> {
+        let chosen = |rel: &Rel| selections.iter().any(|selection| selection.is(rel));
+        let query = keep(&as_semi_joins(&definition.root), &chosen);
+        let stages = cut(&restrict(&query))?;
         let primary_key = |source: &SourceInfo| Some((source.id, source.primary_key.clone()?));
         let sources = definition.sources.iter().filter_map(primary_key).collect();
         let mut known = KnownKeys { sources, stages: Vec::new() };

@@ -6,6 +6,7 @@ use pgtrickle_engine::ir::{
 };
 use pgtrickle_engine::lower;
 use pgtrickle_engine::program::{Definition, Identity, Program, SourceInfo, Step, Target};
+use pgtrickle_engine::selection::selections;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -74,7 +75,9 @@ fn check(name: &str, root: Rel, changed: &[SourceId], identity: &Identity) {
         source(CUSTOMERS, "customers", ["id", "region", "name"]),
     ];
     let target = Target { table: QualifiedName::new("public", "st"), pgt_id: 1 };
-    let program = Program::new(&Definition { root, columns, sources }, &target).unwrap();
+    let definition = Definition { root, columns, sources };
+    let kept = if name == "few_rows_kept" { selections(&definition) } else { Vec::new() };
+    let program = Program::keeping(&definition, &target, &kept).unwrap();
     assert_eq!(program.identity(), identity, "{name}");
     let mut found = String::new();
     for state in program.state_tables() {
@@ -309,6 +312,15 @@ fn a_recomputed_query_keeps_its_key_but_no_state() {
 fn big(rel: Rel, column: &str, at: usize) -> Rel {
     let big = Scalar::deparsed(format!("({column} > 100)"), vec![at], Ty::new("boolean"), false);
     rel.filter(vec![big]).unwrap()
+}
+
+#[test]
+fn few_rows_that_pass_are_kept() {
+    let condition = Scalar::deparsed("(c2 = c4)", vec![1, 3], Ty::new("boolean"), true);
+    let on = vec![Conjunct { condition, equi: Some((1, 0)) }];
+    let root = big(orders(), "c3", 2).join(JoinKind::Inner, customers(), on).unwrap();
+    let exprs = vec![column(&root, 0), column(&root, 4)];
+    check("few_rows_kept", root.map(exprs).unwrap(), &[ORDERS, CUSTOMERS], &Identity::Key { columns: vec![0] });
 }
 
 #[test]

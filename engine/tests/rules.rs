@@ -12,6 +12,7 @@ use pgtrickle_engine::cut::{Stages, cut};
 use pgtrickle_engine::delta::{Changed, delta};
 use pgtrickle_engine::demand::restrict;
 use pgtrickle_engine::ir::{Rel, SourceId};
+use pgtrickle_engine::selection::keep;
 use pgtrickle_engine::single::as_semi_joins;
 use pgtrickle_engine::zset::Zset;
 use std::collections::BTreeSet;
@@ -28,7 +29,9 @@ struct Kept {
 
 impl Kept {
     fn fill(query: &Rel, sources: &State) -> Kept {
-        let stages = cut(&restrict(&as_semi_joins(query))).expect("a query of supported operators");
+        // Of every other query the filtered scans are kept.
+        let stages = cut(&restrict(&keep(&as_semi_joins(query), &|_| query.arity() % 2 == 1)))
+            .expect("a query of supported operators");
         let mut state = sources.clone();
         let mut inputs = Vec::new();
         for stage in &stages.stages {

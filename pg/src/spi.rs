@@ -150,6 +150,21 @@ impl Plan {
         }
     }
 
+    /// How many rows the planner expects of the query.
+    pub fn expected_rows(&self) -> f64 {
+        // SAFETY: the cached plan is held while looked at.
+        unsafe {
+            let cached = pg_sys::SPI_plan_get_cached_plan(self.0);
+            if cached.is_null() {
+                return f64::INFINITY;
+            }
+            let planned = pg_sys::list_nth((*cached).stmt_list, 0).cast::<pg_sys::PlannedStmt>();
+            let rows = (*(*planned).planTree).plan_rows;
+            pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
+            rows
+        }
+    }
+
     /// A copy of the row type that the query returns.
     pub(crate) fn result_desc(&self) -> pg_sys::TupleDesc {
         // SAFETY: a plan of one statement has one source, whose descriptor is copied into the current context.

@@ -45,6 +45,7 @@ impl Tree<'_> {
                 let join = if rows.outer.is_some() { "Functions per row, or NULLs" } else { "Functions per row" };
                 format!("{join} {}", rows.item)
             }
+            Rel::Selected { .. } => "Rows that pass, kept".into(),
             Rel::Compared { .. } => "Compared with a copy".into(),
             Rel::UnionAll { .. } => "Union all".into(),
             Rel::Aggregate { keys, aggs, .. } if aggs.is_empty() => format!("Distinct by ({})", scalars(keys)),

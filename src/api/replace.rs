@@ -171,7 +171,7 @@ pub fn beside(st: &StreamTable, draft: &Draft, ready: Ready) -> Result<()> {
     }
     tell_children(st)?;
     let now = catalog::by_id(st.pgt_id).ok_or_else(|| Error::no_such_stream_table(&st.label()))?;
-    let loaded = program::load(&now)?;
+    let loaded = program::build_like(&now, &made.loaded)?;
     fill::ensure_index(&now, &loaded);
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables SET program_fingerprint = $2 WHERE pgt_id = $1",

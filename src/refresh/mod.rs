@@ -14,6 +14,7 @@ pub mod program;
 pub mod prune;
 pub mod round;
 pub mod run;
+pub mod selection;
 pub mod sources;
 pub mod store;
 pub mod templates;
@@ -230,6 +231,7 @@ fn one(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> 
     };
     let (task, mut action) = choose(&st, &loaded, round, &changes);
     let mut delta_rows = 0;
+    let mut ran = None;
     if action != Action::NoData {
         {
             let _settings = settings_of(&st, &task);
@@ -243,6 +245,7 @@ fn one(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> 
             let mut clock = costs::Clock::start();
             run::run(&st, &statements, &mut relations, &round.snapshot, &mut clock, progress.as_ref())?;
             clock.stop(st.pgt_id, loaded.fingerprint);
+            ran = Some(statements);
         }
         if action == Action::Reinitialize {
             let _owner = catalog::as_owner();
@@ -263,9 +266,10 @@ fn one(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> 
         if fed && round.written {
             store::feed_again(&st);
         }
-        store::store_frontier(&st, round, &loaded, (action, initiator), delta_rows, begun_at);
+        let counts = || ran.map_or((0, 0), |steps| run::come_and_gone(&steps, &relations, &round.snapshot));
+        store::store_frontier(&st, round, &loaded, (action, initiator), delta_rows, begun_at, counts);
     } else if changes.cancelled > 0 {
-        store::store_frontier(&st, round, &loaded, (action, initiator), 0, begun_at);
+        store::store_frontier(&st, round, &loaded, (action, initiator), 0, begun_at, || (0, 0));
     }
     drop(relations);
     let duration = started.elapsed() + round.barrier;

@@ -3,6 +3,7 @@
 //! For each stream table what its query was analysed to (dropped when a relation that it reads changes), the statements for each
 //! set of changed sources that came up, and a plan of each per size class of what they read. A refresh looks it up once.
 
+use super::selection;
 use super::templates::Templates;
 use crate::analyze::{self, Analysis, Analyzed, Input};
 use crate::catalog::{self, StreamTable};
@@ -11,6 +12,7 @@ use crate::{settings, shmem};
 use pgtrickle_engine::ir::{SourceId, Ty};
 use pgtrickle_engine::program::{Program, Step, Target};
 use pgtrickle_engine::relevant::{Changes, Relevance};
+use pgtrickle_engine::selection::Selection;
 use pgtrickle_engine::sql::{Ident, QualifiedName};
 use pgtrickle_pg::inval::{self, Asker, Invalidated};
 use pgtrickle_pg::spi::Plan;
@@ -33,6 +35,10 @@ pub struct Loaded {
     pub attnums: Vec<i16>,
     /// Names and types of the stream table's columns.
     pub columns: Vec<(Ident, Ty)>,
+    /// The filtered scans whose rows are kept.
+    kept: Vec<Selection>,
+    /// Whether others could have been.
+    has_choice: bool,
     query_hash: i64,
     refresh_mode: String,
     label: String,
@@ -135,8 +141,10 @@ pub fn load(st: &StreamTable) -> Result<Rc<Loaded>> {
     }
     forget_changed();
     let shared = shmem::my_db();
-    // The same text may mean other relations now (after a rename, say): plans of another program must not serve.
-    if let Some(loaded) = CACHE.with_borrow_mut(|cache| cache.find(st.pgt_id, |loaded| loaded.is_of(st))) {
+    // The same text may mean other relations now (after a rename, say): plans of another program must not serve. And another
+    // process may have chosen otherwise what is kept when it made the state.
+    let fits = |loaded: &Loaded| loaded.is_of(st) && (!loaded.has_choice || loaded.fingerprint == st.fingerprint);
+    if let Some(loaded) = CACHE.with_borrow_mut(|cache| cache.find(st.pgt_id, fits)) {
         count(shared.map(|db| &db.cache_hits), 1);
         return Ok(loaded);
     }
@@ -154,8 +162,27 @@ fn count(counter: Option<&AtomicU64>, number: u64) {
     }
 }
 
-/// Makes the program of an analysed query, as `st.refresh_mode` allows.
+/// Makes the program of an analysed query, as `st.refresh_mode` allows: the one that the state was made for, if there is one.
 pub fn build(st: &StreamTable, analysis: Analysis) -> Loaded {
+    let choices = match &analysis.plan {
+        Analyzed::Differential(definition) if st.refresh_mode != "FULL" => selection::choices(st, definition),
+        _ => vec![Vec::new()],
+    };
+    let has_choice = choices.iter().any(|kept| !kept.is_empty());
+    let mut made = choices.iter().map(|kept| keeping(st, &analysis, kept, has_choice));
+    let likeliest = made.next();
+    let recognised = likeliest.iter().all(|loaded| loaded.fingerprint == st.fingerprint);
+    let other = if recognised { None } else { made.find(|loaded| loaded.fingerprint == st.fingerprint) };
+    other.or(likeliest).unwrap_or_else(|| keeping(st, &analysis, &[], false))
+}
+
+/// The program of a stream table that has got its state from another.
+pub fn build_like(st: &StreamTable, other: &Loaded) -> Result<Loaded> {
+    let analysis = analyze::analyze(Input::View(view_oid(st.pgt_id)?.into()))?;
+    Ok(keeping(st, &analysis, &other.kept, other.has_choice))
+}
+
+fn keeping(st: &StreamTable, analysis: &Analysis, kept: &[Selection], has_choice: bool) -> Loaded {
     let target = Target { table: QualifiedName::new(&st.schema, &st.name), pgt_id: st.pgt_id };
     let view = definition_view(st.pgt_id);
     let opaque = |reason: String| (Program::opaque(&view, &analysis.columns, &target), Some(reason));
@@ -164,13 +191,15 @@ pub fn build(st: &StreamTable, analysis: Analysis) -> Loaded {
             (Program::recomputed(definition, &view, &target), Some("refresh_mode is FULL".into()))
         }
         Analyzed::Opaque { reason } => opaque(reason.clone()),
-        Analyzed::Differential(definition) => match Program::new(definition, &target) {
+        Analyzed::Differential(definition) => match Program::keeping(definition, &target, kept) {
             Ok(program) => (program, None),
             Err(unsupported) => opaque(unsupported.reason),
         },
     };
     Loaded {
         fingerprint: fingerprint(&analysis.plan, &program),
+        kept: kept.to_vec(),
+        has_choice,
         program,
         full_reason,
         columns: analysis.columns.clone(),

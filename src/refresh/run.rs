@@ -6,7 +6,7 @@ use crate::catalog::StreamTable;
 use crate::error::{Error, Result};
 use crate::settings;
 use crate::shmem::Progress;
-use pgtrickle_engine::program::Step;
+use pgtrickle_engine::program::{Program, Step};
 use pgtrickle_engine::sql::{Ident, Sql};
 use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::staging::{Staged, restage_query, stage_query};
@@ -103,6 +103,20 @@ pub fn run(
         clock.lap(statements, number, relations);
     }
     Ok(())
+}
+
+/// How many rows the refresh has put into the stream table, and how many it has taken out of it.
+pub fn come_and_gone(statements: &Statements, relations: &Relations, snapshot: &Snapshot) -> (i64, i64) {
+    const COUNTS: &str =
+        "SELECT coalesce(sum(w) FILTER (WHERE w > 0), 0) || ' ' || coalesce(-sum(w) FILTER (WHERE w < 0), 0)
+                            FROM pgt_root";
+    if relations.rows(&Program::root_delta()) == 0 {
+        return (0, 0);
+    }
+    let plan = statements.plan(usize::MAX, COUNTS, relations.classes(&[Program::root_delta()]));
+    let counts = plan.first_text(snapshot).unwrap_or_default();
+    let mut counts = counts.split(' ').map(|count| count.parse().unwrap_or_default());
+    (counts.next().unwrap_or_default(), counts.next().unwrap_or_default())
 }
 
 /// The same columns, no rows.

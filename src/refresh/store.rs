@@ -91,10 +91,7 @@ const TELL: &str = "
     INSERT INTO pgtrickle.pgt_refresh_history
            (pgt_id, start_time, end_time, action, status, refreshes, rows_inserted, rows_deleted, delta_row_count,
             barrier_wait, initiated_by)
-    SELECT $1, $2, pg_catalog.clock_timestamp(), $3, 'COMPLETED', $4,
-           coalesce(sum(w) FILTER (WHERE w > 0), 0), coalesce(-sum(w) FILTER (WHERE w < 0), 0), $5,
-           pg_catalog.make_interval(secs => $6), $7
-      FROM pgt_root";
+    VALUES ($1, $2, pg_catalog.clock_timestamp(), $3, 'COMPLETED', $4, $8, $9, $5, pg_catalog.make_interval(secs => $6), $7)";
 
 /// Stores the frontier and, when it is time, tells the history.
 pub(super) fn store_frontier(
@@ -104,6 +101,7 @@ pub(super) fn store_frontier(
     (action, initiator): (Action, Initiator),
     delta_rows: u64,
     begun_at: i64,
+    come_and_gone: impl FnOnce() -> (i64, i64),
 ) {
     let _owner = catalog::as_owner();
     let mode = if loaded.program.is_differential() { "DIFFERENTIAL" } else { "FULL" };
@@ -138,7 +136,8 @@ pub(super) fn store_frontier(
     tell_costs(st.pgt_id, loaded.fingerprint);
     if let Some(told) = due_for_history(st.pgt_id, initiator, action, delta_rows) {
         let initiator = if initiator == Initiator::Manual { "MANUAL" } else { "SCHEDULER" };
-        let plan = Plan::prepare(
+        let (come, gone) = come_and_gone();
+        execute_kept(
             TELL,
             &[
                 pg_sys::INT8OID,
@@ -148,10 +147,9 @@ pub(super) fn store_frontier(
                 pg_sys::INT8OID,
                 pg_sys::FLOAT8OID,
                 pg_sys::TEXTOID,
+                pg_sys::INT8OID,
+                pg_sys::INT8OID,
             ],
-        );
-        plan.execute(
-            &Snapshot::latest(),
             &[
                 st.pgt_id.into_datum(),
                 Some(pg_sys::Datum::from(begun_at)),
@@ -160,6 +158,8 @@ pub(super) fn store_frontier(
                 told.rows.into_datum(),
                 round.barrier.as_secs_f64().into_datum(),
                 initiator.into_datum(),
+                come.into_datum(),
+                gone.into_datum(),
             ],
         );
     }

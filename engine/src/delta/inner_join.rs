@@ -201,7 +201,7 @@ impl<'a> Group<'a> {
 /// of it, values that are asked for; or it has a single row.
 fn keeps_few(rel: &Rel) -> bool {
     match rel {
-        Rel::State { cols, single, .. } => *single || cols.len() == 1,
+        Rel::State { cols, single, few, .. } => *single || *few || cols.len() == 1,
         Rel::Filter { .. } | Rel::Join { kind: JoinKind::Semi | JoinKind::Anti, .. } => true,
         Rel::Map { input, .. } => keeps_few(input),
         _ => false,

@@ -103,8 +103,11 @@ pub fn delta(rel: &Rel, changed: &Changed) -> Option<Zset> {
         Rel::Repeat { input, times } => repeat::delta(input, times, changed),
         Rel::FlatMap { input, rows } => flat_map::delta(input, rows, changed),
         Rel::UnionAll { inputs } => union_all::delta(inputs, changed),
-        Rel::Aggregate { .. } | Rel::Window { .. } | Rel::TopK { .. } | Rel::Compared { .. } | Rel::Fixpoint { .. } => {
-            unreachable!("a stateful operator is a stage")
-        }
+        Rel::Aggregate { .. }
+        | Rel::Window { .. }
+        | Rel::TopK { .. }
+        | Rel::Compared { .. }
+        | Rel::Selected { .. }
+        | Rel::Fixpoint { .. } => unreachable!("a stateful operator is a stage"),
     }
 }

@@ -9,8 +9,9 @@ use std::fmt;
 pub enum Rel {
     /// Columns of a source, named by attribute number.
     Scan { source: SourceId, columns: Vec<i16>, cols: Vec<Col> },
-    /// What stage `stage` keeps, `single` if that is never more than one row. Only [cutting](crate::cut) makes it.
-    State { stage: usize, cols: Vec<Col>, single: bool },
+    /// What stage `stage` keeps, `single` if that is never more than one row, `few` if it is the rows of a filtered scan. Only
+    /// [cutting](crate::cut) makes it.
+    State { stage: usize, cols: Vec<Col>, single: bool, few: bool },
     /// Constant rows; the scalars read no columns.
     Values { rows: Vec<Vec<Scalar>>, cols: Vec<Col> },
     /// One output column per expression.
@@ -25,6 +26,8 @@ pub enum Rel {
     FlatMap { input: Box<Rel>, rows: Rows },
     /// A source that nobody tells the changes of, to be compared with a copy of it.
     Compared { input: Box<Rel> },
+    /// A filtered scan whose rows are kept, as few pass; by each of these columns they are looked up.
+    Selected { input: Box<Rel>, asked: Vec<usize> },
     /// Bag union; the columns' types agree.
     UnionAll { inputs: Vec<Rel> },
     /// Groups: keys ++ aggregates. Without keys exactly one row, also over no input.
@@ -86,6 +89,14 @@ impl Rel {
         match self {
             Rel::Scan { .. } => Ok(Rel::Compared { input: Box::new(self) }),
             other => malformed(format!("comparison of a {}", other.name())),
+        }
+    }
+
+    /// The same rows, kept, to be looked up by these columns.
+    pub fn selected(self, asked: Vec<usize>) -> Result<Rel, Malformed> {
+        match asked.iter().find(|c| **c >= self.arity()) {
+            Some(c) => malformed(format!("lookup by column {} of {}", c + 1, self.arity())),
+            None => Ok(Rel::Selected { input: Box::new(self), asked }),
         }
     }
 
@@ -210,7 +221,8 @@ impl Rel {
             Rel::Filter { input, .. }
             | Rel::Repeat { input, .. }
             | Rel::TopK { input, .. }
-            | Rel::Compared { input } => input.arity(),
+            | Rel::Compared { input }
+            | Rel::Selected { input, .. } => input.arity(),
             Rel::Window { input, calls, .. } => input.arity() + calls.len(),
             Rel::Join { kind: JoinKind::Inner | JoinKind::Left, left, right, .. } => left.arity() + right.arity(),
             Rel::Join { left, .. } => left.arity(),
@@ -231,7 +243,8 @@ impl Rel {
             Rel::Filter { input, .. }
             | Rel::Repeat { input, .. }
             | Rel::TopK { input, .. }
-            | Rel::Compared { input } => input.cols(),
+            | Rel::Compared { input }
+            | Rel::Selected { input, .. } => input.cols(),
             Rel::Window { input, calls, .. } => input.cols().into_iter().chain(calls.iter().map(Scalar::col)).collect(),
             Rel::Join { kind, left, right, on } => match kind {
                 JoinKind::Inner => matched([left.cols(), right.cols()].concat(), on, left.arity()),
@@ -293,6 +306,7 @@ impl Rel {
             Rel::Window { .. } => "window",
             Rel::TopK { .. } => "top k",
             Rel::Compared { .. } => "comparison",
+            Rel::Selected { .. } => "selection",
             Rel::Fixpoint { .. } => "recursion",
             Rel::Recursive { .. } => "recursive reference",
         }
@@ -303,7 +317,12 @@ impl Rel {
     pub fn is_stateful(&self) -> bool {
         matches!(
             self,
-            Rel::Aggregate { .. } | Rel::Window { .. } | Rel::TopK { .. } | Rel::Compared { .. } | Rel::Fixpoint { .. }
+            Rel::Aggregate { .. }
+                | Rel::Window { .. }
+                | Rel::TopK { .. }
+                | Rel::Compared { .. }
+                | Rel::Selected { .. }
+                | Rel::Fixpoint { .. }
         )
     }
 
@@ -319,6 +338,7 @@ impl Rel {
             }
             Rel::Repeat { input, times } => Rel::Repeat { input: boxed(input)?, times: times.clone() },
             Rel::Compared { input } => Rel::Compared { input: boxed(input)? },
+            Rel::Selected { input, asked } => Rel::Selected { input: boxed(input)?, asked: asked.clone() },
             Rel::FlatMap { input, rows } => Rel::FlatMap { input: boxed(input)?, rows: rows.clone() },
             Rel::UnionAll { inputs } => Rel::UnionAll { inputs: inputs.iter().map(f).collect::<Result<_, _>>()? },
             Rel::Aggregate { input, keys, aggs } => {
@@ -343,6 +363,7 @@ impl Rel {
             | Rel::Repeat { input, .. }
             | Rel::FlatMap { input, .. }
             | Rel::Compared { input }
+            | Rel::Selected { input, .. }
             | Rel::Aggregate { input, .. }
             | Rel::Window { input, .. }
             | Rel::TopK { input, .. } => vec![input],

@@ -58,7 +58,7 @@ pub(crate) fn hashed(cols: &[Col]) -> bool {
 }
 
 /// Types whose values always fit in a btree entry (a third of a page) together with some others.
-fn is_short(ty: &Ty) -> bool {
+pub(crate) fn is_short(ty: &Ty) -> bool {
     const SHORT: [&str; 22] = [
         "bigint",
         "boolean",

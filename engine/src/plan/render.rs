@@ -43,7 +43,7 @@ impl Catalog {
                 mapped(&values, self.item_of_rel(input)).group_by_first(keys.len()).into()
             }
             Rel::Window { input, calls, .. } => with_calls(input.arity(), calls, self.item_of_rel(input)).into(),
-            Rel::Compared { input } => self.rel(input),
+            Rel::Compared { input } | Rel::Selected { input, .. } => self.rel(input),
             Rel::TopK { input, order, limit } => {
                 first_rows(named(columns(input.arity()), self.item_of_rel(input)), order, limit.sql()).into()
             }

@@ -162,7 +162,7 @@ impl State {
             Rel::UnionAll { .. } => inputs.iter().fold(Weighted::new(), |sum, input| plus(&sum, input, 1)),
             Rel::Aggregate { keys, aggs, .. } => grouped(&inputs[0], keys, aggs),
             Rel::Window { partition, calls, .. } => windows::windows(&inputs[0], partition, calls),
-            Rel::Compared { .. } => inputs[0].clone(),
+            Rel::Compared { .. } | Rel::Selected { .. } => inputs[0].clone(),
             Rel::TopK { order, limit, .. } => windows::first_rows(&inputs[0], order, limit),
         }
     }

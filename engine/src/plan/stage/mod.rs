@@ -15,12 +15,14 @@
 //! | window functions | `window.rs` |
 //! | ORDER BY with LIMIT | `top_k.rs` |
 //! | sources that are compared with a copy | `compared.rs` |
+//! | filtered scans of which few rows pass | `selected.rs` |
 //! | WITH RECURSIVE | `fixpoint/` |
 
 mod aggregate;
 mod compared;
 pub(crate) mod fixpoint;
 mod lookup;
+mod selected;
 mod top_k;
 mod window;
 
@@ -34,6 +36,7 @@ use crate::sql::{Ident, QualifiedName, Query, Sql};
 use aggregate::AggregatePlan;
 use compared::ComparedPlan;
 use fixpoint::FixpointPlan;
+use selected::SelectedPlan;
 use std::fmt::Debug;
 use std::sync::Arc;
 use top_k::TopKPlan;
@@ -74,6 +77,7 @@ pub(crate) fn plan(stage: &Rel, place: Place, known: &KnownKeys) -> Arc<dyn Stag
         Rel::Aggregate { input, keys, aggs } => Arc::new(AggregatePlan::new(place, input, keys, aggs)),
         Rel::Window { .. } => Arc::new(WindowPlan::new(place, stage, known)),
         Rel::TopK { .. } => Arc::new(TopKPlan::new(place, stage, known)),
+        Rel::Selected { input, asked } => Arc::new(SelectedPlan::new(place, input, asked, known)),
         Rel::Compared { input } => Arc::new(ComparedPlan::new(place, input, known)),
         Rel::Fixpoint { base, step, all } => Arc::new(FixpointPlan::new(place, base, step, *all)),
         _ => unreachable!("a {} keeps no state", stage.name()),

@@ -1,0 +1,117 @@
+//! Filtered scans of which few rows pass are kept, where they are joined.
+//!
+//! ```text
+//! ΔL ⋈ σ S   looks rows of S up that σ mostly turns away;   ΔL ⋈ κ σ S, the rows of σ S being kept (κ), does not
+//! ```
+//!
+//! Whether few rows pass is for the caller to say: it depends on what the source holds. Kept are the columns that are used,
+//! with an index on each by which the rows are looked up.
+
+use crate::ir::{JoinKind, Rel, Scalar, SourceId};
+use crate::liveness::{Columns, all, used_below};
+use crate::plan::Catalog;
+use crate::plan::matching::is_short;
+use crate::program::Definition;
+use crate::single;
+use crate::sql::Sql;
+use std::convert::Infallible;
+
+/// A filtered scan that could be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// What it reads.
+    pub source: SourceId,
+    /// The rows that pass.
+    pub query: Sql,
+    rel: Rel,
+}
+
+/// The filtered scans of a query that are joined by equality.
+pub fn selections(definition: &Definition) -> Vec<Selection> {
+    let mut keeper = Keeper { chosen: &|_| false, found: Vec::new() };
+    let query = single::as_semi_joins(&definition.root);
+    keeper.visit(&query, &all(&query), &Columns::new());
+    let catalog = Catalog::of_sources(&definition.sources);
+    let selection = |rel: Rel| Some(Selection { source: *rel.sources().first()?, query: catalog.rel(&rel).sql(), rel });
+    keeper.found.into_iter().filter_map(selection).collect()
+}
+
+impl Selection {
+    /// Whether it is this one.
+    pub(crate) fn is(&self, rel: &Rel) -> bool {
+        self.rel == *rel
+    }
+}
+
+/// The same query where of the filtered scans the chosen ones are kept.
+pub fn keep(query: &Rel, chosen: &dyn Fn(&Rel) -> bool) -> Rel {
+    Keeper { chosen, found: Vec::new() }.visit(query, &all(query), &Columns::new())
+}
+
+struct Keeper<'a> {
+    chosen: &'a dyn Fn(&Rel) -> bool,
+    /// Each once.
+    found: Vec<Rel>,
+}
+
+impl Keeper<'_> {
+    /// Of the relation's columns those in `used` are used; by each in `asked` a join looks rows up.
+    fn visit(&mut self, rel: &Rel, used: &Columns, asked: &Columns) -> Rel {
+        match rel {
+            Rel::Filter { input, .. } if matches!(**input, Rel::Scan { .. }) => {
+                let cols = rel.cols();
+                if asked.is_empty() || !asked.iter().all(|c| is_short(&cols[*c].ty)) {
+                    return rel.clone();
+                }
+                if !self.found.contains(rel) {
+                    self.found.push(rel.clone());
+                }
+                if (self.chosen)(rel) {
+                    in_its_place(rel, used, asked).unwrap_or_else(|| rel.clone())
+                } else {
+                    rel.clone()
+                }
+            }
+            // A recursion looks its rows up time and again as it is.
+            Rel::Fixpoint { .. } => rel.clone(),
+            _ => {
+                let mut below = used_below(rel, used).into_iter().zip(asked_below(rel, asked));
+                let Ok(rel) = rel.try_map_inputs::<Infallible>(&mut |input| {
+                    let (used, asked) = below.next().unwrap_or_else(|| (all(input), Columns::new()));
+                    Ok(self.visit(input, &used, &asked))
+                });
+                rel
+            }
+        }
+    }
+}
+
+/// For each input the columns by which a join, this one or one above, looks its rows up.
+fn asked_below(rel: &Rel, asked: &Columns) -> Vec<Columns> {
+    match rel {
+        Rel::Filter { .. } => vec![asked.clone()],
+        Rel::Map { exprs, .. } => vec![asked.iter().filter_map(|c| exprs[*c].column).collect()],
+        Rel::Join { kind, left, on, .. } => {
+            let l = left.arity();
+            let both = matches!(kind, JoinKind::Inner | JoinKind::Left);
+            let equal = || on.iter().filter_map(|c| c.equi);
+            let from_above = asked.iter().filter_map(|c| c.checked_sub(l)).filter(|_| both);
+            vec![
+                asked.iter().copied().filter(|c| *c < l).chain(equal().map(|(left, _)| left)).collect(),
+                from_above.chain(equal().map(|(_, right)| right)).collect(),
+            ]
+        }
+        _ => vec![Columns::new(); rel.inputs().len()],
+    }
+}
+
+/// The used columns kept, the others NULL.
+fn in_its_place(rel: &Rel, used: &Columns, asked: &Columns) -> Option<Rel> {
+    let cols = rel.cols();
+    let columns: Vec<usize> = used.union(asked).copied().collect();
+    let place = |c: &usize| columns.iter().position(|known| known == c);
+    let narrow = rel.clone().map(columns.iter().map(|c| Scalar::column(*c, &cols[*c])).collect()).ok()?;
+    let kept = narrow.selected(asked.iter().filter_map(place).collect()).ok()?;
+    let value = |(c, col)| place(&c).map_or_else(|| Scalar::null(&cols[c].ty), |at| Scalar::column(at, col));
+    kept.map(cols.iter().enumerate().map(value).collect()).ok()
+}
