@@ -105,15 +105,20 @@ pub fn try_stream_table(catalog_relid: u32, pgt_id: i64) -> bool {
     }
 }
 
-/// Waits until another transaction, which is known to have committed, has told everybody what it changed, and hears it. Others
-/// see its rows (`ProcArrayEndTransaction`) before it sends its invalidations, and only then it gives back the lock on its own id.
-pub fn transaction_told(xid: u32) {
-    let xid = pg_sys::TransactionId::from(xid);
-    // SAFETY: waiting for a transaction id that is not ours is what every updater of a locked row does.
+/// Held until the transaction ends by whoever redefines what a stream table's query means, together with others.
+pub fn redefinition(catalog_relid: u32, pgt_id: i64) {
+    // SAFETY: as above; the refresh lock is of number 0.
+    unsafe { pg_sys::LockDatabaseObject(oid(catalog_relid), oid(pgt_id as u32), 1, pg_sys::ShareLock as i32) }
+}
+
+/// Waits until everybody who has redefined what a stream table's query means has told what changed, and hears it. Others see the
+/// rows of a transaction (`ProcArrayEndTransaction`) before it sends its invalidations, and only then it gives back its locks.
+/// (The lock on its id does not tell: a row may have been written by a subtransaction, whose id is unlocked before.)
+pub fn redefinitions_told(catalog_relid: u32, pgt_id: i64) {
+    let (class, object, mode) = (oid(catalog_relid), oid(pgt_id as u32), pg_sys::ExclusiveLock as i32);
+    // SAFETY: as above. Taking the lock accepts invalidations; it is given back at once.
     unsafe {
-        if pg_sys::TransactionIdIsNormal(xid) && !pg_sys::TransactionIdIsCurrentTransactionId(xid) {
-            pg_sys::XactLockTableWait(xid, std::ptr::null_mut(), std::ptr::null_mut(), pg_sys::XLTW_Oper::XLTW_None);
-        }
-        pg_sys::AcceptInvalidationMessages();
+        pg_sys::LockDatabaseObject(class, object, 1, mode);
+        pg_sys::UnlockDatabaseObject(class, object, 1, mode);
     }
 }

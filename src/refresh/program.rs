@@ -135,9 +135,9 @@ fn forget_changed() {
 
 /// The program of a stream table.
 pub fn load(st: &StreamTable) -> Result<Rc<Loaded>> {
-    if st.needs_reinit {
+    if st.needs_reinit && !st.is_immediate() {
         // Marked by whoever changed what its query means: a commit can be seen before others are told what it has changed.
-        lock::transaction_told(st.row_version as u32);
+        lock::redefinitions_told(catalog::relid(), st.pgt_id);
     }
     forget_changed();
     let shared = shmem::my_db();

@@ -65,7 +65,12 @@ fn redefine(watch: &Watch, connector: &Connector, seed: u64) -> Outcome {
     watch
         .repeat(|round| {
             let number = rng.usize(..DEFINITIONS / 2) * 2 + (seed % 2) as usize;
-            session.run(&definition(number, if round % 2 == 0 { 60 } else { 30 }))?;
+            let definition = definition(number, if round % 2 == 0 { 60 } else { 30 });
+            // What a subtransaction has written has its id.
+            session.run(&match rng.bool() {
+                true => definition,
+                false => format!("BEGIN; SAVEPOINT s; {definition}; RELEASE s; COMMIT"),
+            })?;
             verify(&mut session, number)
         })
         .map(drop)
