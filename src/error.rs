@@ -1,5 +1,6 @@
 //! What can go wrong in the extension itself, and what its reader is told: SQLSTATE, message, detail, hint.
 
+use crate::shmem::MAX_DATABASES;
 use pgrx::{PgLogLevel, PgSqlErrorCode as Code, ereport};
 use pgtrickle_pg::xact::Failure;
 
@@ -71,6 +72,18 @@ impl Error {
             .hint("SELECT * FROM pgtrickle.health_check() and the server log say what is wrong.")
     }
 
+    pub fn unserved(full: bool) -> Error {
+        let error = Error::new(Code::ERRCODE_CANNOT_CONNECT_NOW, "no worker of pg_trickle serves this database");
+        match full {
+            true => error
+                .detail(format!("It serves {MAX_DATABASES} databases already, which is all it can."))
+                .hint("Drop the extension in databases where it is not used."),
+            false => error
+                .detail("The launcher starts its workers a moment after CREATE EXTENSION or a start of the server.")
+                .hint("If this stays so, raise max_worker_processes: pgtrickle.preflight() counts what is needed."),
+        }
+    }
+
     pub fn capture_restarted() -> Error {
         Error::new(Code::ERRCODE_T_R_SERIALIZATION_FAILURE, "change capture started anew during the refresh")
             .hint("Refresh again; the stream table is recomputed then.")
@@ -126,6 +139,8 @@ impl Error {
             Error::no_such_stream_table("…"),
             Error::not_owner("…"),
             Error::capture_timeout(60, "…"),
+            Error::unserved(false),
+            Error::unserved(true),
             Error::capture_restarted(),
             Error::own_changes("…"),
             Error::restored("…"),

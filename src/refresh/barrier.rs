@@ -16,7 +16,7 @@ const NAP: Duration = Duration::from_millis(50);
 /// how long that took. It can be cancelled.
 pub fn wait_for_capture() -> Result<Duration> {
     let begun = Instant::now();
-    let db = shmem::my_db().ok_or_else(|| Error::capture_timeout(0, "not running in this database"))?;
+    let db = shmem::my_db().ok_or_else(|| Error::unserved(shmem::is_full()))?;
     let target = wal::emit_barrier();
     db.barriers_total.fetch_add(1, Ordering::Relaxed);
     db.decoder_latch.wake();

@@ -96,6 +96,11 @@ pub fn my_db() -> Option<&'static DbShared> {
     db(pgtrickle_pg::spi::my_database_id())
 }
 
+/// Whether all places for databases are taken.
+pub fn is_full() -> bool {
+    shared().databases.iter().all(|db| db.dboid.load(Ordering::Relaxed) != 0)
+}
+
 /// Takes a slot for a database. None when all are taken.
 pub fn claim_db(dboid: u32) -> Option<&'static DbShared> {
     db(dboid).or_else(|| {

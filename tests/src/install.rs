@@ -109,3 +109,64 @@ pub fn run(command: &mut Command) -> Outcome<String> {
     }
     Err(Failure::new(format!("{command:?}: {}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::root;
+
+    fn file(path: &str) -> String {
+        std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// The first block of shell commands in INSTALL.md, continued lines joined.
+    fn building() -> String {
+        let page = file("INSTALL.md");
+        let block = page.split("```bash\n").nth(1).and_then(|rest| rest.split("```").next());
+        block.expect("INSTALL.md says how to build").replace("\\\n", " ")
+    }
+
+    fn line<'a>(block: &'a str, beginning: &str) -> Vec<&'a str> {
+        let found = block.lines().find_map(|line| line.trim().strip_prefix(beginning));
+        let found = found.unwrap_or_else(|| panic!("no line with {beginning}"));
+        found.split('#').next().unwrap_or_default().split_whitespace().collect()
+    }
+
+    #[test]
+    fn it_is_built_as_the_scripts_build_it() {
+        let (block, setup, env) = (building(), file("scripts/setup.sh"), file("scripts/env.sh"));
+        let build = file("scripts/build.sh").replace("\\\n", " ");
+        let packages = line(&block, "apt-get install");
+        let listed: Vec<&str> = setup.split_whitespace().collect();
+        assert!(packages.len() > 4 && packages.iter().all(|package| listed.contains(package)), "{packages:?}");
+        let version = line(&env, "PGRX_VERSION=").concat();
+        assert_eq!(line(&block, "cargo install"), ["cargo-pgrx", "--version", &version, "--locked"]);
+        assert!(setup.contains("cargo-pgrx --version \"$PGRX_VERSION\" --locked"));
+        assert!(file("Cargo.toml").contains(&format!("pgrx = {{ version = \"={version}\"")));
+        assert!(file("INSTALL.md").contains(&format!("`cargo-pgrx` {version} exactly")));
+        let pg_config = line(&env, "15) echo")[0];
+        assert_eq!(line(&block, "cargo pgrx init"), ["--pg15", pg_config]);
+        // `package` puts into a directory what `install` puts into the system.
+        let options = |words: &[&str]| -> Vec<String> {
+            let own = ["--pg-config", "--no-default-features", "--features"];
+            words.iter().filter(|word| own.contains(word)).map(|word| (*word).to_owned()).collect()
+        };
+        let install = line(&block, "cargo pgrx install");
+        assert_eq!(options(&install), options(&line(&build, "cargo pgrx package")));
+        assert!(install.contains(&pg_config) && install.contains(&"pg15") && install.contains(&"--release"));
+    }
+
+    #[test]
+    fn what_the_page_names_exists() {
+        let page = file("INSTALL.md");
+        for script in page.split("scripts/").skip(1).filter_map(|rest| rest.split(['`', ' ', '"']).next()) {
+            assert!(root().join("scripts").join(script).exists(), "scripts/{script}");
+        }
+        let makefile = file("Makefile");
+        for target in page.split("`make ").skip(1).filter_map(|rest| rest.split(['`', ' ']).next()) {
+            assert!(makefile.lines().any(|line| line.starts_with(&format!("{target}:"))), "make {target}");
+        }
+        let version = file("Cargo.toml").lines().find_map(|line| line.strip_prefix("version = ").map(str::to_owned));
+        let version = version.expect("the package has a version").replace('"', "");
+        assert!(page.contains(&format!("`pg_trickle--{version}.sql`")), "{version}");
+    }
+}

@@ -29,8 +29,7 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 fn unserved() -> Row {
-    let full = shmem::shared().databases.iter().all(|db| db.dboid.load(Relaxed) != 0);
-    if full {
+    if shmem::is_full() {
         let detail = format!(
             "All {MAX_DATABASES} places for databases are taken, so that nothing serves this one: drop the extension where it is not used."
         );
