@@ -59,7 +59,7 @@ CREATE FUNCTION pgtrickle.refresh_timeline(max_rows integer DEFAULT 50)
 RETURNS TABLE (start_time timestamptz, stream_table text, action text, status text, duration_ms double precision,
                refreshes integer, rows_inserted bigint, rows_deleted bigint, initiated_by text, error_message text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT h.start_time, coalesce(format('%I.%I', s.pgt_schema, s.pgt_name), format('(dropped, id %s)', h.pgt_id)), h.action,
+    SELECT h.start_time, coalesce(quote_ident(s.pgt_schema) || '.' || quote_ident(s.pgt_name), format('(dropped, id %s)', h.pgt_id)), h.action,
            h.status, (extract(epoch FROM h.duration) * 1000)::float8, h.refreshes, h.rows_inserted, h.rows_deleted,
            h.initiated_by, h.error_message
       FROM pgtrickle._history h LEFT JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
@@ -113,7 +113,7 @@ CREATE FUNCTION pgtrickle.parallel_job_status(seconds integer DEFAULT 300)
 RETURNS TABLE (stream_table text, status text, action text, started_at timestamptz, finished_at timestamptz,
                duration_ms double precision, detail text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(format('%I.%I', p.schema, p.name), p.relid::text), 'RUNNING', upper(p.phase), p.started_at, NULL::timestamptz,
+    SELECT coalesce(quote_ident(p.schema) || '.' || quote_ident(p.name), p.relid::text), 'RUNNING', upper(p.phase), p.started_at, NULL::timestamptz,
            (extract(epoch FROM p.running) * 1000)::float8, format('step %s of %s, %s rows so far', p.step, p.steps, p.rows_so_far)
       FROM pgtrickle.pg_stat_progress_pgtrickle p
     UNION ALL
@@ -129,7 +129,7 @@ CREATE FUNCTION pgtrickle.check_cdc_health()
 RETURNS TABLE (source_table text, source_oid oid, state text, replica_identity text, slot_name text, slot_active boolean,
                retained_wal_bytes bigint, alert text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format('%I.%I', n.nspname, c.relname), t.source_relid, t.state,
+    SELECT coalesce(quote_ident(n.nspname) || '.' || quote_ident(c.relname), t.source_relid::oid::text), t.source_relid, t.state,
            CASE c.relreplident WHEN 'f' THEN 'FULL' WHEN 'd' THEN 'DEFAULT' WHEN 'i' THEN 'INDEX' ELSE 'NOTHING' END,
            t.slot_name, coalesce(s.active, false), (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - s.restart_lsn)::bigint,
            CASE WHEN c.oid IS NULL THEN 'the table no longer exists'

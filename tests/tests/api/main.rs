@@ -45,6 +45,8 @@ fn main() {
             trials.push(shared.trial(name, test));
         }
         trials.push(suite::on_own_server(version, "rows_too_wide_for_a_buffer", &[], missed::rows_too_wide));
+        // It switches off an event trigger.
+        trials.push(suite::on_own_server(version, "buffers_are_dropped", &[], upheavals::buffers));
         trials.extend(server::trials(version));
         trials.extend(schedule::trials(version));
         Ok(trials)
