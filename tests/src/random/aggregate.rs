@@ -186,7 +186,9 @@ impl Writer<'_> {
             }
             Kind::Big | Kind::Text if self.version >= 16 && self.one_in(2) => {
                 self.note("JSON_OBJECTAGG");
-                let text = text!["JSON_OBJECTAGG(coalesce(", x, "::text, '') : ", x, " RETURNING jsonb)"];
+                // Rows of one key must have one value.
+                let key = text!["coalesce(", x, "::text, '')"];
+                let text = text!["JSON_OBJECTAGG(", &key, " : ", &key, " RETURNING jsonb)"];
                 (text, Wrap::Nothing, Kind::Json)
             }
             Kind::Big | Kind::Bool | Kind::Text => {

@@ -138,7 +138,8 @@ impl Writer<'_> {
             _ if kind.is_number() => (text!["sum(", x, ")"], false, sum),
             _ if *kind == Kind::Text && self.version >= 16 => {
                 self.note("JSON_OBJECTAGG");
-                (text!["JSON_OBJECTAGG(coalesce(", x, ", '') : ", x, " RETURNING jsonb)"], false, Kind::Json)
+                let key = text!["coalesce(", x, ", '')"];
+                (text!["JSON_OBJECTAGG(", &key, " : ", &key, " RETURNING jsonb)"], false, Kind::Json)
             }
             _ if *kind == Kind::Float => (text!["sum(", x, ")"], false, Kind::Float),
             _ => (text!["count(", x, ")"], false, Kind::Big),
