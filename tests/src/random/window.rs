@@ -133,8 +133,8 @@ impl Writer<'_> {
         let (call, round, kind) = match self.rng.u32(..5) {
             0 => (text!["count(*)"], false, Kind::Big),
             1 if kind.is_number() => (text!["avg(", x, ")"], true, Kind::Num),
-            2 if kind.has_extrema() => (text!["max(", x, ")"], false, kind.loose()),
-            3 if kind.has_extrema() => (text!["min(", x, ")"], false, kind.loose()),
+            2 if kind.has_extrema() && *kind != Kind::Num => (text!["max(", x, ")"], false, kind.loose()),
+            3 if kind.has_extrema() && *kind != Kind::Num => (text!["min(", x, ")"], false, kind.loose()),
             _ if kind.is_number() => (text!["sum(", x, ")"], false, sum),
             _ if *kind == Kind::Text && self.version >= 16 => {
                 self.note("JSON_OBJECTAGG");
