@@ -14,7 +14,7 @@ use super::order::{Term, ordered_input, parts, terms};
 use super::scalar::Row;
 use super::subquery::{numbers, selected};
 use super::{Analyzer, Frame, Mapped, map, opaque};
-use pgtrickle_engine::ir::{Limit, Rel, Scalar, SortKey, Ty};
+use pgtrickle_engine::ir::{Col, Limit, Rel, Scalar, SortKey, Ty};
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
 use pgtrickle_pg::expr::{Expr, Shape};
@@ -55,6 +55,10 @@ impl<'q> Analyzer<'q> {
         let first = match known.map(|limit| (limit, limit.rows.map(|rows| rows as u64))) {
             Some((_, Some(0))) => rel.filter(vec![Scalar::deparsed("false", vec![], Ty::new("boolean"), true)])?,
             Some((limit, Some(rows))) if frame.domain.is_none() => {
+                let shown: BTreeSet<usize> = (0..rel.arity()).collect();
+                let settled = limit.ties || self.is_total(&rel, &find, &domain, &terms, Some(&shown));
+                // Which of the rows comes first that differ in what is not wanted is for us to choose, but always the same.
+                let order = order.into_iter().chain((!settled).then(|| by_image(&cols))).collect();
                 rel.top_k(order, Limit { offset: limit.offset as u64, rows, ties: limit.ties })?
             }
             Some((limit, _)) => {
@@ -153,6 +157,14 @@ pub(super) fn add_missing<'q>(exprs: &mut Vec<Expr<'q>>, more: impl IntoIterator
 /// Without terms that are constants: they sort nothing, and a bare number would mean a column.
 fn sorting(terms: Vec<Term<'_>>) -> Vec<Term<'_>> {
     terms.into_iter().filter(|(expr, _)| !matches!(expr.shape(), Shape::Constant { .. })).collect()
+}
+
+/// The order of rows by the bytes of their values.
+fn by_image(cols: &[Col]) -> SortKey {
+    let columns: Vec<usize> = (0..cols.len()).collect();
+    let row = sql!("ROW({})", Sql::list(columns.iter().map(|c| Sql::column(*c))));
+    let by = Scalar { sql: row, ..Scalar::deparsed("", columns, Ty::new("record"), true) };
+    SortKey { by, operator: sql!("OPERATOR(pg_catalog.*<)"), nulls_first: false }
 }
 
 /// One more column: the number of the row in its partition.

@@ -17,6 +17,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// So often a round is begun anew when capture was.
+const ATTEMPTS: usize = 3;
+
 /// What all stream tables of one refresh share.
 pub(super) struct Round {
     pub snapshot: Snapshot,
@@ -37,6 +40,12 @@ impl Round {
     }
 
     fn over(bases: Vec<u32>) -> Result<Round> {
+        let attempts = (0..ATTEMPTS).map(|_| Round::attempt(&bases));
+        attempts.filter_map(Result::transpose).next().unwrap_or_else(|| Err(Error::capture_restarted()))
+    }
+
+    /// None if capture has started anew meanwhile, as it does when its slot is new or was lost.
+    fn attempt(bases: &[u32]) -> Result<Option<Round>> {
         // Read before the snapshot, so that whatever that does not show is captured: in this generation, of these sources.
         let mut generation = catalog::generation();
         if generation == 0 && !bases.is_empty() {
@@ -44,7 +53,7 @@ impl Round {
             barrier::wait_for_capture()?;
             generation = catalog::generation();
         }
-        let mut degraded = degraded(&bases);
+        let mut degraded = degraded(bases);
         // Before the snapshot, too: who has seen a commit end, and has since read a position of the WAL, may compare.
         let lsn = snapshot::insert_lsn();
         let snapshot = Snapshot::latest();
@@ -56,13 +65,13 @@ impl Round {
         if !bases.is_empty() {
             round.barrier = barrier::wait_for_capture()?;
             if catalog::generation() != generation {
-                return Err(Error::capture_restarted());
+                return Ok(None);
             }
             // Capture of a source may have stopped meanwhile.
-            degraded.extend(self::degraded(&bases));
+            degraded.extend(self::degraded(bases));
             round.degraded = degraded;
         }
-        Ok(round)
+        Ok(Some(round))
     }
 }
 
