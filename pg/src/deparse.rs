@@ -8,10 +8,11 @@ use std::ffi::CStr;
 
 /// Settings under which printed text means the same to everybody who reads it under `search_path = pg_catalog`:
 /// everything outside pg_catalog is qualified, and constants do not depend on the session's formats.
-const PRINTING: [(&CStr, &CStr); 8] = [
+const PRINTING: [(&CStr, &CStr); 9] = [
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"DateStyle", c"ISO, YMD"),
     (c"IntervalStyle", c"postgres"),
+    (c"TimeZone", c"UTC"),
     (c"extra_float_digits", c"1"),
     (c"quote_all_identifiers", c"off"),
     (c"bytea_output", c"hex"),

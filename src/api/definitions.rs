@@ -110,7 +110,9 @@ fn recompute(pgt_id: i64, sources: &BTreeSet<u32>) {
     // Who hears of the mark shall have heard of the definition, too.
     lock::redefinition(catalog::relid(), pgt_id);
     catalog::execute("UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true WHERE pgt_id = $1", &[pgt_id.into()]);
-    sources.iter().filter(|&&relid| lock::relation_exists(relid)).for_each(|&relid| depend::invalidate(relid));
+    let view = program::view_oid(pgt_id).ok();
+    let known = sources.iter().copied().filter(|&relid| lock::relation_exists(relid)).chain(view);
+    known.for_each(depend::invalidate);
     catalog::changed();
 }
 

@@ -210,7 +210,7 @@ fn lock_sources(stream_tables: &[StreamTable]) -> Result<()> {
     Ok(())
 }
 
-fn one(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> {
+fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> {
     let started = Instant::now();
     let begun_at = worker::now_us();
     let loaded = program::load(&st)?;
@@ -218,6 +218,8 @@ fn one(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> 
     if missed {
         // From our commit on they are captured, and then everything is compared once more.
         api::definitions::look_for_missed(&st);
+        // That stays asked for, even if this transaction had written the row before.
+        st.row_version = 0;
     }
     let _connection = Connection::open();
     let mut relations = Relations::default();

@@ -16,7 +16,7 @@ use pgtrickle_engine::selection::Selection;
 use pgtrickle_engine::sql::{Ident, QualifiedName};
 use pgtrickle_pg::inval::{self, Asker, Invalidated};
 use pgtrickle_pg::spi::Plan;
-use pgtrickle_pg::{class, lock};
+use pgtrickle_pg::{class, lock, worker};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -42,6 +42,8 @@ pub struct Loaded {
     query_hash: i64,
     refresh_mode: String,
     label: String,
+    /// The view that holds the query; 0 if there is none yet.
+    view: u32,
     /// What it reads, and which columns of it.
     reads: HashMap<u32, Vec<i16>>,
     /// Plans of the scans' conditions, by source and number of the scan.
@@ -102,7 +104,7 @@ pub enum Task {
 /// So many plans are kept at most, on average: changes of ever other sizes would gather plans without end.
 const PLANS_PER_STEP: usize = 12;
 /// As many tasks: sets of changed sources.
-const TASKS: usize = 64;
+const TASKS: usize = 16;
 
 /// The statements of one task, with their plans.
 pub struct Statements {
@@ -129,13 +131,13 @@ fn forget_changed() {
     match inval::take(Asker::Programs) {
         Invalidated::All => forget(&|_| true),
         Invalidated::Relations(relids) if relids.is_empty() => {}
-        Invalidated::Relations(relids) => forget(&|l| l.reads.keys().any(|r| relids.contains(r))),
+        Invalidated::Relations(relids) => forget(&|l| l.reads.keys().chain([&l.view]).any(|r| relids.contains(r))),
     }
 }
 
 /// The program of a stream table.
 pub fn load(st: &StreamTable) -> Result<Rc<Loaded>> {
-    if st.needs_reinit && !st.is_immediate() {
+    if st.needs_reinit && !st.is_immediate() && !worker::in_recovery() {
         // Marked by whoever changed what its query means: a commit can be seen before others are told what it has changed.
         lock::redefinitions_told(catalog::relid(), st.pgt_id);
     }
@@ -209,6 +211,7 @@ fn keeping(st: &StreamTable, analysis: &Analysis, kept: &[Selection], has_choice
         label: st.label(),
         filters: RefCell::default(),
         statements: RefCell::default(),
+        view: view_oid(st.pgt_id).unwrap_or_default(),
         reads: analysis.sources.iter().map(|s| (s.relid.to_u32(), s.columns.clone())).collect(),
     }
 }

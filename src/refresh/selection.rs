@@ -14,17 +14,18 @@ use pgtrickle_pg::spi::{Connection, Plan, RunAs};
 const LARGE_ROWS: f64 = 10_000.0;
 /// So small a part of a table is few rows.
 const FEW: f64 = 0.15;
-/// All combinations of so many selections are tried in order to recognise one.
+/// All combinations of so many selections are tried in order to recognise one; of more none is kept.
 const MOST: usize = 6;
 
 /// The choices that may have been made for a stream table, the likeliest first.
 pub fn choices(st: &StreamTable, definition: &Definition) -> Vec<Vec<Selection>> {
     let all = selections(definition);
-    let now: Vec<Selection> = if st.is_immediate() { Vec::new() } else { worthwhile(st, &all) };
-    if st.fingerprint == 0 || all.is_empty() {
+    let none = st.is_immediate() || all.len() > MOST;
+    let now: Vec<Selection> = if none { Vec::new() } else { worthwhile(st, &all) };
+    if st.fingerprint == 0 || all.is_empty() || all.len() > MOST {
         return vec![now];
     }
-    let numbers = if all.len() <= MOST { 0..1_usize << all.len() } else { 0..1 };
+    let numbers = 0..1_usize << all.len();
     let chosen = |number: usize| {
         let is_in = |(i, _): &(usize, &Selection)| number & 1 << i != 0;
         all.iter().enumerate().filter(is_in).map(|(_, selection)| selection.clone()).collect()

@@ -14,6 +14,8 @@ pub const TESTS: &[Test] = &[
     ("functions_beneath_are_replaced", functions_beneath),
     ("a_child_made_during_the_creation", child_during_creation),
     ("a_row_that_cannot_be_computed_has_gone", impossible_row),
+    ("a_view_without_tables_is_replaced", without_tables),
+    ("programs_are_the_same_in_every_time_zone", time_zones),
 ];
 
 fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
@@ -137,4 +139,36 @@ fn impossible_row(server: &Server) -> Outcome {
     follows(&mut session, "SELECT count(*) FROM st", "2")?;
     session.run("INSERT INTO t VALUES (3, 1)")?;
     follows(&mut session, "SELECT count(*) FROM st", "3")
+}
+
+/// There is no table whose definition could tell of the change.
+fn without_tables(server: &Server) -> Outcome {
+    let mut session = arrange(server, "tableless", "CREATE VIEW v AS SELECT 1 AS x")?;
+    session.run("SELECT pgtrickle.create_stream_table('st', 'SELECT x FROM v', '1h')")?;
+    for x in 2..5 {
+        session.each(&format!(
+            "CREATE OR REPLACE VIEW v AS SELECT {x} AS x; SELECT pgtrickle.refresh_stream_table('st')"
+        ))?;
+        assert_text(&mut session, "SELECT x FROM st", &x.to_string())?;
+    }
+    Ok(())
+}
+
+/// Or sessions and workers would take each other's for that of another query, and compute everything anew.
+fn time_zones(server: &Server) -> Outcome {
+    let mut session =
+        arrange(server, "zones", "CREATE TABLE t (v int, at timestamptz); INSERT INTO t VALUES (1, 'now')")?;
+    session.run(
+        "SELECT pgtrickle.create_stream_table('st', $$SELECT v FROM t WHERE at > '2024-01-01 00:00:00+00'::timestamptz$$, '1h')",
+    )?;
+    for zone in ["Europe/Berlin", "America/New_York", "UTC"] {
+        session.each(&format!(
+            "SET TimeZone = '{zone}'; INSERT INTO t VALUES (2, 'now'); SELECT pgtrickle.refresh_stream_table('st')"
+        ))?;
+    }
+    assert_text(
+        &mut session,
+        "SELECT string_agg(DISTINCT action, ',') FROM pgtrickle.get_refresh_history('st')",
+        "DIFFERENTIAL",
+    )
 }
