@@ -21,6 +21,7 @@ fn main() {
         let mut trials: Vec<_> = Case::all()?
             .into_iter()
             .filter(replayable)
+            .map(without_streams)
             .map(|case| shared.trial(&format!("replay/{}", case.name), move |server| replay(server, &case)))
             .collect();
         let random = (first..).map(|seed| (seed, without_streams(random::generate(seed, version.0).case)));
