@@ -3,7 +3,8 @@
 //! Everything lives in a [`Scratch`] memory context; a [`Query`] or an [`Expr`] borrows it, so the compiler keeps
 //! them from being used after the context is gone. Differences between PostgreSQL versions end here.
 
-use crate::complete::complete;
+use crate::complete::{complete, settle};
+use crate::deparse::Printing;
 use crate::expr::{Expr, OuterColumn, outer_columns};
 use crate::json::call_aggregates;
 use crate::memory::Context;
@@ -41,9 +42,9 @@ pub enum NotAQuery {
 }
 
 impl Scratch {
-    /// Parses, analyses, [completes](crate::complete) and rewrites one SELECT under the caller's search_path. What PostgreSQL itself finds wrong
+    /// Parses, analyses and [completes](crate::complete) one SELECT under the caller's search_path. What PostgreSQL itself finds wrong
     /// with it is raised as PostgreSQL's own error.
-    pub fn parse(&self, text: &str) -> Result<Query<'_>, NotAQuery> {
+    pub fn parse(&self, text: &str) -> Result<Written<'_>, NotAQuery> {
         let text = CString::new(text).map_err(|_| NotAQuery::Nul)?;
         // SAFETY: `text` outlives every call; the trees are allocated in the scratch context, which `self` stands for.
         unsafe {
@@ -58,21 +59,54 @@ impl Scratch {
                 pg_sys::parse_analyze_fixedparams(statement, text.as_ptr(), none, 0, environment)
             });
             complete(self, query);
-            Ok(Query::only(pg_sys::QueryRewrite(query)))
+            Ok(Written { raw: query, scratch: self })
         }
     }
 
-    /// The rewritten query of a view; locks what it reads, as using the view would.
-    pub fn view(&self, view: pg_sys::Oid) -> Query<'_> {
+    /// The query of a view.
+    pub fn view(&self, view: pg_sys::Oid) -> Written<'_> {
         // SAFETY: the relation stays open while its rule is copied into the scratch context; an error in between
         // releases it with the transaction.
         unsafe {
             let relation = pg_sys::relation_open(view, pg_sys::AccessShareLock as _);
             let query = copy(pg_sys::get_view_query(relation));
             pg_sys::relation_close(relation, pg_sys::NoLock as _);
+            Written { raw: query, scratch: self }
+        }
+    }
+}
+
+/// An analysed SELECT as it was written: views are views.
+#[derive(Clone, Copy)]
+pub struct Written<'q> {
+    raw: *mut pg_sys::Query,
+    scratch: &'q Scratch,
+}
+
+impl<'q> Written<'q> {
+    /// The query that PostgreSQL would plan; locks what it reads, as using it would.
+    pub fn rewritten(&self) -> Query<'q> {
+        // SAFETY: the rewriter gets a copy, in the scratch context.
+        unsafe {
+            let query = copy(self.raw);
             pg_sys::AcquireRewriteLocks(query, true, false);
             Query::only(pg_sys::QueryRewrite(query))
         }
+    }
+
+    /// The same with the choices made that views leave open, if there are any and all that they read is readable.
+    pub fn settled(&self, readable: &dyn Fn(&RelationEntry) -> bool) -> Option<Written<'q>> {
+        // SAFETY: the copy is nobody else's.
+        unsafe {
+            let raw = copy(self.raw);
+            settle(self.scratch, raw, readable).then_some(Written { raw, scratch: self.scratch })
+        }
+    }
+
+    /// Its text, which means the same to everybody.
+    pub fn text(&self, _: &Printing) -> String {
+        // SAFETY: the deparser may change what it prints: it gets a copy.
+        unsafe { text(pg_sys::pg_get_querydef(copy(self.raw), false)) }
     }
 }
 

@@ -102,7 +102,7 @@ impl<'q> Analyzer<'q> {
         }
         if groups.shown.iter().any(|key| keys[*key].is_blurred()) {
             return opaque(
-                "GROUP BY chooses among values that are equal but look different, in a view or a recursion that the query reads",
+                "GROUP BY chooses among values that are equal but look different, in a recursion, or in a view whose choices cannot be made for it",
             );
         }
         let front = self.front(frame, &from);
@@ -204,7 +204,7 @@ impl<'q> Analyzer<'q> {
             }
             if name.as_deref().is_some_and(is_list) {
                 return opaque(
-                    "an aggregate's result depends on an order of its rows that is left open: an ORDER BY without ties, in the view or recursion that it stands in, settles it",
+                    "an aggregate's result depends on an order of its rows that is left open: an ORDER BY without ties settles it",
                 );
             }
         }

@@ -59,9 +59,9 @@ use dependent::Domain;
 use pgrx::pg_sys;
 use pgtrickle_engine::ir::{Malformed, Rel, Ty};
 use pgtrickle_engine::program::{Definition, Program, Target};
-use pgtrickle_engine::sql::{Ident, QualifiedName};
+use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::deparse::Printing;
-use pgtrickle_pg::query::{Query, Scratch, with_scratch};
+use pgtrickle_pg::query::{Query, RelationEntry, Scratch, Written, with_scratch};
 use pgtrickle_pg::spi::RunAs;
 use pgtrickle_pg::table::{self, Relation};
 use recursive::Recursions;
@@ -90,6 +90,8 @@ pub struct Analysis {
     pub sources: Vec<Source>,
     /// Its result may change while they do not: with time, settings or who asks.
     pub restless: bool,
+    /// The query that is maintained, where views that it reads leave a choice that it does not.
+    pub settled: Option<Sql>,
 }
 
 /// How a query can be maintained.
@@ -157,10 +159,10 @@ pub fn analyze(input: Input<'_>) -> Result<Analysis, Error> {
     with_scratch(|scratch| {
         // Folding constants runs functions of the query: those of a view in its owner's name, whoever refreshes.
         let mut _owner = None;
-        let (query, user) = match input {
+        let (written, user) = match input {
             Input::Text(text) => {
-                let query = scratch.parse(text).map_err(|e| Error::Refused(Refusal::NotAQuery(e)))?;
-                (query, table::current_user())
+                let written = scratch.parse(text).map_err(|e| Error::Refused(Refusal::NotAQuery(e)))?;
+                (written, table::current_user())
             }
             // A stream table's view belongs to the stream table's owner.
             Input::View(view) => {
@@ -170,8 +172,27 @@ pub fn analyze(input: Input<'_>) -> Result<Analysis, Error> {
             }
         };
         let printing = Printing::new();
-        Analyzer::new(scratch, &printing, user).run(query)
+        let analyzed = |written: Written<'_>| Analyzer::new(scratch, &printing, user).run(written.rewritten());
+        let analysis = analyzed(written)?;
+        if analysis.restless || matches!(analysis.plan, Analyzed::Differential(_)) {
+            return Ok(analysis);
+        }
+        // Perhaps only because of what views leave open.
+        let Some(settled) = written.settled(&|entry| readable(entry, user)) else { return Ok(analysis) };
+        match analyzed(settled)? {
+            again @ Analysis { plan: Analyzed::Differential(_), .. } => {
+                Ok(Analysis { settled: Some(Sql::deparsed(settled.text(&printing))), ..again })
+            }
+            _ => Ok(analysis),
+        }
     })
+}
+
+/// Whether somebody may read all that a query reads of a relation, and all of its rows.
+fn readable(entry: &RelationEntry, user: pg_sys::Oid) -> bool {
+    let all = entry.selected.iter().any(|&column| column <= 0);
+    let columns: &[i16] = if all { &[] } else { &entry.selected };
+    !Relation::describe(entry.relid).row_security && table::may_read(user, entry.relid, columns)
 }
 
 /// Everything that mapping one query needs to look at or to note down.
@@ -204,7 +225,7 @@ impl<'q> Analyzer<'q> {
             Err(Stop::Refused(refusal)) => return Err(Error::Refused(refusal)),
             Err(Stop::Malformed(malformed)) => return Err(Error::Malformed(malformed)),
         };
-        Ok(Analysis { plan, columns, sources, restless })
+        Ok(Analysis { plan, columns, sources, restless, settled: None })
     }
 
     fn definition(&self, query: Query<'q>, columns: &[(Ident, Ty)]) -> Mapped<Definition> {

@@ -34,7 +34,7 @@ impl<'q> Analyzer<'q> {
                 };
                 if whole.cols()[frame.offset()..].iter().any(|col| col.ty.is_blurred()) {
                     return opaque(
-                        "a set operation chooses among values that are equal but look different, in a view or a recursion that the query reads",
+                        "a set operation chooses among values that are equal but look different, in a recursion, or in a view whose choices cannot be made for it",
                     );
                 }
                 pick(whole, frame.offset(), wanted)

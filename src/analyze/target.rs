@@ -45,7 +45,7 @@ impl<'q> Analyzer<'q> {
         let rows = self.select(frame, &selected(frame.query, &all))?;
         if rows.cols()[frame.offset()..].iter().any(|col| col.ty.is_blurred()) {
             return opaque(
-                "DISTINCT chooses among values that are equal but look different, in a view or a recursion that the query reads",
+                "DISTINCT chooses among values that are equal but look different, in a recursion, or in a view whose choices cannot be made for it",
             );
         }
         let distinct = rows.distinct()?;

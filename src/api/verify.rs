@@ -32,18 +32,22 @@ fn compare(st: &StreamTable, snapshot: &Snapshot) -> Result<(i64, i64)> {
     // Dropped while we waited for its lock.
     catalog::by_id(st.pgt_id).ok_or_else(|| Error::no_such_stream_table(&st.label()))?;
     let loaded = program::load(st)?;
-    let (view, table) = (program::definition_view(st.pgt_id), QualifiedName::new(&st.schema, &st.name));
+    let table = Sql::from(&QualifiedName::new(&st.schema, &st.name));
+    let definition = match &loaded.settled {
+        Some(query) => sql!("({}) AS query", query),
+        None => Sql::from(&program::definition_view(st.pgt_id)),
+    };
     // Rows are counted per value; types without equality are compared by their bytes.
     let keys = Sql::list(loaded.columns.iter().map(|(name, ty)| match ty.equality {
         Equality::None => sql!("pgtrickle.row_image({})", name),
         _ => Sql::from(name),
     }));
     let columns: Vec<Sql> = (0..loaded.columns.len()).map(Sql::column).collect();
-    let rows = |from: &QualifiedName, weight: i64| sql!("SELECT {}::bigint{} FROM {}", weight, prefixed(&keys), from);
+    let rows = |from: &Sql, weight: i64| sql!("SELECT {}::bigint{} FROM {}", weight, prefixed(&keys), from);
     let query = sql!(
         "SELECT coalesce(sum(w) FILTER (WHERE w > 0), 0)::text || ' ' || coalesce(-sum(w) FILTER (WHERE w < 0), 0)::text
            FROM (SELECT sum(w) AS w FROM ({} UNION ALL {}) AS rows(w{}) {}) AS netted",
-        rows(&view, 1),
+        rows(&definition, 1),
         rows(&table, -1),
         prefixed(&Sql::list(columns.iter())),
         match columns.is_empty() {

@@ -13,7 +13,7 @@ use pgtrickle_engine::ir::{SourceId, Ty};
 use pgtrickle_engine::program::{Program, Step, Target};
 use pgtrickle_engine::relevant::{Changes, Relevance};
 use pgtrickle_engine::selection::Selection;
-use pgtrickle_engine::sql::{Ident, QualifiedName};
+use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::inval::{self, Asker, Invalidated};
 use pgtrickle_pg::spi::Plan;
 use pgtrickle_pg::{class, lock, worker};
@@ -35,6 +35,8 @@ pub struct Loaded {
     pub attnums: Vec<i16>,
     /// Names and types of the stream table's columns.
     pub columns: Vec<(Ident, Ty)>,
+    /// What is maintained in place of the definition view's query, if views that this reads leave a choice.
+    pub settled: Option<Sql>,
     /// The filtered scans whose rows are kept.
     kept: Vec<Selection>,
     /// Whether others could have been.
@@ -198,6 +200,7 @@ fn keeping(st: &StreamTable, analysis: &Analysis, kept: &[Selection], has_choice
             Err(unsupported) => opaque(unsupported.reason),
         },
     };
+    let settled = analysis.settled.clone().filter(|_| program.is_differential());
     Loaded {
         fingerprint: fingerprint(&analysis.plan, &program),
         kept: kept.to_vec(),
@@ -205,6 +208,7 @@ fn keeping(st: &StreamTable, analysis: &Analysis, kept: &[Selection], has_choice
         program,
         full_reason,
         columns: analysis.columns.clone(),
+        settled,
         attnums: catalog::live_attributes(st.relid),
         query_hash: st.query_hash,
         refresh_mode: st.refresh_mode.clone(),

@@ -133,8 +133,9 @@ fn choices(out: &mut String) -> Outcome {
     let source = std::fs::read_to_string(root().join("pg/src/complete/mod.rs"))?;
     source.lines().filter_map(|line| line.strip_prefix("//! |")).for_each(|row| out.push_str(&format!("|{row}\n")));
     out.push_str(
-        "\nNot made: choices inside views that the query reads, as a view is its owner's and others read it too: what it leaves open is settled \
-         by a key in its ORDER BY, or by writing its query into the stream table's; which of several equal values `min`, `max`, ordered-set aggregates and \
+        "\nChoices that views leave open are made in the same way, for this stream table alone, if its owner may read what the view reads and nobody \
+         takes the view's rows as a whole; the view itself stays as it is. Refreshes that recompute by `refresh_mode => 'FULL'` take what the view gives. Not \
+         made: choices inside recursions, and within views that are a security barrier; which of several equal values `min`, `max`, ordered-set aggregates and \
          DISTINCT inside sums show, where these look different (1.0 and 1.00).\n",
     );
     Ok(())

@@ -17,12 +17,13 @@
 //! What rests on ties stays as it is: `rank`, `dense_rank`, `percent_rank`, `cume_dist`, frames in RANGE and GROUPS, EXCLUDE
 //! GROUP and TIES, WITH TIES. Where two windows of different orders number rows, a choice is left between rows
 //! that are alike (which number of the one goes with which of the other), unless a key is among what they sort by. If such a function shares a window with one that is completed, each gets a window of its
-//! own. A query without ORDER BY over a subquery that has one is left alone: its author relies on that order.
+//! own. Views leave choices too: `views`. A query without ORDER BY over a subquery that has one is left alone: its author relies on that order.
 
 mod aggregates;
 mod looks;
 mod sets;
 mod ties;
+mod views;
 mod windows;
 
 use crate::expr::Expr;
@@ -38,6 +39,7 @@ use windows::complete_windows;
 
 pub use aggregates::shows_order;
 pub use looks::chosen_look;
+pub(crate) use views::settle;
 pub use windows::{is_whole, order_matters, peers_matter, tells_apart};
 
 /// Completes a query that has not been rewritten yet, and all queries in it.

@@ -133,7 +133,8 @@ fn facts(st: &StreamTable, loaded: &Loaded) -> Vec<(&'static str, String)> {
     };
     let schedule = if st.is_immediate() { "at once" } else { &st.schedule };
     let schedule = format!("{schedule}, {}", st.status);
-    vec![("Mode", mode), ("Schedule", schedule), ("Frontier", frontier)]
+    let settled = loaded.settled.iter().map(|query| ("Settled query", query.to_string()));
+    [("Mode", mode), ("Schedule", schedule), ("Frontier", frontier)].into_iter().chain(settled).collect()
 }
 
 /// Every source that can have changed.
