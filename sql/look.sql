@@ -176,7 +176,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
       FROM pgtrickle._diamonds() AS d ORDER BY 1, 2
 $$;
 COMMENT ON FUNCTION pgtrickle.diamond_groups() IS
-    'Stream tables that read a source along more than one way; the arms are refreshed in one transaction, so they agree';
+    'Stream tables that read a source along more than one way. Each is refreshed only together with its arms, in one transaction, so they agree; it waits while one of them fails, is paused, or is held by another session. An arm with a slower schedule keeps it';
 
 CREATE FUNCTION pgtrickle.health_summary()
 RETURNS TABLE (severity text, stream_tables bigint, active bigint, paused bigint, failing bigint, stale bigint,

@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Stops refreshing a stream table by itself. Its changes are kept until it is resumed. One with refresh_mode IMMEDIATE no
-/// longer follows its sources, and is computed anew when it is resumed.
+/// longer follows its sources, and is computed anew when it is resumed. Who reads the same source over it and over another way
+/// waits for it (`diamond_groups()`).
 #[pg_extern]
 fn pause_stream_table(name: &str) {
     set_status(name, "PAUSED");

@@ -50,18 +50,28 @@ fn list_sources(
     TableIterator::new(rows)
 }
 
-/// Where ways through stream tables meet again: from which relation, in which stream table, through which of its sources.
+/// Where ways through stream tables meet again: from which relation, in which stream table, through which of its sources; and
+/// all that lies on those ways.
 #[pg_extern]
-fn _diamonds()
--> TableIterator<'static, (name!(origin, pg_sys::Oid), name!(tip, pg_sys::Oid), name!(arms, Vec<pg_sys::Oid>))> {
+fn _diamonds() -> TableIterator<
+    'static,
+    (
+        name!(origin, pg_sys::Oid),
+        name!(tip, pg_sys::Oid),
+        name!(arms, Vec<pg_sys::Oid>),
+        name!(members, Vec<pg_sys::Oid>),
+    ),
+> {
     let all = catalog::all();
+    let oids = |relids: &mut dyn Iterator<Item = u32>| relids.map(pg_sys::Oid::from).collect::<Vec<_>>();
     let rows: Vec<_> = Graph::of(all.iter())
         .diamonds()
         .iter()
         .flat_map(|diamond| {
             let meetings = diamond.meetings().into_iter();
-            meetings.map(|(origin, arms)| {
-                (origin.into(), diamond.tip.into(), arms.into_iter().map(pg_sys::Oid::from).collect::<Vec<_>>())
+            let members = oids(&mut diamond.members().into_iter());
+            meetings.map(move |(origin, arms)| {
+                (origin.into(), diamond.tip.into(), oids(&mut arms.into_iter()), members.clone())
             })
         })
         .collect();

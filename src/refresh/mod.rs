@@ -4,6 +4,7 @@
 //! Invariant: a stream table is its query's result at its stored frontier, always.
 
 pub mod barrier;
+pub mod blame;
 pub mod choice;
 pub mod costs;
 pub mod fill;
@@ -139,17 +140,26 @@ pub fn refresh_then<T>(
     stream_tables.extend(pgt_ids.iter().filter_map(|&pgt_id| catalog::by_id(pgt_id)));
     check(&mut stream_tables, initiator)?;
     lock_sources(&stream_tables)?;
+    blame::at_work(stream_tables.iter().filter(|st| round::reads_tables(st)).map(|st| st.pgt_id));
     let round = Round::begin(&stream_tables)?;
-    let outcomes = stream_tables.into_iter().map(|st| one(st, &round, initiator)).collect::<Result<_>>()?;
+    let outcomes = each(stream_tables, &round, initiator)?;
     Ok((outcomes, after(&round.snapshot)))
 }
 
-/// As [`refresh`] by the scheduler; `None` if somebody else is refreshing one of them, or altering it.
-pub fn refresh_if_free(pgt_ids: &[i64]) -> Result<Option<Vec<Outcome>>> {
-    if !try_lock_all(pgt_ids) {
-        return Ok(None);
+/// What became of stream tables that were to be refreshed together.
+pub enum Together {
+    Refreshed(Vec<Outcome>),
+    /// Nothing, as somebody else is refreshing these of them, or altering them.
+    Busy(Vec<i64>),
+}
+
+/// As [`refresh`] by the scheduler, who waits for nobody.
+pub fn refresh_if_free(pgt_ids: &[i64]) -> Result<Together> {
+    let busy: Vec<i64> = pgt_ids.iter().copied().filter(|&pgt_id| !try_lock(pgt_id)).collect();
+    if !busy.is_empty() {
+        return Ok(Together::Busy(busy));
     }
-    refresh(pgt_ids, Initiator::Scheduler).map(Some)
+    refresh(pgt_ids, Initiator::Scheduler).map(Together::Refreshed)
 }
 
 /// As [`refresh`], for the stream tables of a job in the dispatcher's round. `joined` is called once the round may end; `None` if
@@ -159,7 +169,15 @@ pub fn refresh_in(shared: &SharedRound, joined: impl FnOnce()) -> Result<Option<
     let _patience = LocalSettings::new(&[PATIENCE]);
     joined();
     check(&mut stream_tables, Initiator::Scheduler)?;
-    stream_tables.into_iter().map(|st| one(st, &round, Initiator::Scheduler)).collect::<Result<_>>().map(Some)
+    each(stream_tables, &round, Initiator::Scheduler).map(Some)
+}
+
+fn each(stream_tables: Vec<StreamTable>, round: &Round, initiator: Initiator) -> Result<Vec<Outcome>> {
+    let outcomes = stream_tables.into_iter().map(|st| one(st, round, initiator)).collect();
+    if Result::is_ok(&outcomes) {
+        blame::at_work([]);
+    }
+    outcomes
 }
 
 /// Leaves out what is not to be refreshed now, and refuses what cannot be.
@@ -169,6 +187,7 @@ fn check(stream_tables: &mut Vec<StreamTable>, initiator: Initiator) -> Result<(
         stream_tables.retain(|st| !matches!(st.status.as_str(), "PAUSED" | "SUSPENDED"));
     }
     for st in stream_tables.iter_mut() {
+        blame::at_work([st.pgt_id]);
         // Statements call it by its name, which nobody may change from here on.
         lock::row_exclusive(st.relid);
         if !class::is_named(st.relid, &st.schema, &st.name) {
@@ -176,7 +195,10 @@ fn check(stream_tables: &mut Vec<StreamTable>, initiator: Initiator) -> Result<(
         }
     }
     match stream_tables.iter().find(|st| st.restored) {
-        Some(restored) => Err(Error::restored(&restored.label())),
+        Some(restored) => {
+            blame::at_work([restored.pgt_id]);
+            Err(Error::restored(&restored.label()))
+        }
         None => Ok(()),
     }
 }
@@ -191,12 +213,17 @@ pub fn lock_all(pgt_ids: &[i64]) {
 
 /// As [`lock_all`], if there is nothing to wait for.
 pub fn try_lock_all(pgt_ids: &[i64]) -> bool {
-    pgt_ids.iter().all(|&pgt_id| lock::try_stream_table(catalog::relid(), pgt_id))
+    pgt_ids.iter().all(|&pgt_id| try_lock(pgt_id))
+}
+
+fn try_lock(pgt_id: i64) -> bool {
+    lock::try_stream_table(catalog::relid(), pgt_id)
 }
 
 /// TRUNCATE and rewriting ALTER are not MVCC-safe, so they must not come between the snapshot and our commit.
 fn lock_sources(stream_tables: &[StreamTable]) -> Result<()> {
     for st in stream_tables {
+        blame::at_work([st.pgt_id]);
         for source in &st.sources {
             if !lock::access_share(source.relid) {
                 return Err(Error::new(
@@ -211,6 +238,7 @@ fn lock_sources(stream_tables: &[StreamTable]) -> Result<()> {
 }
 
 fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> {
+    blame::at_work([st.pgt_id]);
     let started = Instant::now();
     let begun_at = worker::now_us();
     let loaded = program::load(&st)?;

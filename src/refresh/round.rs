@@ -75,6 +75,11 @@ impl Round {
     }
 }
 
+/// Whether a stream table's sources are captured.
+pub(super) fn reads_tables(st: &StreamTable) -> bool {
+    st.sources.iter().any(|s| s.kind == SourceType::Table)
+}
+
 /// The base tables that these stream tables read.
 fn bases<'a>(stream_tables: impl Iterator<Item = &'a StreamTable>) -> Vec<u32> {
     let sources = stream_tables.flat_map(|st| &st.sources);

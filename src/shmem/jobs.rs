@@ -91,11 +91,13 @@ pub struct JobResult {
     pub fed: bool,
     /// Somebody else is refreshing it, or altering it.
     pub busy: bool,
+    /// It was stopped by another one of its job and is due as before.
+    pub stopped: bool,
 }
 
 impl JobResult {
     fn to_bits(self) -> u32 {
-        [self.failed, self.blind, self.leftover, self.refreshed, self.fed, self.busy]
+        [self.failed, self.blind, self.leftover, self.refreshed, self.fed, self.busy, self.stopped]
             .iter()
             .rev()
             .fold(0, |bits, &b| bits << 1 | u32::from(b))
@@ -103,7 +105,15 @@ impl JobResult {
 
     fn from_bits(bits: u32) -> JobResult {
         let bit = |n: u32| bits >> n & 1 == 1;
-        JobResult { failed: bit(0), blind: bit(1), leftover: bit(2), refreshed: bit(3), fed: bit(4), busy: bit(5) }
+        JobResult {
+            failed: bit(0),
+            blind: bit(1),
+            leftover: bit(2),
+            refreshed: bit(3),
+            fed: bit(4),
+            busy: bit(5),
+            stopped: bit(6),
+        }
     }
 }
 
@@ -246,14 +256,15 @@ mod tests {
     #[test]
     fn results_come_back() {
         static DB: DbShared = DbShared::ZERO;
-        let job = DB.ask(&[7, 9, 8], JobState::Alone).unwrap();
+        let job = DB.ask(&[7, 9, 8, 3], JobState::Alone).unwrap();
         assert!(job.change(JobState::Alone, JobState::Running) && !job.change(JobState::Alone, JobState::Running));
         let results = [
             JobResult { refreshed: true, leftover: true, fed: true, ..JobResult::default() },
             JobResult { failed: true, blind: true, ..JobResult::default() },
             JobResult { busy: true, ..JobResult::default() },
+            JobResult { stopped: true, ..JobResult::default() },
         ];
         job.finish(JobState::Running, &results);
-        assert_eq!((job.state(), job.ids(), job.results()), (JobState::Done, vec![7, 9, 8], results.to_vec()));
+        assert_eq!((job.state(), job.ids(), job.results()), (JobState::Done, vec![7, 9, 8, 3], results.to_vec()));
     }
 }

@@ -1,7 +1,6 @@
 //! Stream tables as the scheduler sees them: when each is due, which read which.
 
 use crate::catalog::{Frontier, SourceType, StreamTable};
-use crate::graph::Graph;
 use crate::schedule::{self, Schedule, until_next};
 use crate::settings;
 use crate::shmem::{DbShared, JobResult, StreamTableShared};
@@ -107,7 +106,12 @@ impl Entry {
 
     /// The time between two refreshes; zero for as soon as there are changes.
     pub fn interval(&self) -> Duration {
-        interval(&self.schedule).saturating_mul(self.stretch)
+        self.schedule_interval().saturating_mul(self.stretch)
+    }
+
+    /// The same without the time that is added while its refreshes take long.
+    pub fn schedule_interval(&self) -> Duration {
+        interval(&self.schedule)
     }
 
     /// Takes over what became of a refresh that began at `started`, when its sources had these counts of changes.
@@ -208,6 +212,16 @@ impl Entry {
     pub fn is_free(&self) -> bool {
         self.is_active() && !self.in_flight
     }
+
+    /// Whether one may begin now: it is not left alone for a while after a failure or because somebody else has it.
+    pub fn is_ready(&self, now: Instant) -> bool {
+        self.is_free() && self.not_before <= now
+    }
+
+    /// Whether it shows all changes without a refresh.
+    pub fn is_kept_current(&self) -> bool {
+        self.st.is_immediate() && !self.st.restored && !matches!(self.st.status.as_str(), "PAUSED" | "SUSPENDED")
+    }
 }
 
 /// Intervals end together: at moments a quarter of an interval apart, at most a second, so that stream tables of equal schedules
@@ -245,7 +259,7 @@ fn readers_first(entries: &Entries) -> Vec<i64> {
 }
 
 /// A value of each stream table: its own, or with schedule 'calculated' the least of those that read it, if any do.
-fn least_of_readers<T: Ord + Copy>(entries: &Entries, own: impl Fn(&Entry) -> T) -> HashMap<i64, T> {
+pub(super) fn least_of_readers<T: Ord + Copy>(entries: &Entries, own: impl Fn(&Entry) -> T) -> HashMap<i64, T> {
     let mut wanted: HashMap<u32, T> = HashMap::new();
     let mut values = HashMap::new();
     for id in readers_first(entries) {
@@ -303,13 +317,6 @@ pub fn set_depths(entries: &mut Entries) {
             break;
         }
     }
-}
-
-/// Ids of the stream tables of each diamond.
-pub fn diamonds(entries: &Entries) -> Vec<Vec<i64>> {
-    let by_relid: HashMap<u32, i64> = entries.values().map(|e| (e.st.relid, e.st.pgt_id)).collect();
-    let diamonds = Graph::of(entries.values().map(|e| &e.st)).diamonds();
-    diamonds.iter().map(|d| d.members().iter().filter_map(|relid| by_relid.get(relid).copied()).collect()).collect()
 }
 
 /// The connected components of a set of stream tables, parents first in each.

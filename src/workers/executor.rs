@@ -4,7 +4,7 @@
 use crate::api;
 use crate::catalog;
 use crate::refresh::round::SharedRound;
-use crate::refresh::{self, Outcome};
+use crate::refresh::{self, Outcome, Together, blame};
 use crate::shmem::{self, DbShared, Job, JobResult, JobState};
 use pgrx::prelude::*;
 use pgtrickle_pg::worker;
@@ -99,7 +99,7 @@ fn perform(db: &'static DbShared, job: &Job) -> Vec<JobResult> {
             results(&ids, &outcomes)
         }
         Ok(None) => refresh(&ids),
-        Err(failure) => again(&ids, |id| failed(id, &failure)),
+        Err(failure) => failure_of(&ids, &failure),
     }
 }
 
@@ -107,19 +107,21 @@ fn perform(db: &'static DbShared, job: &Job) -> Vec<JobResult> {
 pub fn refresh(component: &[i64]) -> Vec<JobResult> {
     worker::report_activity(c"refreshing stream tables", true);
     match xact::attempt(|| refresh::refresh_if_free(component)) {
-        Ok(Some(outcomes)) => results(component, &outcomes),
-        Ok(None) => again(component, |_| JobResult { busy: true, ..JobResult::default() }),
-        Err(failure) => again(component, |id| failed(id, &failure)),
+        Ok(Together::Refreshed(outcomes)) => results(component, &outcomes),
+        Ok(Together::Busy(busy)) => without(component, &busy, |_| JobResult { busy: true, ..JobResult::default() }),
+        Err(failure) => failure_of(component, &failure),
     }
 }
 
-/// The stream tables of a component that could not be refreshed together are refreshed one by one, so that one does not stop the
-/// others. What becomes of one that could not be refreshed by itself?
-fn again(component: &[i64], alone: impl Fn(i64) -> JobResult) -> Vec<JobResult> {
-    match component {
-        [one] => vec![alone(*one)],
-        many => many.iter().flat_map(|one| refresh(std::slice::from_ref(one))).collect(),
-    }
+/// Records a failure of a component with those whose it is.
+fn failure_of(component: &[i64], failure: &Failure) -> Vec<JobResult> {
+    without(component, &blame::blamed(component), |id| failed(id, failure))
+}
+
+/// The results of a component that some of its own have stopped. The scheduler goes on without these at once.
+fn without(component: &[i64], those: &[i64], result: impl Fn(i64) -> JobResult) -> Vec<JobResult> {
+    let stopped = JobResult { stopped: true, ..JobResult::default() };
+    component.iter().map(|&id| if those.contains(&id) { result(id) } else { stopped }).collect()
 }
 
 fn results(component: &[i64], outcomes: &[Outcome]) -> Vec<JobResult> {

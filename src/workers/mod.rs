@@ -18,6 +18,7 @@ mod capture;
 mod capture_slot;
 mod crew;
 mod current;
+mod diamonds;
 mod dispatcher;
 mod entry;
 mod executor;

@@ -4,6 +4,7 @@
 use super::away;
 use super::crew::Crew;
 use super::current::Current;
+use super::diamonds::Diamonds;
 use super::entry::{self, Counts, Entries, Entry};
 use super::executor::{self, Busy};
 use super::watch::Watch;
@@ -84,8 +85,7 @@ struct Scheduler {
     entries: Entries,
     /// What they read.
     sources: BTreeSet<u32>,
-    /// Stream tables that are refreshed together, as two ways from one relation meet in them.
-    diamonds: Vec<Vec<i64>>,
+    diamonds: Diamonds,
     /// Those of the entries to be refreshed as soon as there are changes.
     immediate: BTreeSet<i64>,
     /// When the first of the others is due; None when that is to be found out anew.
@@ -118,7 +118,7 @@ impl Scheduler {
             db,
             entries: Entries::new(),
             sources: BTreeSet::new(),
-            diamonds: Vec::new(),
+            diamonds: Diamonds::default(),
             immediate: BTreeSet::new(),
             next_timed: None,
             flights: HashMap::new(),
@@ -190,7 +190,7 @@ impl Scheduler {
         // Also those that were dropped while no scheduler was there to see it.
         shmem::retain_stream_tables(dboid, |pgt_id| self.entries.contains_key(&pgt_id));
         self.sources = self.entries.values().flat_map(|e| &e.st.sources).map(|s| s.relid).collect();
-        self.diamonds = entry::diamonds(&self.entries);
+        self.diamonds = Diamonds::of(&self.entries);
         entry::set_depths(&mut self.entries);
         self.immediate = entry::immediate(&self.entries).into_iter().collect();
         self.next_timed = None;
@@ -223,18 +223,12 @@ impl Scheduler {
         order.sort_unstable();
         let mut due = BTreeSet::new();
         let mut changed = BTreeSet::new();
-        let mut late = Duration::ZERO;
         for (_, id) in order {
             let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.is_free()) else { continue };
             let below_due = entry.st.sources.iter().any(|s| changed.contains(&s.relid));
             if below_due || entry.has_changes(counts) {
                 due.insert(entry.st.pgt_id);
                 changed.insert(entry.st.relid);
-                let interval = entry.interval();
-                let passed = now - times[&entry.st.pgt_id];
-                if !interval.is_zero() && entry.failures == 0 && passed > interval.max(TOLERABLE) {
-                    late = late.max(passed);
-                }
             } else {
                 entry.next_due = entry.after(now, Duration::ZERO);
                 if let Some(counters) = entry.counters {
@@ -242,31 +236,14 @@ impl Scheduler {
                 }
             }
         }
-        self.tell_lateness(late);
-        self.complete_diamonds(&mut due, has_come);
+        self.diamonds.complete(&self.entries, &mut due, now);
+        let late = due.iter().filter_map(|id| {
+            let (entry, passed) = (&self.entries[id], now.saturating_duration_since(*times.get(id)?));
+            let interval = entry.interval();
+            (!interval.is_zero() && entry.failures == 0 && passed > interval.max(TOLERABLE)).then_some(passed)
+        });
+        self.tell_lateness(late.max().unwrap_or_default());
         due
-    }
-
-    /// Who is on a way that meets another one again goes with it, even if it seems to have no changes: what one of them sees
-    /// in a buffer the other may not yet have looked for. While one of them is being refreshed the others wait.
-    fn complete_diamonds(&self, due: &mut BTreeSet<i64>, has_come: impl Fn(i64) -> bool) {
-        let mut before = usize::MAX;
-        while before != due.len() {
-            before = due.len();
-            for members in &self.diamonds {
-                if members.iter().any(|id| due.contains(id)) {
-                    due.extend(members.iter().filter(|&&id| self.entries[&id].is_free() && has_come(id)));
-                }
-            }
-        }
-        let held = self.held_back();
-        due.retain(|id| !held.contains(id));
-    }
-
-    /// Those on the ways of a diamond of which something is being refreshed.
-    fn held_back(&self) -> BTreeSet<i64> {
-        let in_flight = |members: &&Vec<i64>| members.iter().any(|id| self.entries[id].in_flight);
-        self.diamonds.iter().filter(|_| !self.flights.is_empty()).filter(in_flight).flatten().copied().collect()
     }
 
     /// Tells that refreshes take longer than their schedules leave them, now and then.
@@ -372,6 +349,7 @@ impl Scheduler {
             match self.entries.get_mut(id) {
                 Some(entry) if result.failed => entry.failed(),
                 Some(entry) if result.busy => entry.put_off(),
+                Some(_) if result.stopped => {}
                 Some(entry) => {
                     if entry.st.needs_reinit {
                         // Asked for again meanwhile, it is still to be done, as the catalog knows.
@@ -431,16 +409,20 @@ impl Scheduler {
         if !settings::ENABLED.get() || self.db.draining.load(Ordering::SeqCst) {
             return limit.saturating_duration_since(now);
         }
-        let held = self.held_back();
+        let held = self.diamonds.waiting(&self.entries, now);
         let waits = |e: &&Entry| e.is_free() && !held.contains(&e.st.pgt_id);
         let next_timed = *self.next_timed.get_or_insert_with(|| {
             let times = entry::due_times(&self.entries);
             let timed = self.entries.values().filter(|e| !self.immediate.contains(&e.st.pgt_id));
             timed.filter(waits).map(|e| times[&e.st.pgt_id]).min().unwrap_or(now + REREAD)
         });
+        if !held.is_empty() {
+            // What they wait for may end at any moment.
+            self.next_timed = None;
+        }
         let counts = entry::counts(self.db, &self.sources);
         let immediate = self.immediate.iter().map(|id| &self.entries[id]).filter(waits);
-        let changed = immediate.filter(|e| e.has_changes(&counts)).map(|e| e.not_before).min();
+        let changed = immediate.filter(|e| e.not_before > now || e.has_changes(&counts)).map(|e| e.not_before).min();
         next_timed.min(limit).min(changed.unwrap_or(limit)).saturating_duration_since(now)
     }
 

@@ -48,6 +48,7 @@ const STREAM_TABLES: &str = "
                                    || quote_literal(label) || '). The last error: ' || coalesce(last_error_message, '')
              WHEN 'ERROR' THEN 'Its refresh fails and is tried again with growing pauses. The last error: ' || coalesce(last_error_message, '')
              WHEN 'PAUSED' THEN 'Paused; its changes are kept meanwhile. SELECT pgtrickle.resume_stream_table(' || quote_literal(label) || ') goes on.'
+             WHEN 'WAITS' THEN 'It waits for ' || stopped || ', as it is refreshed only together with all that it reads over several ways (pgtrickle.diamond_groups()), so that it shows one moment.'
              WHEN 'EMPTY' THEN 'Not filled yet: its first refresh does that.'
              WHEN 'RECOMPUTE' THEN 'Its next refresh recomputes it and applies the difference: what is known of it does not fit its sources any more.'
              WHEN 'DEGRADED' THEN 'Recomputed at each refresh, as capture of a source has stopped: SELECT pgtrickle.repair_stream_table('
@@ -55,9 +56,10 @@ const STREAM_TABLES: &str = "
              WHEN 'STALE' THEN 'Its data is ' || round(extract(epoch FROM staleness)) || ' s old, more than schedule ' || quote_literal(schedule)
                                || ' allows. Is refreshing on (rows scheduler, refreshing), do refreshes take long (pgtrickle.st_refresh_stats()), does one wait for a lock (pg_stat_activity), does capture lag (rows capture, pending_records, replication_slot)?'
            END
-      FROM (SELECT s.pgt_relid::text AS label, s.consecutive_errors, v.last_error_message, s.schedule, v.staleness,
+      FROM (SELECT s.pgt_relid::text AS label, s.consecutive_errors, v.last_error_message, s.schedule, v.staleness, stopped,
                    CASE WHEN s.home_relid <> s.pgt_relid THEN 'RESTORED'
                         WHEN s.status IN ('SUSPENDED', 'ERROR', 'PAUSED') THEN s.status
+                        WHEN stopped IS NOT NULL THEN 'WAITS'
                         WHEN EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_change_tracking t USING (source_relid)
                                       WHERE d.pgt_id = s.pgt_id AND s.refresh_mode <> 'IMMEDIATE' AND t.state <> 'ACTIVE') THEN 'DEGRADED'
                         WHEN NOT s.is_populated THEN 'EMPTY'
@@ -65,5 +67,9 @@ const STREAM_TABLES: &str = "
                         WHEN s.needs_reinit OR s.frontier IS NULL THEN 'RECOMPUTE'
                         ELSE 'ACTIVE' END AS state
               FROM pgtrickle.pgt_stream_tables s
-              LEFT JOIN pgtrickle.pg_stat_stream_tables v USING (pgt_id)) AS t
+              LEFT JOIN pgtrickle.pg_stat_stream_tables v USING (pgt_id)
+              LEFT JOIN (SELECT d.tip, string_agg(DISTINCT m.pgt_relid::text, ', ') AS stopped
+                           FROM pgtrickle._diamonds() d JOIN pgtrickle.pgt_stream_tables m ON m.pgt_relid = ANY (d.members)
+                          WHERE m.pgt_relid <> d.tip AND (m.status IN ('SUSPENDED', 'ERROR', 'PAUSED') OR m.home_relid <> m.pgt_relid)
+                          GROUP BY d.tip) AS w ON w.tip = s.pgt_relid) AS t
      ORDER BY 2";

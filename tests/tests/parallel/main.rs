@@ -1,8 +1,10 @@
 //! Stream tables that are due together: refreshed at the same time by a pool of workers, under one snapshot and after one
 //! barrier; and what becomes of that when a setting, an error or the lack of workers forbids it.
 
+mod diamonds;
+
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
@@ -17,7 +19,17 @@ fn main() {
             suite::on_own_server(version, "settings", &[], settings),
             suite::on_own_server(version, "no_free_workers", CROWDED, no_free_workers),
             suite::on_own_server(version, "errors_stay_alone", &[], errors_stay_alone),
-            suite::on_own_server(version, "diamonds_agree", &[], diamonds_agree),
+            suite::on_own_server(version, "diamond_agrees", &[], diamonds::agree),
+            suite::on_own_server(version, "diamond_with_a_busy_arm", &[], diamonds::a_busy_arm),
+            suite::on_own_server(version, "diamond_with_a_busy_arm_without_pool", OFF, diamonds::a_busy_arm),
+            suite::on_own_server(version, "diamond_with_a_failing_arm", diamonds::FAILING, diamonds::a_failing_arm),
+            suite::on_own_server(version, "diamond_of_one_schedule", &[], diamonds::arms_of_one_schedule),
+            suite::on_own_server(
+                version,
+                "diamond_with_an_arm_refreshed_by_hand",
+                &[],
+                diamonds::an_arm_refreshed_by_hand,
+            ),
             suite::on_own_server(version, "locks_do_not_hold_rounds_up", &[], locks_do_not_hold_rounds_up),
             suite::on_own_server(version, "a_busy_one_starves_nobody", ONE, a_busy_one_starves_nobody),
             suite::on_own_server(version, "a_busy_one_starves_nobody_without_pool", OFF, a_busy_one_starves_nobody),
@@ -201,41 +213,6 @@ fn errors_stay_alone(server: &Server) -> Outcome {
     session.each("DELETE FROM t WHERE a = 2; SELECT pgtrickle.resume_stream_table('bad')")?;
     all_show(&mut session, 3, 4)?;
     wait::until("it has recovered", wait::PATIENCE, || session.holds("SELECT count(*) = 4 FROM bad"))
-}
-
-/// Two ways from the same table always show the same of it, beside other components that are due at the same time.
-fn diamonds_agree(server: &Server) -> Outcome {
-    let mut session = server.session()?;
-    several(&mut session, 2, "SELECT a FROM t")?;
-    for (name, query) in [
-        ("first", "SELECT count(*) AS n, sum(a) AS s FROM t"),
-        ("second", "SELECT sum(a) AS s FROM t"),
-        ("met", "SELECT f.s AS one, g.s AS other, f.n FROM first f, second g"),
-    ] {
-        session.each(&format!("SELECT pgtrickle.create_stream_table('{name}', '{query}', schedule => '0s')"))?;
-    }
-    let mut reader = server.session()?;
-    let end = Instant::now() + Duration::from_secs(5);
-    let mut seen = std::collections::BTreeSet::new();
-    let mut row = 0;
-    while Instant::now() < end {
-        row += 1;
-        session.each(&format!("INSERT INTO t VALUES ({row})"))?;
-        let found = reader.rows(
-            "SELECT m.n, m.one IS NOT DISTINCT FROM m.other AND f.s IS NOT DISTINCT FROM g.s AND m.one IS NOT DISTINCT FROM f.s
-               FROM met m, first f, second g",
-        )?;
-        if found[0][1].as_deref() != Some("t") {
-            return Err(Failure::new(format!("the arms differ after {row} rows: {found:?}")));
-        }
-        seen.insert(found[0][0].clone());
-    }
-    wait::until("the last row", wait::PATIENCE, || session.holds(&format!("SELECT n = {row} FROM met")))?;
-    all_show(&mut session, 2, row)?;
-    if counter(&mut session, "round_refreshes")? == 0 || seen.len() < 10 {
-        return Err(Failure::new(format!("this showed nothing: {} different contents, or no round", seen.len())));
-    }
-    Ok(())
 }
 
 /// A TRUNCATE that waits for a round, and a stream table that somebody else is refreshing, hold nobody else up.
