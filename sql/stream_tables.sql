@@ -17,6 +17,10 @@ BEGIN
           FROM commanded c JOIN pg_class k ON k.oid = c.objid JOIN pgtrickle.pgt_stream_tables s ON s.pgt_relid = c.objid
          WHERE c.classid = 'pg_class'::regclass AND k.relpersistence <> 'p'
         UNION ALL
+        SELECT s.pgt_relid, 'of a type', 'ALTER TYPE would change its columns, which are those of its query.'
+          FROM commanded c JOIN pg_class k ON k.oid = c.objid JOIN pgtrickle.pgt_stream_tables s ON s.pgt_relid = c.objid
+         WHERE c.classid = 'pg_class'::regclass AND k.reloftype <> 0
+        UNION ALL
         SELECT s.pgt_relid, 'that is a partition, a parent or a child of another table', 'Define a view over both.'
           FROM commanded c
          CROSS JOIN LATERAL (SELECT inhrelid, inhparent FROM pg_inherits WHERE inhrelid = c.objid
@@ -27,6 +31,12 @@ BEGIN
         SELECT s.pgt_relid, 'with a BEFORE ROW trigger', 'Its rows are those of its query: use an AFTER trigger.'
           FROM commanded c JOIN pg_trigger t ON t.oid = c.objid JOIN pgtrickle.pgt_stream_tables s ON s.pgt_relid = t.tgrelid
          WHERE c.classid = 'pg_trigger'::regclass AND t.tgtype & 3 = 3
+        UNION ALL
+        SELECT s.pgt_relid, 'with a constraint that is INITIALLY DEFERRED', 'Refreshes check it with each statement: leave that out.'
+          FROM commanded c JOIN pg_trigger t ON c.classid = 'pg_class'::regclass AND c.objid IN (t.tgrelid, t.tgconstrrelid)
+                                             OR c.classid = 'pg_trigger'::regclass AND c.objid = t.oid
+          JOIN pgtrickle.pgt_stream_tables s ON s.pgt_relid = t.tgrelid
+         WHERE t.tginitdeferred
         UNION ALL
         SELECT s.pgt_relid, 'with a rule', 'Use an AFTER trigger.'
           FROM commanded c JOIN pg_rewrite r ON r.oid = c.objid JOIN pgtrickle.pgt_stream_tables s ON s.pgt_relid = r.ev_class
@@ -62,6 +72,43 @@ CREATE EVENT TRIGGER pg_trickle_on_stream_table ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'ALTER SCHEMA', 'CREATE TABLE', 'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'CREATE TRIGGER', 'CREATE RULE')
     EXECUTE FUNCTION pgtrickle._on_stream_table();
 ALTER EVENT TRIGGER pg_trickle_on_stream_table ENABLE ALWAYS;
+
+-- Whose rows are published can be changed only if it has a replica identity: stream tables, and what is kept for them, which a
+-- publication FOR ALL TABLES does not leave out.
+CREATE FUNCTION pgtrickle._let_publish() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    changed regclass;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_publication) THEN
+        RETURN;
+    END IF;
+    FOR changed IN
+        SELECT k.oid
+          FROM pg_class k
+         WHERE k.relkind = 'r' AND k.relreplident = 'd'
+           AND CASE WHEN k.relnamespace = 'pgtrickle_changes'::regnamespace THEN k.relname ~ '^state_'
+                    ELSE EXISTS (SELECT FROM pgtrickle.pgt_stream_tables s WHERE s.pgt_relid = k.oid)
+                         AND coalesce(current_setting('pg_trickle.manage_replica_identity', true), 'on')::boolean END
+           AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = k.oid AND i.indisprimary)
+           AND (EXISTS (SELECT FROM pg_publication WHERE puballtables)
+                OR EXISTS (SELECT FROM pg_publication_rel WHERE prrelid = k.oid)
+                OR EXISTS (SELECT FROM pg_publication_namespace WHERE pnnspid = k.relnamespace))
+    LOOP
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', changed);
+    END LOOP;
+END
+$$;
+CREATE FUNCTION pgtrickle._on_publication() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pgtrickle._let_publish();
+END
+$$;
+REVOKE EXECUTE ON FUNCTION pgtrickle._let_publish(), pgtrickle._on_publication() FROM PUBLIC;
+CREATE EVENT TRIGGER pg_trickle_on_publication ON ddl_command_end WHEN TAG IN ('CREATE PUBLICATION', 'ALTER PUBLICATION')
+    EXECUTE FUNCTION pgtrickle._on_publication();
+ALTER EVENT TRIGGER pg_trickle_on_publication ENABLE ALWAYS;
 
 -- The extension's triggers on stream tables and on what is read by those that are maintained at once: without them rows could be
 -- changed by hand, or change unseen.

@@ -27,6 +27,9 @@ fn resume_stream_table(name: &str) {
 /// Sets the status of a stream table, PAUSED or ACTIVE.
 pub fn set(st: &StreamTable, status: &str) -> Result<()> {
     if st.is_immediate() {
+        if status == "ACTIVE" {
+            immediate::hold_off_writers(st);
+        }
         // Whoever writes to its sources at this moment still has it follow.
         lock_all(&[st.pgt_id]);
     }

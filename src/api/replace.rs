@@ -242,7 +242,8 @@ fn take_row(st: &StreamTable, made: &Made) -> Result<()> {
                 effective_refresh_mode = n.effective_refresh_mode, full_reason = n.full_reason, settings = n.settings,
                 time_dependent = n.time_dependent, is_populated = n.is_populated, frontier = n.frontier,
                 frontier_lsn = n.frontier_lsn, frontier_xid = n.frontier_xid, generation = n.generation,
-                data_timestamp = n.data_timestamp, last_refresh_at = n.last_refresh_at, needs_reinit = false,
+                data_timestamp = n.data_timestamp, last_refresh_at = n.last_refresh_at,
+                needs_reinit = n.refresh_mode = 'IMMEDIATE' AND s.status = 'PAUSED',
                 consecutive_errors = 0, status = CASE WHEN s.status IN ('SUSPENDED', 'ERROR') THEN 'ACTIVE' ELSE s.status END
            FROM pgtrickle.pgt_stream_tables n
           WHERE s.pgt_id = $1 AND n.pgt_id = $2",

@@ -1,5 +1,6 @@
 //! Which stream tables are maintained at once, and what they read: known to each process until something of it changes.
 
+use super::maintain::is_paused;
 use crate::catalog::{self, StreamTable};
 use pgtrickle_pg::inval::{self, Asker, Invalidated};
 use pgtrickle_pg::{class, table};
@@ -73,11 +74,12 @@ impl Graph {
         self.stream_tables.iter().filter(move |st| st.sources.iter().any(|s| s.relid == source))
     }
 
-    /// Ids of those that read this relation, directly or not, ascending.
-    pub fn all_readers(&self, source: u32) -> BTreeSet<i64> {
+    /// Ids of those that follow this relation, directly or not, ascending.
+    pub fn followers(&self, source: u32) -> BTreeSet<i64> {
         let mut reached = HashSet::from([source]);
         let mut ids = BTreeSet::new();
-        for st in &self.stream_tables {
+        // Whoever resumes one that is paused waits for its writers.
+        for st in self.stream_tables.iter().filter(|st| !is_paused(st)) {
             if st.sources.iter().any(|s| reached.contains(&s.relid)) {
                 reached.insert(st.relid);
                 ids.insert(st.pgt_id);

@@ -24,6 +24,11 @@ pub fn is_active(st: &StreamTable) -> bool {
     !st.restored && st.is_populated && matches!(st.status.as_str(), "ACTIVE" | "ERROR")
 }
 
+/// Whether it is left alone until somebody resumes it.
+pub fn is_paused(st: &StreamTable) -> bool {
+    st.status == "PAUSED"
+}
+
 /// Applies changes of its sources to a stream table, whose lock is held. They must be all that has happened to the sources
 /// since it was last brought up to date.
 pub fn maintain(st: &StreamTable, changes: &[Change]) -> Result<()> {
@@ -157,7 +162,9 @@ pub fn store_current(st: &StreamTable, loaded: &Loaded) {
             SET frontier = pg_catalog.pg_current_snapshot(), frontier_lsn = pg_catalog.pg_current_wal_insert_lsn(),
                 frontier_xid = pg_catalog.pg_current_xact_id(), generation = 0, data_timestamp = pg_catalog.clock_timestamp(),
                 last_refresh_at = pg_catalog.clock_timestamp(), program_fingerprint = $2, effective_refresh_mode = $3,
-                full_reason = $4, is_populated = true, needs_reinit = false, consecutive_errors = 0,
+                full_reason = $4, is_populated = true, consecutive_errors = 0,
+                -- One that is not followed is right for this moment only.
+                needs_reinit = status IN ('PAUSED', 'SUSPENDED'),
                 status = CASE WHEN status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE status END
           WHERE pgt_id = $1",
         &[

@@ -8,6 +8,7 @@
 //!   only when the last of them has told its changes are all of them applied, to each stream table once.
 //! - **nobody else changes a source meanwhile.** Whoever writes to a source holds the locks of all stream tables that depend on
 //!   it until commit, and evaluates under the newest snapshot: it shows what others have committed and what we have done.
+//!   Of one that is paused no writer takes the lock; who resumes it waits for them and computes it anew.
 //! - **a transaction with one snapshot** (REPEATABLE READ, SERIALIZABLE) that finds a stream table changed since then gets a
 //!   serialization failure: `pgt_immediate` tells who was last.
 //!
@@ -31,7 +32,7 @@ pub use house::look_after;
 
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};
-use crate::refresh::program;
+use crate::refresh::{lock_all, program};
 use graph::Graph;
 use pgtrickle_pg::snapshot::{Snapshot, current_xid};
 use pgtrickle_pg::transition::{Batch, Firing};
@@ -74,7 +75,7 @@ fn before(firing: &Firing<'_>) -> Result<()> {
     pending::begin_statement();
     let graph = graph::current();
     match graph.source_of(firing.relid()) {
-        Some(source) => graph.all_readers(source).into_iter().try_for_each(hold),
+        Some(source) => graph.followers(source).into_iter().try_for_each(hold),
         None => Ok(()),
     }
 }
@@ -134,6 +135,9 @@ fn flush() -> Result<()> {
         });
         let Some((st, changes)) = concerned else { break };
         applied.insert(st.pgt_id, pending::count());
+        if maintain::is_paused(st) {
+            continue;
+        }
         hold(st.pgt_id)?;
         if maintain::is_active(st) {
             maintain::maintain(st, &changes)?;
@@ -180,6 +184,15 @@ pub fn defined(relid: u32, moved: bool) -> Result<()> {
         }
     }
     flush()
+}
+
+/// Before one that was paused follows again: whoever writes to what it reads has ended, and nobody else does until this
+/// transaction ends.
+pub fn hold_off_writers(st: &StreamTable) {
+    let (parents, tables): (Vec<_>, Vec<_>) =
+        st.sources.iter().map(|source| source.relid).partition(|&relid| catalog::by_relid(relid).is_some());
+    tables.into_iter().for_each(triggers::hold_off_writers);
+    lock_all(&parents.into_iter().filter_map(catalog::by_relid).map(|parent| parent.pgt_id).collect::<Vec<_>>());
 }
 
 /// Before a stream table becomes one that is maintained at once, or gets another query: nobody writes to what it reads until

@@ -34,8 +34,7 @@ pub fn install(sources: &[Source]) -> Result<()> {
     may_trigger(sources)?;
     for source in tables {
         let relid = source.relid.to_u32();
-        let parts = if source.relkind == 'p' { tree(relid) } else { vec![relid] };
-        parts.into_iter().for_each(|part| set(part, &name_of(part)));
+        parts(relid).into_iter().for_each(|part| set(part, &name_of(part)));
         // Whether or not a trigger was missing, others must learn of a new reader.
         depend::invalidate(relid);
     }
@@ -51,12 +50,11 @@ pub fn install(sources: &[Source]) -> Result<()> {
 /// After a definition that concerns `table`, the source or a part of it: new parts get triggers, and nobody has turned those
 /// of the table off.
 pub fn ensure(source: u32, table: u32) -> Result<()> {
-    let parts = if table::is_partitioned(source.into()) { tree(source) } else { vec![source] };
     let has_all = |known: Vec<String>| {
         TRIGGERS.iter().all(|(name, _, _)| known.iter().any(|k| k == name))
             && known.iter().any(|k| k.starts_with(REPLICA))
     };
-    parts.into_iter().filter(|&part| !has_all(names(part))).for_each(|part| set(part, &name_of(part)));
+    parts(source).into_iter().filter(|&part| !has_all(names(part))).for_each(|part| set(part, &name_of(part)));
     let off: Option<String> = catalog::scalar(
         "SELECT tgname::text FROM pg_catalog.pg_trigger
           WHERE tgrelid = $1 AND tgfoid = 'pgtrickle._immediate()'::regprocedure
@@ -89,10 +87,18 @@ fn may_trigger(sources: &[Source]) -> Result<()> {
 }
 
 /// A table and its partitions, by OID, in which order they are locked.
-fn tree(relid: u32) -> Vec<u32> {
-    let mut tree: Vec<u32> = table::with_children(relid.into()).into_iter().map(|part| part.to_u32()).collect();
-    tree.sort_unstable();
-    tree
+fn parts(relid: u32) -> Vec<u32> {
+    if !table::is_partitioned(relid.into()) {
+        return vec![relid];
+    }
+    let mut parts: Vec<u32> = table::with_children(relid.into()).into_iter().map(|part| part.to_u32()).collect();
+    parts.sort_unstable();
+    parts
+}
+
+/// Whoever is writing to a source is waited for; from then on, until this transaction ends, nobody else writes to it.
+pub fn hold_off_writers(relid: u32) {
+    parts(relid).into_iter().for_each(lock::against_writers);
 }
 
 fn name_of(relid: u32) -> QualifiedName {

@@ -22,6 +22,7 @@ pub fn create_state(owner: u32, loaded: &Loaded) {
         let role = role_name(owner);
         ddl(&sql!("ALTER TABLE {} OWNER TO {}", table.name, role));
     }
+    catalog::execute("SELECT pgtrickle._let_publish()", &[]);
 }
 
 /// Makes state tables anew, as another program than theirs is in force. What is in the stream table stays; its index goes

@@ -298,7 +298,7 @@ fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outco
         }
         let counts = || ran.map_or((0, 0), |steps| run::come_and_gone(&steps, &relations, &round.snapshot));
         store::store_frontier(&st, round, &loaded, (action, initiator), delta_rows, begun_at, counts);
-    } else if changes.cancelled > 0 {
+    } else if changes.cancelled > 0 || st.status == "ERROR" {
         store::store_frontier(&st, round, &loaded, (action, initiator), 0, begun_at, || (0, 0));
     }
     drop(relations);

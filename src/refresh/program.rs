@@ -3,8 +3,8 @@
 //! For each stream table what its query was analysed to (dropped when a relation that it reads changes), the statements for each
 //! set of changed sources that came up, and a plan of each per size class of what they read. A refresh looks it up once.
 
-use super::selection;
 use super::templates::Templates;
+use super::{local_settings, selection};
 use crate::analyze::{self, Analysis, Analyzed, Input};
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};
@@ -153,7 +153,7 @@ pub fn load(st: &StreamTable) -> Result<Rc<Loaded>> {
         return Ok(loaded);
     }
     count(shared.map(|db| &db.cache_misses), 1);
-    let loaded = Rc::new(build(st, analyze::analyze(Input::View(view_oid(st.pgt_id)?.into()))?));
+    let loaded = Rc::new(build(st, analyse(st)?));
     let most = NonZeroUsize::new(settings::TEMPLATE_CACHE_MAX_ENTRIES.get() as usize).unwrap_or(NonZeroUsize::MIN);
     let evicted = CACHE.with_borrow_mut(|cache| cache.keep(st.pgt_id, loaded.clone(), most));
     count(shared.map(|db| &db.cache_evictions), evicted as u64);
@@ -164,6 +164,12 @@ fn count(counter: Option<&AtomicU64>, number: u64) {
     if let Some(counter) = counter {
         counter.fetch_add(number, Ordering::Relaxed);
     }
+}
+
+/// Constants are printed under the settings under which the text is read (money by `lc_monetary`).
+fn analyse(st: &StreamTable) -> Result<Analysis> {
+    let _settings = local_settings(st);
+    Ok(analyze::analyze(Input::View(view_oid(st.pgt_id)?.into()))?)
 }
 
 /// Makes the program of an analysed query, as `st.refresh_mode` allows: the one that the state was made for, if there is one.
@@ -182,7 +188,7 @@ pub fn build(st: &StreamTable, analysis: Analysis) -> Loaded {
 
 /// The program of a stream table that has got its state from another.
 pub fn build_like(st: &StreamTable, other: &Loaded) -> Result<Loaded> {
-    let analysis = analyze::analyze(Input::View(view_oid(st.pgt_id)?.into()))?;
+    let analysis = analyse(st)?;
     Ok(keeping(st, &analysis, &other.kept, other.has_choice))
 }
 

@@ -1,6 +1,7 @@
 //! What users define on stream tables themselves, and what drops take along.
 
 use pgtrickle_tests::server::Server;
+use pgtrickle_tests::session::Session;
 use pgtrickle_tests::{Outcome, oracle, wait};
 
 use crate::{Test, arrange, assert_error, assert_text};
@@ -8,6 +9,7 @@ use crate::{Test, arrange, assert_error, assert_text};
 pub const TESTS: &[Test] = &[
     ("rows_and_columns_are_ours", rows_and_columns),
     ("what_users_may_define", allowed),
+    ("published", published),
     ("owner_and_name_change", owner_and_name),
     ("schema_is_renamed", schema_renamed),
     ("drops_that_take_along", drops),
@@ -15,7 +17,10 @@ pub const TESTS: &[Test] = &[
 
 fn rows_and_columns(server: &Server) -> Outcome {
     let mut session = arrange(server, "guarded", "CREATE TABLE t (a int, b text); INSERT INTO t VALUES (1, 'x')")?;
-    session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a, b FROM t', schedule => '1h')")?;
+    session.each(
+        "CREATE TYPE row_type AS (a int, b text); SELECT pgtrickle.create_stream_table('st', 'SELECT a, b FROM t', schedule => '1h'); \
+         CREATE UNIQUE INDEX ON st (a)",
+    )?;
     for statement in [
         "INSERT INTO st VALUES (2)",
         "UPDATE st SET a = 2",
@@ -29,6 +34,10 @@ fn rows_and_columns(server: &Server) -> Outcome {
         "ALTER TABLE st RENAME COLUMN b TO c",
         "ALTER TABLE st ALTER COLUMN a TYPE bigint",
         "ALTER TABLE st ALTER COLUMN a TYPE int USING a + 1",
+        "ALTER TABLE st OF guarded.row_type",
+        "ALTER TABLE st ADD UNIQUE (a) DEFERRABLE INITIALLY DEFERRED",
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON st DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tsvector_update_trigger()",
+        "CREATE TABLE reader (a int REFERENCES st (a) DEFERRABLE INITIALLY DEFERRED)",
     ] {
         assert_error(&mut session, statement, "42809", &["stream table guarded.st", "hint"])?;
     }
@@ -53,6 +62,32 @@ fn allowed(server: &Server) -> Outcome {
     assert_text(&mut session, "SELECT string_agg(a::text, ',') FROM seen", "2")?;
     oracle::assert_exact(&mut session, "st", "TABLE t")?;
     session.each("DROP PUBLICATION allowed_p")
+}
+
+/// Who publishes all tables publishes those without a key, and what refreshes keep, too.
+fn published(server: &Server) -> Outcome {
+    // A database of its own: others do not expect to be published.
+    server.session()?.run("CREATE DATABASE published")?;
+    let mut session = server.session_in("published")?;
+    session.each(
+        "SET statement_timeout = '60s'; CREATE EXTENSION pg_trickle; CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, 1), (1, 1), (2, 2)",
+    )?;
+    let (bag, groups) = ("SELECT a, b FROM t", "SELECT a, max(b) AS m, count(*) AS n FROM t GROUP BY a");
+    let create = |name, query| format!("SELECT pgtrickle.create_stream_table('{name}', '{query}', schedule => '1h')");
+    let check = |session: &mut Session, name, query| {
+        session.each(&format!("SELECT pgtrickle.refresh_stream_table('{name}')"))?;
+        oracle::assert_exact(session, name, query)
+    };
+    session.run(&create("before_bag", bag))?;
+    session.run(&create("before_groups", groups))?;
+    session.run("CREATE PUBLICATION published_all FOR ALL TABLES")?;
+    session.run(&create("bag", bag))?;
+    session.run(&create("groups", groups))?;
+    session.each("DELETE FROM t WHERE a = 1; INSERT INTO t VALUES (2, 3)")?;
+    ["before_bag", "bag"].into_iter().try_for_each(|name| check(&mut session, name, bag))?;
+    ["before_groups", "groups"].into_iter().try_for_each(|name| check(&mut session, name, groups))?;
+    drop(session);
+    server.session()?.run("DROP DATABASE published WITH (FORCE)")
 }
 
 fn owner_and_name(server: &Server) -> Outcome {

@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("a_child_made_during_the_creation", child_during_creation),
     ("a_row_that_cannot_be_computed_has_gone", impossible_row),
     ("a_view_without_tables_is_replaced", without_tables),
+    ("a_failure_without_changes", failed_without_changes),
     ("programs_are_the_same_in_every_time_zone", time_zones),
 ];
 
@@ -152,6 +153,17 @@ fn without_tables(server: &Server) -> Outcome {
         assert_text(&mut session, "SELECT x FROM st", &x.to_string())?;
     }
     Ok(())
+}
+
+/// It could not be refreshed, the server crashed, and after that there is nothing to refresh.
+fn failed_without_changes(server: &Server) -> Outcome {
+    let mut session = arrange(server, "recovered", "CREATE TABLE t (v int); INSERT INTO t VALUES (1)")?;
+    session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT v FROM t', '1h')")?;
+    session.each(
+        "UPDATE pgtrickle.pgt_stream_tables SET status = 'ERROR' WHERE pgt_name = 'st' AND pgt_schema = 'recovered'",
+    )?;
+    session.each("SELECT pgtrickle.refresh_stream_table('st')")?;
+    assert_text(&mut session, "SELECT status FROM pgtrickle.pgt_status() WHERE schema = 'recovered'", "ACTIVE")
 }
 
 /// Or sessions and workers would take each other's for that of another query, and compute everything anew.

@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("altered_to_and_from", altered_to_and_from),
     ("altered_query", altered_query),
     ("paused_and_resumed", paused_and_resumed),
+    ("paused_among_writers", paused_among_writers),
     ("cascades", cascades),
     ("partitions_come_and_go", partitions_come_and_go),
     ("source_definitions", source_definitions),
@@ -99,6 +100,41 @@ fn paused_and_resumed(server: &Server) -> Outcome {
     assert_exact(&mut session, schema, "st", query)?;
     session.run("INSERT INTO t VALUES (4, 2)")?;
     assert_exact(&mut session, schema, "st", query)
+}
+
+/// It keeps no writer from others, and misses none of them when it follows again, whatever it was asked for meanwhile.
+fn paused_among_writers(server: &Server) -> Outcome {
+    let schema = "now_left_alone";
+    let tables = "CREATE TABLE t (id int, g int) PARTITION BY LIST (g); CREATE TABLE leaf PARTITION OF t FOR VALUES IN (1); \
+                  CREATE TABLE rest PARTITION OF t DEFAULT; INSERT INTO t VALUES (1, 1)";
+    let mut session = arrange(server, schema, tables)?;
+    let query = "SELECT g, count(*) AS n FROM t GROUP BY g";
+    let over = "SELECT sum(n) AS n FROM st";
+    create(&mut session, schema, "st", query)?;
+    create(&mut session, schema, "over", over)?;
+    let mut writer = server.session()?;
+    let writes = ["INSERT INTO leaf VALUES (2, 1)", "INSERT INTO t VALUES (3, 3)"];
+    let asked = ["pgtrickle.refresh_stream_table('st')", "pgtrickle.reinitialize_stream_table('st')"];
+    for (write, ask) in writes.into_iter().zip(asked) {
+        session.each(&format!("SELECT pgtrickle.pause_stream_table('st'); SELECT {ask}"))?;
+        writer.each(&format!("SET search_path = {schema}; BEGIN; {write}"))?;
+        session.each("SET lock_timeout = '5s'; INSERT INTO t VALUES (4, 1)").during("a paused one holds nobody up")?;
+        std::thread::scope(|scope| {
+            let resumed = scope.spawn(|| session.run("SELECT pgtrickle.resume_stream_table('st')"));
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            writer.run("COMMIT")?;
+            resumed.join().expect("no panic")
+        })?;
+        assert_exact(&mut session, schema, "st", query).during(write)?;
+        assert_exact(&mut session, schema, "over", over).during(write)?;
+    }
+    let altered = "SELECT g, count(*) AS n, min(id) AS least FROM t GROUP BY g";
+    session.each(&format!(
+        "SELECT pgtrickle.pause_stream_table('over'); SELECT pgtrickle.drop_stream_table('over'); SELECT pgtrickle.pause_stream_table('st'); \
+         SELECT pgtrickle.alter_stream_table('st', query => '{altered}'); INSERT INTO t VALUES (5, 5); \
+         SELECT pgtrickle.resume_stream_table('st')"
+    ))?;
+    assert_exact(&mut session, schema, "st", altered)
 }
 
 /// Stream tables over such stream tables, at once and later.
