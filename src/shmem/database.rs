@@ -182,6 +182,12 @@ impl DbShared {
         self.capture_state.store(state as u32, Ordering::Release);
     }
 
+    /// Its workers have failed time and again. The decoder knows better, as it says that it runs only once.
+    pub fn fail_unless_running(&self) {
+        let state = |now| (now != CaptureState::Running as u32).then_some(CaptureState::Failing as u32);
+        let _ = self.capture_state.fetch_update(Ordering::AcqRel, Ordering::Acquire, state);
+    }
+
     /// The state of capture.
     pub fn capture_state(&self) -> CaptureState {
         match self.capture_state.load(Ordering::Acquire) {

@@ -7,7 +7,7 @@ use super::away;
 use super::capture::socket_path;
 use super::metrics::Endpoint;
 use super::seat::{Role, STABLE, Seat};
-use crate::shmem::{self, CaptureState};
+use crate::shmem;
 use pgrx::prelude::*;
 use pgtrickle_pg::{databases, wait, worker};
 use std::collections::HashMap;
@@ -48,7 +48,10 @@ impl Database {
         self.capture.iter_mut().for_each(Seat::look);
         match shmem::db(dboid) {
             Some(db) if away::wanted(db) => self.capture.iter_mut().chain([&mut self.scheduler]).for_each(Seat::stop),
-            Some(db) if db.retired.load(Ordering::SeqCst) => self.capture.iter_mut().for_each(Seat::stop),
+            Some(db) if db.retired.load(Ordering::SeqCst) => self.capture.iter_mut().for_each(|seat| {
+                seat.stop();
+                seat.pardon();
+            }),
             Some(db) => {
                 self.scheduler.fill(dboid);
                 self.capture.iter_mut().for_each(|seat| seat.fill(dboid));
@@ -57,7 +60,7 @@ impl Database {
                 let failing =
                     self.capture.iter().any(|seat| seat.failures >= FAILING_AFTER && seat.started.elapsed() < STABLE);
                 if failing {
-                    db.set_capture_state(CaptureState::Failing);
+                    db.fail_unless_running();
                 }
             }
             None if !self.probed => {

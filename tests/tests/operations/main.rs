@@ -31,6 +31,7 @@ fn main() {
             own("large_change_in_little_memory", exhaustion::large_change_in_little_memory),
             fail("deadlocks", exhaustion::deadlocks),
             own("prepared_over_a_restart", survival::prepared_over_a_restart),
+            own("decoder_ended_often", survival::decoder_ended_often),
             suite::on_own_server(
                 version,
                 "slot_beyond_its_limit",

@@ -3,7 +3,7 @@
 use pgtrickle_tests::server::{Server, Shutdown};
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::stream::{AT_ONCE, BY_HAND, StreamTable};
-use pgtrickle_tests::{Outcome, oracle, wait};
+use pgtrickle_tests::{Failure, Outcome, oracle, wait};
 
 const QUERY: &str = "SELECT g, count(*) AS n, sum(id) AS s FROM t GROUP BY g";
 
@@ -86,4 +86,32 @@ pub fn slot_beyond_its_limit(server: &Server) -> Outcome {
         follows(&mut session, "st", QUERY)?;
     }
     StreamTable::new("public", "st").assert_verified(&mut session)
+}
+
+/// The decoder is ended time and again. Once it decodes all is well, whatever its restarts looked like.
+pub fn decoder_ended_often(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    session.each("CREATE TABLE t (id int PRIMARY KEY)")?;
+    StreamTable::new("public", "st").create(&mut session, "SELECT id FROM t", AT_ONCE)?;
+    let decoding = |session: &mut Session, role: &str| {
+        wait::until(role, wait::PATIENCE, || {
+            session.holds(&format!(
+                "SELECT count(*) = 1 FROM pgtrickle.worker_pool_status() WHERE worker = 'pg_trickle_{role}' AND doing ~ 'decoding|waiting for changes'"
+            ))
+        })
+    };
+    for _ in 0..4 {
+        session.run("SELECT pg_terminate_backend(pid, 5000) FROM pgtrickle.worker_pool_status() WHERE worker = 'pg_trickle_wal_decoder'")?;
+        decoding(&mut session, "wal_decoder")?;
+    }
+    // Its end has the launcher look at all workers.
+    session.run("SELECT pg_terminate_backend(pid, 5000) FROM pgtrickle.worker_pool_status() WHERE worker = 'pg_trickle_scheduler'")?;
+    decoding(&mut session, "scheduler")?;
+    let health =
+        session.text("SELECT severity || ': ' || detail FROM pgtrickle.health_check() WHERE check_name = 'capture'")?;
+    if !health.starts_with("OK") {
+        return Err(Failure::new(health));
+    }
+    session.run("INSERT INTO t VALUES (1)")?;
+    follows(&mut session, "st", "SELECT id FROM t")
 }
