@@ -78,6 +78,18 @@ struct Entry {
     captures: Vec<Capture>,
 }
 
+/// A relation whose changes made capture fail again and again: a physical one that could not be decoded, or a published one that
+/// could not be written. It is over for captures that began later.
+#[derive(Clone, Debug)]
+pub struct Quarantine {
+    /// The relation.
+    pub relid: u32,
+    /// When it last failed, µs since 2000-01-01.
+    pub at: i64,
+    /// What its consumers are told.
+    pub reason: String,
+}
+
 /// All that is known.
 pub struct Relations {
     wanted: Tables,
@@ -87,9 +99,7 @@ pub struct Relations {
     /// The relation that was asked for last and its place: changes come in runs.
     last: (u32, usize),
     announced: HashMap<u32, Announced>,
-    /// Relations whose changes made capture fail again and again, and how: physical ones that could not be decoded, published
-    /// ones that could not be written.
-    quarantined: HashMap<u32, String>,
+    quarantined: HashMap<u32, Quarantine>,
     released: Vec<u32>,
 }
 
@@ -109,12 +119,12 @@ impl Relations {
     }
 
     /// Treats a relation as one whose changes cannot be told.
-    pub fn quarantine(&mut self, relid: u32, reason: String) {
-        self.quarantined.insert(relid, reason);
-        invalidated(relid);
+    pub fn quarantine(&mut self, quarantine: Quarantine) {
+        invalidated(quarantine.relid);
+        self.quarantined.insert(quarantine.relid, quarantine);
     }
 
-    /// Quarantined relations that turned out to be captured no more, since this was last asked.
+    /// Quarantined relations that turned out to be captured no more, or anew, since this was last asked.
     pub fn take_released(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.released)
     }
@@ -156,8 +166,12 @@ impl Relations {
         // Taken before looking, so that an invalidation while we look is noticed.
         let stamp = stamp(&relids);
         let wanted = if relation.is_table() { self.wanted_of(relation) } else { Vec::new() };
-        if wanted.is_empty() {
-            self.released.extend(relids.iter().filter(|relid| self.quarantined.remove(relid).is_some()));
+        for relid in &relids {
+            let anew = |q: &Quarantine| wanted.iter().all(|(_, tracked)| since(tracked) >= q.at);
+            if self.quarantined.get(relid).is_some_and(anew) {
+                self.quarantined.remove(relid);
+                self.released.push(*relid);
+            }
         }
         let captures = wanted.into_iter().map(|(relid, tracked)| self.capture(relation, relid, tracked)).collect();
         Entry { relids, stamp, captures }
@@ -167,8 +181,9 @@ impl Relations {
         let next = self.announced.len() as u32;
         let announced = self.announced.entry(relid);
         let index = announced.or_insert(Announced { index: next, version: 0, fingerprint: None }).index;
-        let source = match self.quarantined.get(&physical.oid()).or_else(|| self.quarantined.get(&relid)) {
-            Some(reason) => Err(reason.clone()),
+        let quarantines = [physical.oid(), relid].map(|relid| self.quarantined.get(&relid));
+        let source = match quarantines.into_iter().flatten().find(|q| since(&tracked) < q.at) {
+            Some(quarantine) => Err(quarantine.reason.clone()),
             None => source(physical, relid, tracked),
         };
         Capture { relid, index, source, broken: false }
@@ -203,6 +218,11 @@ impl Relations {
         let place = self.place(relation);
         (&mut self.entries[place].captures, Announcements(&mut self.announced))
     }
+}
+
+/// When the capture of a relation began.
+fn since(tracked: &Option<Tracked>) -> i64 {
+    tracked.as_ref().map_or(i64::MAX, |tracked| tracked.since)
 }
 
 /// Remembers what was announced.

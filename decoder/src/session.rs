@@ -3,7 +3,7 @@
 use crate::PLUGIN;
 use crate::link::Link;
 use crate::options::{Options, Tables};
-use crate::relations::{Announcements, Capture, Relations, Source};
+use crate::relations::{Announcements, Capture, Quarantine, Relations, Source};
 use pgtrickle_pg::decoding::{Change, Context, REINIT, Transaction, XidWidener};
 use pgtrickle_pg::relation::Relation;
 use pgtrickle_pg::tuple::{Missing, Tuple, Update};
@@ -129,8 +129,8 @@ impl Session {
     }
 
     /// Treats a relation as one whose changes cannot be told.
-    pub fn quarantine(&mut self, relid: u32, reason: String) {
-        self.relations.quarantine(relid, reason);
+    pub fn quarantine(&mut self, quarantine: Quarantine) {
+        self.relations.quarantine(quarantine);
     }
 
     /// Quarantined relations that turned out to be recorded as not captured, since this was last asked.

@@ -2,6 +2,7 @@
 
 use crate::callbacks::session;
 use crate::link::Link;
+use crate::relations::Quarantine;
 use crate::session::abi;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
 use pgtrickle_pg::decoding::{self, Context, Decoding, Flushed, WalSource};
@@ -28,7 +29,7 @@ pub trait Monitor {
     fn sent(&self, lsn: u64);
     /// The configuration has been read again.
     fn reloaded(&self);
-    /// A quarantined relation is recorded as not captured: it need not be remembered any more.
+    /// A quarantined relation is recorded as not captured, or captured anew: it need not be remembered any more.
     fn quarantine_over(&self, relid: u32);
 }
 
@@ -45,8 +46,8 @@ pub struct Config {
     pub slot: CString,
     /// Replication origin under which the apply worker writes.
     pub own_origin: u16,
-    /// Relations whose changes made decoding fail again and again, and how.
-    pub quarantined: Vec<(u32, String)>,
+    /// Relations whose changes made capture fail again and again.
+    pub quarantined: Vec<Quarantine>,
     /// The world outside.
     pub monitor: &'static dyn Monitor,
 }
@@ -78,9 +79,7 @@ pub fn run(greeted: Greeted, config: Config) -> ! {
     let mut decoding = Decoding::start(&slot, start_lsn, &options, Box::new(waiter));
     let run = session(decoding.context());
     run.connect(link, own_origin, start_lsn, slot.to_bytes());
-    for (relid, reason) in quarantined {
-        run.quarantine(relid, reason);
-    }
+    quarantined.into_iter().for_each(|quarantine| run.quarantine(quarantine));
     let mut housekeeping = Waiter { monitor, progress: Instant::now() };
     loop {
         for _ in 0..STEPS {

@@ -120,6 +120,8 @@ pub struct Tracked {
     pub columns: Vec<i16>,
     /// ACTIVE, or why its changes are not wanted.
     pub state: String,
+    /// When its capture began (anew), µs since 2000-01-01.
+    pub since: i64,
 }
 
 /// What the tracking table says of a source, None if nothing. As a user catalog table it can be read while decoding.
@@ -135,6 +137,7 @@ pub fn tracked(source: u32) -> Option<Tracked> {
     let table = Opened::new(table.to_u32())?;
     let position = |name: &str| table.get().desc().columns().position(|c| !c.dropped && c.name == name.as_bytes());
     let (source_at, columns_at, state_at) = (position("source_relid")?, position("columns")?, position("state")?);
+    let since_at = position("tracked_at")?;
     // SAFETY: the scan is over before the table is closed; datums are copied before the scan moves on.
     unsafe {
         let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
@@ -157,6 +160,7 @@ pub fn tracked(source: u32) -> Option<Tracked> {
                 // No column has the number 0, so what cannot be right is reported by whoever looks for it.
                 columns: columns.into_iter().map(Option::unwrap_or_default).collect(),
                 state: String::from_datum(state, no_state).unwrap_or_default(),
+                since: value(since_at).0.value() as i64,
             }
         });
         pg_sys::systable_endscan(scan);

@@ -78,6 +78,7 @@ pub fn track(relid: u32, columns: &[i16]) -> Result<()> {
             catalog::execute(
                 "UPDATE pgtrickle.pgt_change_tracking
                     SET columns = $2, state = CASE state WHEN 'ACTIVE' THEN 'ACTIVE' ELSE 'RESUMING' END,
+                        tracked_at = CASE state WHEN 'ACTIVE' THEN tracked_at ELSE clock_timestamp() END,
                         slot_name = 'pg_trickle_' || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
                   WHERE source_relid = $1",
                 &[pg_sys::Oid::from(relid).into(), captured.into()],

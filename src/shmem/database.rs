@@ -1,13 +1,12 @@
 //! One database's place in shared memory: who serves it, how far capture is, and what its workers count.
 
+use super::failing::{FAILING_SOURCES, FailingSource};
 use super::jobs::{JOB_PLACES, JobPlace, MAX_POOL, RoundShared};
 use super::lag::{self, LAG_RINGS, LagRing};
 use pgtrickle_pg::shared_struct;
 use pgtrickle_pg::shmem::LatchSlot;
 use std::sync::atomic::*;
 
-/// Sources whose failures to be decoded are counted at the same time.
-pub const FAILING_SOURCES: usize = 8;
 /// Places for change counts of sources.
 const SOURCE_PLACES: usize = 1024;
 /// Apply transactions whose commit times are remembered, to tell the age of what a refresh made visible.
@@ -45,9 +44,7 @@ shared_struct! {
         pub transactions_total: AtomicU64,
         /// See [`CaptureState`].
         pub capture_state: AtomicU32,
-        /// Sources at whose changes decoding failed, 0 where none is, and how often in a row.
-        pub failing_relids: [AtomicU32; FAILING_SOURCES],
-        pub failing_counts: [AtomicU32; FAILING_SOURCES],
+        pub failing: [FailingSource; FAILING_SOURCES],
         /// Where decoding failed by no source's fault, and how often in a row.
         pub stuck_at: AtomicU64,
         pub stuck_count: AtomicU32,

@@ -1,13 +1,14 @@
 //! What the processes of pg_trickle share: per database the state of capture, per stream table its counters.
 
 mod database;
+mod failing;
 mod history;
 mod jobs;
 mod lag;
 mod progress;
 mod tables;
 
-pub use database::{CaptureState, DbShared, FAILING_SOURCES};
+pub use database::{CaptureState, DbShared};
 pub use history::History;
 pub use jobs::{Job, JobPlace, JobResult, JobState, MAX_POOL, SNAPSHOT_BYTES};
 pub use lag::use_ring_of;

@@ -4,8 +4,9 @@ use super::capture::{self, slot_name, socket_path};
 use super::capture_slot;
 use crate::error::is_internal;
 use crate::settings;
-use crate::shmem::{CaptureState, DbShared, FAILING_SOURCES};
+use crate::shmem::{CaptureState, DbShared};
 use pgrx::prelude::*;
+use pgtrickle_decoder::relations::Quarantine;
 use pgtrickle_decoder::session::blamed_relation;
 use pgtrickle_decoder::stream::{self, Config, Monitor};
 use pgtrickle_pg::xact::failure_code;
@@ -15,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::time::Duration;
 
-/// Failures in a row after which a source is given up.
+/// Failures in a row after which capture starts anew.
 const FAILURES_MAX: u32 = 3;
 /// Pause between two attempts to reach the apply worker.
 const RETRY: Duration = Duration::from_millis(50);
@@ -72,6 +73,7 @@ fn work(dboid: u32, db: &'static DbShared) {
     capture_slot::check_position(&name, greeted.start_lsn);
     if db.stuck_at.swap(greeted.start_lsn, AcqRel) != greeted.start_lsn {
         db.stuck_count.store(0, Release);
+        db.forget_failures();
     }
     let own_origin = worker::in_transaction(|| origin::find(&slot))
         .unwrap_or_else(|| error!("replication origin {name} does not exist"));
@@ -108,13 +110,8 @@ fn connect(dboid: u32) -> UnixStream {
 
 /// Counts a failure, of decoding or of writing to the change buffer, against a source.
 pub fn blame(db: &DbShared, relid: u32) {
-    let places = &db.failing_relids;
-    let mine = (0..FAILING_SOURCES).find(|&i| places[i].load(Acquire) == relid);
-    let free = || (0..FAILING_SOURCES).find(|&i| places[i].compare_exchange(0, relid, AcqRel, Relaxed).is_ok());
-    if let Some(i) = mine.or_else(free) {
-        let failures = db.failing_counts[i].fetch_add(1, AcqRel) + 1;
-        pgrx::warning!("pg_trickle: capture failed at a change of relation {relid}, {failures} times so far");
-    }
+    let failures = db.count_failure(relid, worker::now_us());
+    pgrx::warning!("pg_trickle: capture failed at a change of relation {relid}, {failures} times so far");
 }
 
 /// Counts a failure that is no source's fault: WAL that nobody can decode (any more), as after a move of the whole database
@@ -125,11 +122,9 @@ fn blame_slot(db: &DbShared) {
 }
 
 /// Sources that are given up until somebody repairs them.
-fn quarantined(db: &DbShared) -> Vec<(u32, String)> {
-    let failed = |i: &usize| db.failing_counts[*i].load(Acquire) >= FAILURES_MAX;
-    let places = (0..FAILING_SOURCES).filter(failed).map(|i| db.failing_relids[i].load(Acquire));
+fn quarantined(db: &DbShared) -> Vec<Quarantine> {
     let reason = "capturing its changes failed again and again; the server log says how";
-    places.filter(|&relid| relid != 0).map(|relid| (relid, reason.to_string())).collect()
+    db.given_up().map(|(relid, at)| Quarantine { relid, at, reason: reason.into() }).collect()
 }
 
 impl Monitor for DbShared {
@@ -150,11 +145,6 @@ impl Monitor for DbShared {
     }
 
     fn quarantine_over(&self, relid: u32) {
-        for i in 0..FAILING_SOURCES {
-            if self.failing_relids[i].load(Acquire) == relid {
-                self.failing_counts[i].store(0, Release);
-                self.failing_relids[i].store(0, Release);
-            }
-        }
+        self.forget_source(relid);
     }
 }
