@@ -27,6 +27,16 @@ impl Relevance {
         self.columns == columns && self.predicates == predicates
     }
 
+    /// The columns that the scan reads, by attribute number.
+    pub fn columns(&self) -> &[i16] {
+        &self.columns
+    }
+
+    /// What it lets through, over these columns.
+    pub fn predicates(&self) -> &[Scalar] {
+        &self.predicates
+    }
+
     /// The columns, by attribute number, in which a difference matters.
     pub fn used(&self) -> impl Iterator<Item = i16> {
         self.used.iter().copied()

@@ -24,7 +24,9 @@ impl<'q> Analyzer<'q> {
         let (text, cols) = self.subquery_text(node, value)?;
         let sql = match cols.as_slice() {
             [] => text,
-            cols => sql!("(SELECT {} FROM {})", text, row_of(cols)),
+            // OFFSET keeps the row apart. Otherwise an EXISTS becomes an InitPlan, and PostgreSQL (all versions up to 18) does not
+            // see that such a plan depends on the row if only the run condition of a window does.
+            cols => sql!("(SELECT {} FROM (SELECT {} OFFSET 0) AS c)", text, columns(cols)),
         };
         let sure = |kind| matches!(kind, SublinkKind::Exists | SublinkKind::Array);
         let not_null = matches!(value.shape(), Shape::Sublink(sublink) if sure(sublink.kind()));
@@ -68,5 +70,9 @@ impl<'q> Analyzer<'q> {
 
 /// The row outside under the name that printed subqueries give it.
 fn row_of(cols: &[usize]) -> Sql {
-    sql!("(SELECT {}) AS c", Sql::list(cols.iter().map(|c| Sql::column(*c))))
+    sql!("(SELECT {}) AS c", columns(cols))
+}
+
+fn columns(cols: &[usize]) -> Sql {
+    Sql::list(cols.iter().map(|c| Sql::column(*c)))
 }

@@ -82,10 +82,9 @@ impl Generated {
         let relation = writer.relation(depth);
         let mut constructs = writer.constructs;
         let sql = relation.sql.to_string();
-        for (part, construct) in [("FROM st", "stream table over stream table"), ("FROM v0", "view")] {
-            if sql.contains(part) {
-                constructs.insert(construct);
-            }
+        constructs.insert(["depth 1", "depth 2", "depth 3", "depth 4"][depth as usize - 1]);
+        for source in sources.iter().filter(|source| sql.contains(&format!(" {} AS", source.name))) {
+            constructs.extend(source.traits.iter().filter(|trait_| **trait_ != GENERATED || reads_generated(&sql)));
         }
         self.case.streams.push(Stream { name: name.clone(), query: sql, ..Stream::default() });
         self.queries.push(relation.sql);
@@ -93,7 +92,7 @@ impl Generated {
         // A few stream tables read others.
         if relation.rows < 300.0 && one_in(rng, 3) {
             let columns = relation.kinds.iter().enumerate().map(|(i, kind)| (format!("x{}", i + 1), *kind)).collect();
-            sources.push(Named { name, columns, rows: relation.rows });
+            sources.push(Named { name, columns, rows: relation.rows, traits: vec!["over a stream table"] });
         }
     }
 
@@ -101,6 +100,14 @@ impl Generated {
     pub fn checks(&self) -> usize {
         self.case.streams.len() * (self.case.steps.len() + 1)
     }
+}
+
+/// What the statistics call a table's generated column.
+const GENERATED: &str = "over a generated column";
+
+/// Such columns, and nothing else, are called `g`.
+fn reads_generated(sql: &str) -> bool {
+    sql.match_indices(".g").any(|(at, _)| !sql[at + 2..].starts_with(|c: char| c.is_alphanumeric() || c == '_'))
 }
 
 /// Runs a seed's case; a failing one is made smaller and written to `target/failed-cases/`.

@@ -7,5 +7,6 @@ pub mod oracle;
 pub mod random;
 pub mod recursion;
 pub mod scalars;
+pub mod staging;
 pub mod tables;
 pub mod windows;

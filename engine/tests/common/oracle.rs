@@ -53,12 +53,12 @@ fn mapped(rows: &Weighted, exprs: &[Scalar]) -> Weighted {
     collect(rows.iter().map(|(row, w)| (value(row), *w)))
 }
 
-fn filtered(rows: &Weighted, predicates: &[Scalar]) -> Weighted {
+pub fn filtered(rows: &Weighted, predicates: &[Scalar]) -> Weighted {
     let kept = |row: &Row| predicates.iter().all(|p| is_true(p, row));
     rows.iter().filter(|(row, _)| kept(row)).map(|(row, w)| (row.clone(), *w)).collect()
 }
 
-fn picked(rows: &Weighted, attnums: &[i16]) -> Weighted {
+pub fn picked(rows: &Weighted, attnums: &[i16]) -> Weighted {
     let at = |attnum: &i16| ATTNUMS.iter().position(|a| a == attnum).expect("a column of the table");
     let pick = |row: &Row| attnums.iter().map(|attnum| row[at(attnum)].clone()).collect();
     collect(rows.iter().map(|(row, w)| (pick(row), *w)))

@@ -184,6 +184,22 @@ impl Writer<'_> {
                     Kind::Ints,
                 )
             }
+            Kind::Big | Kind::Text if self.version >= 16 && self.one_in(3) => {
+                self.note("JSON_ARRAYAGG");
+                (text!["JSON_ARRAYAGG(", x, " ORDER BY ", x, " RETURNING jsonb)"], Wrap::Nothing, Kind::Json)
+            }
+            Kind::Big if self.one_in(3) => {
+                self.note("range_agg");
+                // Multiranges are the same in any order.
+                let small = text!["(", x, " % 1000)::int"];
+                let range = text!["range_agg(int4range(", &small, ", ", &small, ", '[]'))::text"];
+                (range, Wrap::Nothing, Kind::Text)
+            }
+            Kind::Text if self.one_in(3) => {
+                self.note("jsonb_object_agg");
+                let key = text!["coalesce(", x, ", '')"];
+                (text!["jsonb_object_agg(", &key, ", ", &key, ")"], Wrap::Nothing, Kind::Json)
+            }
             Kind::Big | Kind::Text if self.version >= 16 && self.one_in(2) => {
                 self.note("JSON_OBJECTAGG");
                 // Rows of one key must have one value.

@@ -173,7 +173,7 @@ impl Writer<'_> {
         let name = format!("w{}", self.alias());
         let columns: Vec<(String, Kind)> =
             shared.kinds.iter().enumerate().map(|(i, k)| (format!("x{}", i + 1), *k)).collect();
-        let table = Named { name: name.clone(), columns, rows: shared.rows };
+        let table = Named { name: name.clone(), columns, rows: shared.rows, traits: vec![] };
         let hint = self.pick(&["", "", " MATERIALIZED", " NOT MATERIALIZED"]);
         let used = if self.one_in(3) { self.used_once(&table) } else { self.used_twice(&table) };
         let simpler = Text::from(format!("SELECT {} FROM {}", listed_names(&table), self.sources[0].name));

@@ -40,6 +40,8 @@ pub struct Named {
     pub name: String,
     pub columns: Vec<(String, Kind)>,
     pub rows: f64,
+    /// What is noted of queries that read it.
+    pub traits: Vec<&'static str>,
 }
 
 /// A query and the kinds of its columns, which are named `x1`, `x2`, ….
@@ -103,7 +105,7 @@ impl<'a> Writer<'a> {
             let condition = if self.one_in(2) { self.filter(&source.columns, 0) } else { "".into() };
             return self.select(&source, condition);
         }
-        match self.rng.u32(..40) {
+        match self.rng.u32(..46) {
             0..=2 => {
                 let input = self.input(depth);
                 let condition = self.filter(&input.columns, depth - 1);
@@ -121,8 +123,10 @@ impl<'a> Writer<'a> {
             30..=32 => self.with_subquery_condition(depth),
             33..=34 => self.with_scalar_subqueries(depth),
             35..=36 => self.common_table(depth),
-            37 => self.recursive(depth),
-            38 => self.functions_in_select_list(depth),
+            37..=39 => self.recursive(depth),
+            40 => self.functions_in_select_list(depth),
+            41 => self.set_operation(depth),
+            42 => self.window(depth),
             _ => self.functions_in_from(depth),
         }
     }
@@ -146,7 +150,11 @@ impl<'a> Writer<'a> {
 
     /// A table, view or stream table.
     pub fn base(&mut self) -> Source {
-        let named = self.pick(self.sources);
+        self.one_of(self.sources)
+    }
+
+    pub fn one_of(&mut self, sources: &[Named]) -> Source {
+        let named = self.pick(sources);
         let alias = self.alias();
         let columns = named.columns.iter().map(|(name, kind)| Column::new(format!("{alias}.{name}"), *kind)).collect();
         Source { from: format!("{} AS {alias}", named.name).into(), columns, rows: named.rows }

@@ -23,7 +23,8 @@ struct Counts {
     checks: usize,
     mismatches: usize,
     constructs: BTreeMap<&'static str, Modes>,
-    reasons: BTreeMap<String, usize>,
+    /// How often, and the first query.
+    reasons: BTreeMap<String, (usize, String)>,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -53,7 +54,8 @@ impl Report {
                 *if reason.is_none() { &mut modes.differential } else { &mut modes.opaque } += 1;
             }
             if let Some(reason) = reason {
-                *counts.reasons.entry(unnamed(&reason)).or_default() += 1;
+                let first = || (0, format!("{}, {}", generated.case.name, stream.name));
+                counts.reasons.entry(unnamed(&reason)).or_insert_with(first).0 += 1;
             }
         }
         Ok(())
@@ -96,8 +98,8 @@ impl Display for Report {
         for (construct, modes) in &counts.constructs {
             writeln!(f, "{:>8} {:>7}  {construct}", modes.differential, modes.opaque)?;
         }
-        for (reason, count) in &counts.reasons {
-            writeln!(f, "opaque {count} times: {reason}")?;
+        for (reason, (count, first)) in &counts.reasons {
+            writeln!(f, "opaque {count} times: {reason} ({first})")?;
         }
         write!(
             f,

@@ -1,24 +1,34 @@
 //! Set-returning functions, in FROM and in the select list.
 
 use super::kinds::Kind;
-use super::query::{Column, Relation, Source, Writer};
+use super::query::{Column, Named, Relation, Source, Writer};
 use super::text::{Text, text};
 
 impl Writer<'_> {
     pub fn functions_in_from(&mut self, depth: u32) -> Relation {
         self.note("function in FROM");
-        let input = self.input(depth);
-        let column = self.pick(&input.columns);
-        let document = column.kind == Kind::Json && self.version >= 17 && self.one_in(2);
-        let (call, kind) = if document { self.json_table(&column.text) } else { self.set_of(&column) };
+        let input = if self.version >= 17 && self.one_in(2) { self.documents(depth) } else { self.input(depth) };
+        let documents: Vec<Column> = input.columns.iter().filter(|c| c.kind == Kind::Json).cloned().collect();
+        let document = !documents.is_empty() && self.version >= 17 && !self.one_in(3);
         let alias = self.alias();
         let mut columns = input.columns.clone();
+        let counted = document || self.one_in(3);
+        let (call, kind, second) = if document {
+            let document = self.pick(&documents);
+            self.json_table(&document.text)
+        } else {
+            let column = self.pick(&input.columns);
+            let (call, kind) = self.set_of(&column);
+            (call, kind, Kind::Big)
+        };
         columns.push(Column::new(format!("{alias}.v"), kind));
-        let counted = !document && self.one_in(3);
         let names = if counted { "(v, n)" } else { "(v)" };
         if counted {
+            columns.push(Column::new(format!("{alias}.n"), second));
+        }
+        let counted = counted && !document;
+        if counted {
             self.note("WITH ORDINALITY");
-            columns.push(Column::new(format!("{alias}.n"), Kind::Big));
         }
         let ordinality = if counted { " WITH ORDINALITY" } else { "" };
         let (before, after) = self.pick(&[
@@ -42,6 +52,13 @@ impl Writer<'_> {
         }
     }
 
+    /// A source with documents, if there is one.
+    fn documents(&mut self, depth: u32) -> Source {
+        let has = |source: &Named| source.columns.iter().any(|(_, kind)| *kind == Kind::Json);
+        let with: Vec<Named> = self.sources.iter().filter(|source| has(source)).cloned().collect();
+        if with.is_empty() { self.input(depth) } else { self.one_of(&with) }
+    }
+
     pub fn functions_in_select_list(&mut self, depth: u32) -> Relation {
         self.note("function in the select list");
         let input = self.input(depth);
@@ -56,9 +73,17 @@ impl Writer<'_> {
         Relation { rows: input.rows * 2.0, ..relation }
     }
 
-    fn json_table(&mut self, x: &Text) -> (Text, Kind) {
+    /// JSON_TABLE with two columns, and their kinds. Values of the wrong kind become NULL.
+    fn json_table(&mut self, x: &Text) -> (Text, Kind, Kind) {
         self.note("JSON_TABLE");
-        (text!["JSON_TABLE(", x, ", '$[*]' COLUMNS (v text PATH '$'))"], Kind::Text)
+        let (columns, first, second) = self.pick(&[
+            ("'$[*]' COLUMNS (v text PATH '$', n FOR ORDINALITY)", Kind::Text, Kind::Int),
+            ("'$' COLUMNS (v int PATH '$.a' DEFAULT 7 ON EMPTY, n boolean EXISTS PATH '$.b')", Kind::Int, Kind::Bool),
+            ("'$.b[*]' COLUMNS (v int PATH '$', n jsonb PATH '$')", Kind::Int, Kind::Json),
+            ("'$' COLUMNS (v text PATH '$.a', NESTED PATH '$.b[*]' COLUMNS (n int PATH '$'))", Kind::Text, Kind::Int),
+            ("'$[*] ? (@ != 2)' COLUMNS (v int PATH '$', n FOR ORDINALITY)", Kind::Int, Kind::Int),
+        ]);
+        (text!["JSON_TABLE(", x, format!(", {columns})")], first, second)
     }
 
     /// A few rows made of a value.

@@ -142,7 +142,16 @@ impl Table {
     /// As queries see it.
     pub fn named(&self) -> Named {
         let columns = self.columns.iter().map(|column| (column.name.clone(), column.kind)).collect();
-        Named { name: self.name.clone(), columns, rows: 20.0 }
+        let mut traits = match self.shape {
+            Shape::Plain => vec![],
+            Shape::Partitioned => vec!["over a partitioned table"],
+            Shape::Parent => vec!["over an inheritance parent"],
+        };
+        traits.push(if self.keyed { "over a table with a key" } else { "over a keyless table" });
+        if self.columns.iter().any(|column| column.role == Role::Generated) {
+            traits.push(super::GENERATED);
+        }
+        Named { name: self.name.clone(), columns, rows: 20.0, traits }
     }
 }
 
@@ -158,7 +167,7 @@ pub fn view(rng: &mut Rng, version: u32, name: &str, sources: &[Named]) -> (Stat
     let depth = rng.u32(..=1);
     let relation = Writer::new(rng, version, sources).relation(depth);
     let columns = relation.kinds.iter().enumerate().map(|(i, kind)| (format!("x{}", i + 1), *kind)).collect();
-    let named = Named { name: name.into(), columns, rows: relation.rows };
+    let named = Named { name: name.into(), columns, rows: relation.rows, traits: vec!["over a view"] };
     (plain(format!("CREATE VIEW {name} AS {};", relation.sql)), named)
 }
 

@@ -101,20 +101,24 @@ impl Writer<'_> {
     fn framed_aggregate(&mut self, input: &Source, partition: Text, numbered: bool) -> Column {
         let column = self.pick(&input.columns);
         let (call, round, kind) = self.window_aggregate(&column);
-        let whole: Vec<Column> = input.columns.iter().filter(|c| c.kind.is_whole()).cloned().collect();
+        let offsets = |kind: Kind| kind.is_number() || matches!(kind, Kind::Float | Kind::Date | Kind::Stamp);
+        let measured: Vec<Column> = input.columns.iter().filter(|c| offsets(c.kind)).cloned().collect();
         let order = match self.rng.u32(..if numbered { 3 } else { 5 }) {
             0 => "".into(),
             // The default frame ends with the peers of the current row.
             1 => text!["ORDER BY ", self.ordered(&column)],
-            2 if !whole.is_empty() => {
-                let key = self.pick(&whole);
+            2 if !measured.is_empty() => {
+                let key = self.pick(&measured);
                 let direction = self.pick(&["", " DESC"]);
                 let frame = self.pick(&[
                     " RANGE BETWEEN 1 PRECEDING AND 2 FOLLOWING",
                     " RANGE BETWEEN 2 PRECEDING AND CURRENT ROW EXCLUDE GROUP",
                     " RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING EXCLUDE GROUP",
+                    " RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING",
                 ]);
                 self.note("RANGE frame");
+                let days = matches!(key.kind, Kind::Date | Kind::Stamp);
+                let frame = if days { frame.replace('1', "'1 day'").replace('2', "'14 days'") } else { frame.into() };
                 text!["ORDER BY ", key.text, direction, frame]
             }
             _ if numbered => "".into(),
