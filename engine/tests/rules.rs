@@ -284,3 +284,16 @@ fn differential_one_big_step_equals_small_steps() {
         },
     );
 }
+
+#[test]
+fn every_rewriting_is_met() {
+    let (mut single, mut asked, mut kept) = (0, 0, 0);
+    for seed in 0..3000 {
+        let mut r = Random::new(seed);
+        let query = rel(1 + (seed % 4) as usize, &GRAMMAR, &mut r);
+        single += u32::from(as_semi_joins(&query) != query);
+        asked += u32::from(restrict(&query) != query);
+        kept += u32::from(keep(&query, &|_| true) != query);
+    }
+    assert!([single, asked, kept].iter().all(|times| *times > 100), "{single}, {asked}, {kept} of 3000 queries");
+}

@@ -46,7 +46,7 @@ pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
         return scan(g, r);
     }
     let below = depth - 1;
-    match r.below(if g.aggregates { 15 } else { 7 }) {
+    match r.below(if g.aggregates { 18 } else { 7 }) {
         0 | 1 => {
             let input = rel(below, g, r);
             map(input, r)
@@ -69,6 +69,9 @@ pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
         }
         10 => window(rel(below, g, r), r),
         11 => top_k(rel(below, g, r), r),
+        12 => compared(below, g, r),
+        13 => asked_for(below, g, r),
+        14 => first_of_each(rel(below, g, r), r),
         _ => aggregate(rel(below, g, r), g, r),
     }
 }
@@ -129,6 +132,62 @@ fn top_k(input: Rel, r: &mut Random) -> Rel {
     let ties = ties && !order.is_empty();
     let offset = if ties { 0 } else { r.below(3) as u64 };
     input.top_k(order, Limit { offset, rows: 1 + r.below(4) as u64, ties }).unwrap()
+}
+
+/// Rows that compare with the only row of an aggregate, as with a subquery for a value.
+fn compared(below: usize, g: &Grammar, r: &mut Random) -> Rel {
+    let (left, right) = (rel(below, g, r), rel(below / 2, g, r));
+    let calls = (0..1 + r.below(2)).map(|_| agg(&right.cols(), g, r)).collect();
+    let value = right.aggregate(vec![], calls).unwrap();
+    let (l, all) = (left.cols(), [left.cols(), value.cols()].concat());
+    let (ints, values) = (of_kind(&l, is_int), of_kind(&all, is_int));
+    let on = match (ints.first(), values.iter().find(|i| **i >= l.len())) {
+        (Some(_), Some(v)) => {
+            let (i, operator) = (*r.pick(&ints), r.pick(&["<", ">=", "="]));
+            let equi = (*operator == "=").then(|| (i, v - l.len()));
+            let sql = format!("({} {operator} {})", c(i), c(*v));
+            Conjunct { condition: Scalar::deparsed(sql, vec![i, *v], Ty::new("boolean"), false), equi }
+        }
+        _ => Conjunct { condition: predicate(&all, r), equi: None },
+    };
+    let joined = left.join(JoinKind::Inner, value, vec![on]).unwrap();
+    joined.map(l.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect()).unwrap()
+}
+
+/// A few rows beside groups of others, as with a subquery for each of them.
+fn asked_for(below: usize, g: &Grammar, r: &mut Random) -> Rel {
+    let asking = scan(g, r);
+    let few = predicate(&asking.cols(), r);
+    let (asking, groups) = (asking.filter(vec![few]).unwrap(), rel(below, g, r));
+    let (l, cols) = (asking.cols(), groups.cols());
+    let equal = |(i, j): &(usize, usize)| l[*i].ty == cols[*j].ty;
+    let pairs: Vec<(usize, usize)> =
+        (0..l.len()).flat_map(|i| (0..cols.len()).map(move |j| (i, j))).filter(equal).collect();
+    if pairs.is_empty() {
+        return asking;
+    }
+    let (i, j) = *r.pick(&pairs);
+    let calls = (0..1 + r.below(2)).map(|_| agg(&cols, g, r)).collect();
+    let groups = groups.aggregate(vec![Scalar::column(j, &cols[j])], calls).unwrap();
+    let kind = *r.pick(&[JoinKind::Inner, JoinKind::Left, JoinKind::Semi, JoinKind::Anti]);
+    asking.join(kind, groups, vec![equality(i, 0, l.len())]).unwrap()
+}
+
+/// The first rows of each partition, as DISTINCT ON and LIMIT for each row outside are planned.
+fn first_of_each(input: Rel, r: &mut Random) -> Rel {
+    let cols = input.cols();
+    let partition: Vec<usize> = comparable(&cols).into_iter().filter(|_| r.chance(40)).collect();
+    let by = partition.iter().map(|c| sql!("c{}", (*c + 1) as i64)).collect::<Vec<_>>();
+    let by = if by.is_empty() { Sql::default() } else { sql!("PARTITION BY {} ", Sql::list(by)) };
+    let order = Sql::list(total_order(&cols, r).iter().map(SortKey::sql));
+    let order = if order.as_str().is_empty() { order } else { sql!("ORDER BY {}", order) };
+    let text = sql!("row_number() OVER ({}{})", by, order);
+    let number = Scalar { sql: text, ..Scalar::deparsed("", (0..cols.len()).collect(), bigint(), true) };
+    let numbered = input.window(partition, vec![number]).unwrap();
+    let most = format!("({} <= {})", c(cols.len()), 1 + r.below(2));
+    let first = Scalar::deparsed(most, vec![cols.len()], Ty::new("boolean"), false);
+    let shown = cols.iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
+    numbered.filter(vec![first]).unwrap().map(shown).unwrap()
 }
 
 fn comparable(cols: &[Col]) -> Vec<usize> {
