@@ -75,19 +75,21 @@ pub fn relation_exists(relid: u32) -> bool {
     }
 }
 
-/// Waits until every transaction that may have written the relation before now has ended, as CREATE INDEX CONCURRENTLY
-/// does. Takes no lock and blocks nobody.
+/// Waits until every transaction that may have written the relation, or a partition of it, before now has ended, as CREATE
+/// INDEX CONCURRENTLY does. Takes no lock and blocks nobody.
 pub fn wait_for_writers(relid: u32) {
-    let tag = pg_sys::LOCKTAG {
-        locktag_field1: crate::spi::my_database_id(),
-        locktag_field2: relid,
-        locktag_field3: 0,
-        locktag_field4: 0,
-        locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
-        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
-    };
-    // SAFETY: the tag is that of SET_LOCKTAG_RELATION for a relation of this database.
-    unsafe { pg_sys::WaitForLockers(tag, pg_sys::ShareLock as i32, false) }
+    for part in table::parts(relid) {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: crate::spi::my_database_id(),
+            locktag_field2: part.to_u32(),
+            locktag_field3: 0,
+            locktag_field4: 0,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        };
+        // SAFETY: the tag is that of SET_LOCKTAG_RELATION for a relation of this database.
+        unsafe { pg_sys::WaitForLockers(tag, pg_sys::ShareLock as i32, false) }
+    }
 }
 
 /// The lock that one refresh of a stream table holds until its transaction ends: an object lock in the class of the

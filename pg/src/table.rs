@@ -167,6 +167,12 @@ pub fn family(relid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     inheritors(relid, pg_sys::NoLock as pg_sys::LOCKMODE)
 }
 
+/// Where a table's rows are: itself, and its partitions. Who writes one of them directly has locked no other.
+pub fn parts(relid: u32) -> Vec<pg_sys::Oid> {
+    let relid = pg_sys::Oid::from(relid);
+    if is_partitioned(relid) { family(relid) } else { vec![relid] }
+}
+
 fn inheritors(relid: pg_sys::Oid, mode: pg_sys::LOCKMODE) -> Vec<pg_sys::Oid> {
     // SAFETY: the declaration is that of pg_inherits.h; the list holds OIDs and is freed with its memory context.
     unsafe {

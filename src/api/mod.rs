@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::shmem;
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
-use pgtrickle_pg::{wal, worker};
+use pgtrickle_pg::{table, wal, worker};
 
 /// What every verb that makes a stream table needs of the server.
 fn require_preloaded() -> Result<()> {
@@ -70,12 +70,13 @@ fn to_change(name: &str) -> Result<StreamTable> {
     catalog::by_name_owned(name)
 }
 
-/// Whether this transaction holds any lock on the relation.
+/// Whether this transaction holds any lock on the relation or its partitions.
 fn locked_by_us(relid: u32) -> bool {
     holds_lock(relid, false)
 }
 
-/// Whether this transaction may have changed the relation: it holds a lock stronger than those of readers.
+/// Whether this transaction may have changed the relation: it holds a lock stronger than those of readers, there or on a
+/// partition.
 fn changed_by_us(relid: u32) -> bool {
     holds_lock(relid, true)
 }
@@ -85,9 +86,9 @@ fn holds_lock(relid: u32, strong: bool) -> bool {
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
                          WHERE locktype = 'relation' AND pid = pg_catalog.pg_backend_pid() AND granted
                            AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-                           AND relation = $1
+                           AND relation = ANY ($1)
                            AND NOT ($2 AND mode IN ('AccessShareLock', 'RowShareLock')))",
-        &[pg_sys::Oid::from(relid).into(), strong.into()],
+        &[table::parts(relid).into(), strong.into()],
     )
     .unwrap_or(false)
 }

@@ -6,7 +6,7 @@ use pgtrickle_tests::session::Session;
 use pgtrickle_tests::{Outcome, wait};
 use std::time::Duration;
 
-use crate::{Test, arrange, assert_text};
+use crate::{Test, arrange, assert_error, assert_text};
 
 pub const TESTS: &[Test] = &[
     ("refreshed_twice_in_a_transaction", refreshed_twice),
@@ -17,6 +17,8 @@ pub const TESTS: &[Test] = &[
     ("a_view_without_tables_is_replaced", without_tables),
     ("a_failure_without_changes", failed_without_changes),
     ("programs_are_the_same_in_every_time_zone", time_zones),
+    ("who_writes_a_partition_is_waited_for", writer_of_partition),
+    ("own_changes_of_a_partition", changed_partition),
 ];
 
 fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
@@ -190,4 +192,50 @@ fn time_zones(server: &Server) -> Outcome {
         "SELECT string_agg(DISTINCT action, ',') FROM pgtrickle.get_refresh_history('st')",
         "DIFFERENTIAL",
     )
+}
+
+/// They have locked the partition, not the whole table. What they wrote before another column was captured is of no use.
+fn writer_of_partition(server: &Server) -> Outcome {
+    let mut session = arrange(server, "of_partition", PARTITIONED)?;
+    session.run("SELECT pgtrickle.create_stream_table('of_a', 'SELECT a FROM p', '1h')")?;
+    let mut writer = server.session()?;
+    writer.each("BEGIN; INSERT INTO of_partition.p_1 VALUES (1, 10)")?;
+    let pid = session.backend_pid()?;
+    let creation = std::thread::spawn(move || {
+        session.run("SELECT pgtrickle.create_stream_table('of_b', 'SELECT b FROM p', '1h')").map(|()| session)
+    });
+    let waiting =
+        format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND locktype = 'virtualxid' AND NOT granted)");
+    let mut watch = server.session()?;
+    wait::until("a creation", wait::PATIENCE, || Ok(creation.is_finished() || watch.holds(&waiting)?))?;
+    writer.run("COMMIT")?;
+    let mut session = creation.join().expect("the creation panicked")?;
+    session.run("SELECT pgtrickle.refresh_stream_table('of_b')")?;
+    assert_text(&mut session, "SELECT string_agg(b::text, ',') FROM of_b", "10")
+}
+
+/// A table whose partition can be written to directly.
+const PARTITIONED: &str = "CREATE TABLE p (a int, b int) PARTITION BY RANGE (a);
+     CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (100)";
+
+/// What the transaction itself has written is seen by its own refreshes and creations, and told again once it has committed.
+fn changed_partition(server: &Server) -> Outcome {
+    let mut session = arrange(server, "own_partition", PARTITIONED)?;
+    session.each("SELECT pgtrickle.create_stream_table('first', 'SELECT sum(b) AS s FROM p', '1h'); BEGIN")?;
+    session.run("INSERT INTO p_1 VALUES (1, 10)")?;
+    assert_error(
+        &mut session,
+        "SELECT pgtrickle.refresh_stream_table('first')",
+        "55000",
+        &["own_partition.p", "commit"],
+    )?;
+    session.each(
+        "ROLLBACK; BEGIN; INSERT INTO p_1 VALUES (1, 10);
+         SELECT pgtrickle.create_stream_table('second', 'SELECT sum(b) AS s FROM p', '1h'); COMMIT",
+    )?;
+    for name in ["first", "second"] {
+        session.run(&format!("SELECT pgtrickle.refresh_stream_table('{name}')"))?;
+        assert_text(&mut session, &format!("SELECT s FROM {name}"), "10")?;
+    }
+    Ok(())
 }
