@@ -2,6 +2,7 @@
 
 use super::capture::{Ready, is_stream_table};
 use super::names::Target;
+use super::refresh::source_changed_by_us;
 use crate::analyze::{self, Analysis, Analyzed, Capture, Input};
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};
@@ -141,7 +142,7 @@ pub fn populate(made: &Made, ready: Ready) -> Result<()> {
     }
     // As in a refresh: read before the snapshot.
     let generation = catalog::generation();
-    let own_changes = bases.iter().any(|&base| super::changed_by_us(base));
+    let own_changes = source_changed_by_us(st).is_some();
     let lsn = snapshot::insert_lsn();
     let snapshot = Snapshot::latest();
     let visible = snapshot.xids();

@@ -110,14 +110,20 @@ pub fn refresh_now<T>(st: &StreamTable, after: impl FnOnce(&StreamTable, &snapsh
 
 /// A stream table shows committed changes only, so a transaction that has changed a source cannot refresh.
 fn check_transaction(st: &StreamTable) -> Result<()> {
-    for source in &st.sources {
-        if matches!(source.kind, SourceType::Table | SourceType::Immediate) && super::changed_by_us(source.relid) {
-            let name: String = catalog::scalar("SELECT $1::regclass::text", &[pg_sys::Oid::from(source.relid).into()])
-                .unwrap_or_default();
-            return Err(Error::own_changes(&name));
+    match source_changed_by_us(st) {
+        None => Ok(()),
+        Some(relid) => {
+            let name = catalog::scalar::<String>("SELECT $1::regclass::text", &[pg_sys::Oid::from(relid).into()]);
+            Err(Error::own_changes(&name.unwrap_or_default()))
         }
     }
-    Ok(())
+}
+
+/// A source that this transaction may have changed, so that the changes come under its id once it has committed. (What it has
+/// refreshed is known by that.)
+pub fn source_changed_by_us(st: &StreamTable) -> Option<u32> {
+    let mut told_later = st.sources.iter().filter(|s| matches!(s.kind, SourceType::Table | SourceType::Immediate));
+    told_later.find(|s| super::changed_by_us(s.relid)).map(|s| s.relid)
 }
 
 /// The stream table after all that are refreshed with it: those that it reads, unless they are maintained at once.

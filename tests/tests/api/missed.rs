@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("programs_are_the_same_in_every_time_zone", time_zones),
     ("who_writes_a_partition_is_waited_for", writer_of_partition),
     ("own_changes_of_a_partition", changed_partition),
+    ("own_changes_of_what_is_maintained_at_once", changed_at_once),
 ];
 
 fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
@@ -234,6 +235,23 @@ fn changed_partition(server: &Server) -> Outcome {
          SELECT pgtrickle.create_stream_table('second', 'SELECT sum(b) AS s FROM p', '1h'); COMMIT",
     )?;
     for name in ["first", "second"] {
+        session.run(&format!("SELECT pgtrickle.refresh_stream_table('{name}')"))?;
+        assert_text(&mut session, &format!("SELECT s FROM {name}"), "10")?;
+    }
+    Ok(())
+}
+
+/// The transaction that writes the source writes the changes of its readers' parent, too.
+fn changed_at_once(server: &Server) -> Outcome {
+    let mut session = arrange(server, "own_parent", "CREATE TABLE t (v int)")?;
+    session.each(
+        "SELECT pgtrickle.create_stream_table('parent', 'SELECT v FROM t', refresh_mode => 'IMMEDIATE');
+         SELECT pgtrickle.create_stream_table('altered', 'SELECT count(v) AS n FROM parent', '1h');
+         BEGIN; INSERT INTO t VALUES (10);
+         SELECT pgtrickle.create_stream_table('created', 'SELECT sum(v) AS s FROM parent', '1h');
+         SELECT pgtrickle.alter_stream_table('altered', query => 'SELECT sum(v) AS s FROM parent'); COMMIT",
+    )?;
+    for name in ["created", "altered"] {
         session.run(&format!("SELECT pgtrickle.refresh_stream_table('{name}')"))?;
         assert_text(&mut session, &format!("SELECT s FROM {name}"), "10")?;
     }
