@@ -60,8 +60,17 @@ fn wait_for_stream_table(
     {
         return false;
     }
+    // Parents first: a change is in them before it can be in their readers.
+    with_ancestors(&st).into_iter().all(|id| wait_until_current(id, target, deadline))
+}
+
+/// Waits until what committed before `lsn` is in a stream table whose parents have it.
+fn wait_until_current(pgt_id: i64, lsn: u64, deadline: Instant) -> bool {
+    let reads_others = |st: StreamTable| st.sources.iter().any(|s| s.kind == SourceType::StreamTable);
+    // Parents' refreshes are older than this moment. They may be younger than a frontier that was taken after `lsn`.
+    let lsn = if catalog::by_id(pgt_id).is_some_and(reads_others) { snapshot::insert_lsn() } else { lsn };
     loop {
-        let reached = catalog::by_id(st.pgt_id).is_none_or(|now| is_current(&now, target));
+        let reached = catalog::by_id(pgt_id).is_none_or(|now| is_current(&now, lsn));
         if reached || Instant::now() >= deadline {
             return reached;
         }
@@ -70,8 +79,8 @@ fn wait_for_stream_table(
     }
 }
 
-/// Whether everything that committed before `lsn` is in the stream table: its frontier was taken later, or none of its
-/// sources has a change that is not visible in it.
+/// Whether everything that was committed to its sources before `lsn` is in the stream table: its frontier was taken later, or
+/// none of them has a change that is not visible in it.
 fn is_current(st: &StreamTable, lsn: u64) -> bool {
     let Some(frontier) = &st.frontier else { return false };
     if st.is_immediate() {

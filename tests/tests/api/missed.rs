@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = &[
     ("who_writes_a_partition_is_waited_for", writer_of_partition),
     ("own_changes_of_a_partition", changed_partition),
     ("own_changes_of_what_is_maintained_at_once", changed_at_once),
+    ("a_reader_is_current_when_its_parents_are", stale_parent),
 ];
 
 fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
@@ -254,6 +255,32 @@ fn changed_at_once(server: &Server) -> Outcome {
     for name in ["created", "altered"] {
         session.run(&format!("SELECT pgtrickle.refresh_stream_table('{name}')"))?;
         assert_text(&mut session, &format!("SELECT s FROM {name}"), "10")?;
+    }
+    Ok(())
+}
+
+/// Nothing has come from a parent that has not been refreshed itself.
+fn stale_parent(server: &Server) -> Outcome {
+    let mut session = arrange(server, "stale", "CREATE TABLE t (v int); CREATE TABLE u (v int)")?;
+    session.each(
+        "SELECT pgtrickle.create_stream_table('parent', 'SELECT v FROM t', '1h');
+         SELECT pgtrickle.create_stream_table('child', 'SELECT v FROM parent UNION ALL SELECT v FROM u', '0s');
+         INSERT INTO t VALUES (1)",
+    )?;
+    let lsn = session.text("SELECT pg_current_wal_insert_lsn()")?;
+    let waits = [
+        "SELECT pgtrickle.wait_for_stream_table('child', timeout => '300 ms')".to_owned(),
+        format!("SELECT pgtrickle.wait_for_stream_table('child', '{lsn}', '300 ms')"),
+    ];
+    assert_text(&mut session, &waits[0], "f")?;
+    session.run("INSERT INTO u VALUES (2)")?;
+    follows(&mut session, "SELECT sum(v) FROM child", "2")?;
+    // Its frontier is younger by now, its parent's is not.
+    assert_text(&mut session, &waits[1], "f")?;
+    session.run("SELECT pgtrickle.refresh_stream_table('parent')")?;
+    for wait in &waits {
+        assert_text(&mut session, &wait.replace("300 ms", "30 s"), "t")?;
+        assert_text(&mut session, "SELECT sum(v) FROM child", "3")?;
     }
     Ok(())
 }
