@@ -120,7 +120,7 @@ pub fn fill(st: &StreamTable, loaded: &Loaded, snapshot: &Snapshot) -> Result<()
     let _owner = RunAs::restricted(st.owner);
     let statements = Statements::once(loaded.program.fill());
     let progress = Progress::begin(st.relid, "filling", statements.steps.len());
-    run::run(st, &statements, &mut Relations::default(), snapshot, &mut Clock::start(), Some(&progress))
+    run::run(st, &statements, &mut Relations::default(), snapshot, &mut Clock::start(), Some(&progress)).map(drop)
 }
 
 /// A role's name, as an identifier.

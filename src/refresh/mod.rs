@@ -263,7 +263,7 @@ fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outco
     let mut delta_rows = 0;
     let mut ran = None;
     if action != Action::NoData {
-        {
+        let written = {
             let _settings = settings_of(&st, &task);
             let _owner = RunAs::restricted(st.owner);
             if action == Action::Reinitialize && loaded.fingerprint != st.fingerprint {
@@ -273,33 +273,33 @@ fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outco
             let slow = action != Action::Differential;
             let progress = slow.then(|| Progress::begin(st.relid, "recomputing", statements.steps.len()));
             let mut clock = costs::Clock::start();
-            run::run(&st, &statements, &mut relations, &round.snapshot, &mut clock, progress.as_ref())?;
+            let written = run::run(&st, &statements, &mut relations, &round.snapshot, &mut clock, progress.as_ref())?;
             clock.stop(st.pgt_id, loaded.fingerprint);
             ran = Some(statements);
-        }
+            written
+        };
         if action == Action::Reinitialize {
             let _owner = catalog::as_owner();
             fill::ensure_index(&st, &loaded);
         }
         delta_rows = relations.rows(&pgtrickle_engine::program::Program::root_delta());
-        if action == Action::Differential && changes.changed.is_empty() && delta_rows == 0 {
-            // Sources were looked at, and nothing came of it.
+        if action == Action::Differential && changes.changed.is_empty() && written == 0 {
+            // Sources were looked at, and nothing came of it. (State that was written makes another version of the catalog's
+            // row, or a round that was opened before would take it for what its snapshot shows.)
             action = Action::NoData;
         }
     }
-    if action != Action::NoData {
-        partitions::unchanged(&st, &round.snapshot)?;
-    }
     let mut fed = false;
     if action != Action::NoData {
+        partitions::unchanged(&st, &round.snapshot)?;
         fed = store::feed_children(&st, &loaded, &relations);
         if fed && round.written {
             store::feed_again(&st);
         }
+    }
+    if action != Action::NoData || changes.cancelled > 0 || st.status == "ERROR" {
         let counts = || ran.map_or((0, 0), |steps| run::come_and_gone(&steps, &relations, &round.snapshot));
         store::store_frontier(&st, round, &loaded, (action, initiator), delta_rows, begun_at, counts);
-    } else if changes.cancelled > 0 || st.status == "ERROR" {
-        store::store_frontier(&st, round, &loaded, (action, initiator), 0, begun_at, || (0, 0));
     }
     drop(relations);
     let duration = started.elapsed() + round.barrier;

@@ -43,8 +43,8 @@ impl Relations {
     }
 }
 
-/// Runs the steps under `snapshot`, with the time of each on the clock, and tells the progress if it may take long. An
-/// error of ours means that stored state contradicts the changes.
+/// Runs the steps under `snapshot`, with the time of each on the clock, and tells the progress if it may take long. Returns how
+/// many rows of the stream table and its state were written. An error of ours means that stored state contradicts the changes.
 pub fn run(
     st: &StreamTable,
     statements: &Statements,
@@ -52,8 +52,8 @@ pub fn run(
     snapshot: &Snapshot,
     clock: &mut Clock,
     progress: Option<&Progress>,
-) -> Result<()> {
-    let mut rows = 0;
+) -> Result<u64> {
+    let (mut rows, mut written) = (0, 0);
     let _ours = super::ours::begin();
     for (number, step) in statements.steps.iter().enumerate() {
         pgrx::check_for_interrupts!();
@@ -88,6 +88,7 @@ pub fn run(
                     expect.as_ref().map(|sql| number_of(statements, number, sql, relations.classes(reads), snapshot));
                 let done = plan.execute(snapshot, &[]);
                 rows += done;
+                written += done;
                 if let Some(expected) = expected.filter(|&expected| expected != done as i64) {
                     let what = format!("{done} rows were found where the changes call for {expected}.");
                     return Err(Error::corrupt_state(&st.label(), &what));
@@ -102,7 +103,7 @@ pub fn run(
         }
         clock.lap(statements, number, relations);
     }
-    Ok(())
+    Ok(written)
 }
 
 /// How many rows the refresh has put into the stream table, and how many it has taken out of it.

@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("own_changes_of_a_partition", changed_partition),
     ("own_changes_of_what_is_maintained_at_once", changed_at_once),
     ("a_reader_is_current_when_its_parents_are", stale_parent),
+    ("refreshes_that_write_no_row_of_the_result", only_state),
 ];
 
 fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
@@ -281,6 +282,23 @@ fn stale_parent(server: &Server) -> Outcome {
     for wait in &waits {
         assert_text(&mut session, &wait.replace("300 ms", "30 s"), "t")?;
         assert_text(&mut session, "SELECT sum(v) FROM child", "3")?;
+    }
+    Ok(())
+}
+
+/// Who has taken a snapshot before must see that the state is no longer what that shows.
+fn only_state(server: &Server) -> Outcome {
+    let mut session = arrange(server, "only_state", "CREATE UNLOGGED TABLE t (v int); CREATE TABLE u (v int)")?;
+    session.each(
+        // Whose creation waits for capture, as that begins a generation.
+        "SELECT pgtrickle.create_stream_table('captured', 'SELECT v FROM u', '1h');
+         INSERT INTO t VALUES (10); SELECT pgtrickle.create_stream_table('st', 'SELECT max(v) AS m FROM t', '1h')",
+    )?;
+    let version = "SELECT xmin FROM pgtrickle.pgt_stream_tables WHERE pgt_relid = 'st'::regclass";
+    for (change, writes) in [("INSERT INTO t VALUES (1)", true), ("SELECT 1", false)] {
+        let before = session.text(version)?;
+        session.each(&format!("{change}; SELECT pgtrickle.refresh_stream_table('st')"))?;
+        assert_text(&mut session, &format!("SELECT ({version})::text <> '{before}'"), if writes { "t" } else { "f" })?;
     }
     Ok(())
 }
