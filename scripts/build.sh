@@ -51,4 +51,5 @@ cargo pgrx package --pg-config "$pg_config" --profile "$profile" --no-default-fe
 # A running server must keep the library that it has mapped: replace files, never write into them.
 cp -a --remove-destination "$package/." "$tree/"
 echo "$tree$("$pg_config" --bindir)" >"$state/bin-$major"
+echo "$profile" >"$state/profile-$major"
 echo "$now" >"$state/built-$major"

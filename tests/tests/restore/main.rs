@@ -2,6 +2,7 @@
 
 mod common;
 mod dump;
+mod installation;
 mod pg_upgrade;
 mod standby;
 mod update;
@@ -17,6 +18,7 @@ fn main() {
             trial("dump_and_restore", dump::dump_and_restore),
             trial("database_from_template", dump::database_from_template),
             trial("update", update::update),
+            trial("installation", installation::installation),
             trial("install_walkthrough", walkthrough::walkthrough),
             trial("standby_promoted", standby::standby_promoted),
             trial("switched_over_and_back", standby::switched_over_and_back),

@@ -1,5 +1,7 @@
 //! INSTALL.md from configuration to removal: its SQL, as it stands there, on a server configured as it says.
 
+use std::process::Command;
+
 use crate::common::shell;
 use pgtrickle_tests::install::{self, PgVersion};
 use pgtrickle_tests::server::Server;
@@ -34,6 +36,9 @@ pub fn walkthrough(version: PgVersion) -> Outcome {
         }
         shell(&server, &format!("psql -XAtq -v ON_ERROR_STOP=1 -d shop <<'SQL'\n{block}\nSQL"))
             .map_err(|e| e.during(block))?;
+        if block.contains("pg_create_logical_replication_slot") {
+            by_hand(&server, &text)?;
+        }
         if block.contains("'per_customer'") {
             shell(&server, "psql -Xqd shop -c 'INSERT INTO orders VALUES (1, 1, 5)'")?;
             let mut session = server.session_in("shop")?;
@@ -55,4 +60,26 @@ pub fn walkthrough(version: PgVersion) -> Outcome {
                      + (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'pgtrickle%')
                      + (SELECT count(*) FROM pg_class WHERE relname = 'orders' AND relreplident <> 'd')";
     wait::until("nothing is left", 2 * wait::PATIENCE, || Ok(session.number(left)? == 0))
+}
+
+/// What reads a slot and prints it, which runs until it is interrupted where it follows.
+fn by_hand(server: &Server, text: &str) -> Outcome {
+    let bash = blocks(text, "bash");
+    let block = bash.iter().find(|block| block.contains("pg_recvlogical"));
+    let block = block.ok_or_else(|| Failure::new("INSTALL.md does not say how to print a stream"))?;
+    shell(server, "psql -XAtqd shop -c \"SELECT pg_create_logical_replication_slot('s', 'pg_trickle')\"")?;
+    shell(server, "psql -Xqd shop -c 'INSERT INTO orders VALUES (10, 1, 5)'")?;
+    let mut command = Command::new("bash");
+    command
+        .arg("-ec")
+        .arg(block.replace("pg_recvlogical", "timeout -s INT 5 pg_recvlogical"))
+        .current_dir(install::root());
+    let path = format!("{}:{}", server.version().bin_dir()?.display(), std::env::var("PATH").unwrap_or_default());
+    command.env("PATH", path).env("PGHOST", server.dir()).env("PGPORT", server.port().to_string());
+    let printed = install::run(command.env("PGUSER", "postgres"))?;
+    // The second look finds what the first has not confirmed, or nothing.
+    if !printed.contains("+ #0 public.orders id=10 ") || printed.matches("HELLO Binary").count() != 2 {
+        return Err(Failure::new(printed));
+    }
+    shell(server, "psql -XAtqd shop -c \"SELECT pg_drop_replication_slot('s')\"").map(drop)
 }
