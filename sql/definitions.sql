@@ -159,7 +159,7 @@ BEGIN
 END
 $$;
 
--- A view or a function was replaced; labels or attributes of a type, or columns of a view, which are part of results as text, are
+-- A view or a function was replaced, texts are parsed otherwise; labels or attributes of a type, or columns of a view, which are part of results as text, are
 -- other ones.
 CREATE FUNCTION pgtrickle._on_replaced() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -179,7 +179,8 @@ CREATE EVENT TRIGGER pg_trickle_on_partition_drop ON sql_drop
     WHEN TAG IN ('DROP TABLE', 'DROP FOREIGN TABLE', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION pgtrickle._on_partition_drop();
 ALTER EVENT TRIGGER pg_trickle_on_partition_drop ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_replaced ON ddl_command_end
-    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER TABLE', 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'CREATE AGGREGATE', 'ALTER TYPE') EXECUTE FUNCTION pgtrickle._on_replaced();
+    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER TABLE', 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'CREATE AGGREGATE', 'ALTER TYPE',
+                 'ALTER TEXT SEARCH CONFIGURATION', 'ALTER TEXT SEARCH DICTIONARY') EXECUTE FUNCTION pgtrickle._on_replaced();
 ALTER EVENT TRIGGER pg_trickle_on_replaced ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_rewrite ON table_rewrite EXECUTE FUNCTION pgtrickle._on_rewrite();
 ALTER EVENT TRIGGER pg_trickle_on_rewrite ENABLE ALWAYS;

@@ -41,11 +41,11 @@ pub fn listen() {
         // SAFETY: the callbacks live as long as the library; registrations are never removed.
         unsafe {
             pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
-            pg_sys::CacheRegisterSyscacheCallback(
-                pg_sys::SysCacheIdentifier::NAMESPACEOID as i32,
-                Some(namespace_changed),
-                pg_sys::Datum::from(0),
-            );
+            // Names, and what roles may do.
+            use pg_sys::SysCacheIdentifier::{AUTHMEMMEMROLE, AUTHOID, NAMESPACEOID};
+            for cache in [NAMESPACEOID, AUTHOID, AUTHMEMMEMROLE] {
+                pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(anything_changed), pg_sys::Datum::from(0));
+            }
         }
     }
 }
@@ -78,6 +78,6 @@ unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relid: pg_sys:
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn namespace_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+unsafe extern "C-unwind" fn anything_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
     note(0);
 }

@@ -25,6 +25,7 @@ use crate::catalog::{self, Frontier, SourceType, StreamTable};
 use crate::error::{Error, Result};
 use crate::settings;
 use crate::shmem::{self, Progress, Status};
+use pgrx::PgSqlErrorCode as Code;
 use pgtrickle_engine::ir::SourceId;
 use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::spi::{Connection, LocalSettings, RunAs};
@@ -173,7 +174,7 @@ pub fn refresh_in(shared: &SharedRound, joined: impl FnOnce()) -> Result<Option<
 }
 
 fn each(stream_tables: Vec<StreamTable>, round: &Round, initiator: Initiator) -> Result<Vec<Outcome>> {
-    let outcomes = stream_tables.into_iter().map(|st| one(st, round, initiator)).collect();
+    let outcomes = stream_tables.into_iter().map(|st| one_or_anew(st, round, initiator)).collect();
     if Result::is_ok(&outcomes) {
         blame::at_work([]);
     }
@@ -227,7 +228,7 @@ fn lock_sources(stream_tables: &[StreamTable]) -> Result<()> {
         for source in &st.sources {
             if !lock::access_share(source.relid) {
                 return Err(Error::new(
-                    pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                    Code::ERRCODE_UNDEFINED_TABLE,
                     format!("a source of stream table {} no longer exists", st.label()),
                 )
                 .hint("Drop the stream table, or create its source again and replace the stream table."));
@@ -235,6 +236,17 @@ fn lock_sources(stream_tables: &[StreamTable]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where stored state contradicts the changes, who asked by hand gets it computed anew at once. (The scheduler tells of it first.)
+fn one_or_anew(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> {
+    match one(st.clone(), round, initiator) {
+        Err(error) if error.code == Code::ERRCODE_DATA_CORRUPTED && initiator == Initiator::Manual => {
+            pgrx::warning!("{}; it is recomputed", error.message);
+            one(StreamTable { needs_reinit: true, ..st }, round, initiator)
+        }
+        result => result,
+    }
 }
 
 fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> {
@@ -266,6 +278,9 @@ fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outco
         let written = {
             let _settings = settings_of(&st, &task);
             let _owner = RunAs::restricted(st.owner);
+            if action == Action::Differential {
+                loaded.check_rights(&st, &round.snapshot);
+            }
             if action == Action::Reinitialize && loaded.fingerprint != st.fingerprint {
                 fill::rebuild_state(&st, &loaded)?;
             }

@@ -13,11 +13,13 @@ use pgtrickle_engine::ir::{SourceId, Ty};
 use pgtrickle_engine::program::{Program, Step, Target};
 use pgtrickle_engine::relevant::{Changes, Relevance};
 use pgtrickle_engine::selection::Selection;
+use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::inval::{self, Asker, Invalidated};
+use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::spi::Plan;
 use pgtrickle_pg::{class, lock, worker};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
@@ -41,6 +43,8 @@ pub struct Loaded {
     kept: Vec<Selection>,
     /// Whether others could have been.
     has_choice: bool,
+    /// Whether the owner was allowed to read what the query reads when that was last looked at.
+    permitted: Cell<bool>,
     query_hash: i64,
     refresh_mode: String,
     label: String,
@@ -83,6 +87,16 @@ impl Loaded {
 }
 
 impl Loaded {
+    /// An error if the stream table's owner, as whom this is called, may no longer read what the query reads: deltas tell of that
+    /// without reading it. Privileges that change drop the program.
+    pub fn check_rights(&self, st: &StreamTable, snapshot: &Snapshot) {
+        if !self.permitted.get() {
+            let probe = sql!("SELECT NULL::text FROM {} LIMIT 0", definition_view(st.pgt_id));
+            Plan::prepare(probe.as_str(), &[]).first_text(snapshot);
+            self.permitted.set(true);
+        }
+    }
+
     /// Whether it reads exactly the sources that are recorded.
     pub fn reads_recorded(&self, st: &StreamTable) -> bool {
         self.reads.len() == st.sources.len() && st.sources.iter().all(|s| self.reads.contains_key(&s.relid))
@@ -215,6 +229,7 @@ fn keeping(st: &StreamTable, analysis: &Analysis, kept: &[Selection], has_choice
         full_reason,
         columns: analysis.columns.clone(),
         settled,
+        permitted: Cell::new(false),
         attnums: catalog::live_attributes(st.relid),
         query_hash: st.query_hash,
         refresh_mode: st.refresh_mode.clone(),

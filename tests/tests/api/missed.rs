@@ -3,7 +3,7 @@
 
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
-use pgtrickle_tests::{Outcome, wait};
+use pgtrickle_tests::{Outcome, oracle, wait};
 use std::time::Duration;
 
 use crate::{Test, arrange, assert_error, assert_text};
@@ -15,6 +15,8 @@ pub const TESTS: &[Test] = &[
     ("a_child_made_during_the_creation", child_during_creation),
     ("a_row_that_cannot_be_computed_has_gone", impossible_row),
     ("a_view_without_tables_is_replaced", without_tables),
+    ("text_search_is_redefined", text_search),
+    ("tampered_with", tampered_with),
     ("a_failure_without_changes", failed_without_changes),
     ("programs_are_the_same_in_every_time_zone", time_zones),
     ("who_writes_a_partition_is_waited_for", writer_of_partition),
@@ -165,6 +167,39 @@ fn without_tables(server: &Server) -> Outcome {
         assert_text(&mut session, "SELECT x FROM st", &x.to_string())?;
     }
     Ok(())
+}
+
+/// What makes words of texts is among what a query uses.
+fn text_search(server: &Server) -> Outcome {
+    let mut session = arrange(server, "words", "CREATE TABLE t (s text); INSERT INTO t VALUES ('running dogs')")?;
+    session.each(
+        "CREATE TEXT SEARCH CONFIGURATION mine (COPY = english); CREATE TEXT SEARCH DICTIONARY words (TEMPLATE = simple); \
+         SELECT pgtrickle.create_stream_table('st', $$SELECT to_tsvector('words.mine', s)::text AS w, count(*) AS n FROM t GROUP BY 1$$, '1h')",
+    )?;
+    for change in [
+        "ALTER TEXT SEARCH CONFIGURATION mine ALTER MAPPING FOR asciiword WITH words, simple",
+        "ALTER TEXT SEARCH DICTIONARY words (accept = false)",
+    ] {
+        session.each(&format!("{change}; SELECT pgtrickle.refresh_stream_table('st')"))?;
+        oracle::assert_exact(
+            &mut session,
+            "st",
+            "SELECT to_tsvector('words.mine', s)::text AS w, count(*) AS n FROM t GROUP BY 1",
+        )?;
+    }
+    Ok(())
+}
+
+/// What contradicts the changes is computed anew for whoever asks for a refresh.
+fn tampered_with(server: &Server) -> Outcome {
+    let mut session = arrange(server, "tampered", "CREATE TABLE t (g int); INSERT INTO t VALUES (1), (1), (2)")?;
+    let query = "SELECT g, count(*) AS n FROM t GROUP BY g";
+    session.each(&format!(
+        "SELECT pgtrickle.create_stream_table('st', '{query}', '1h'); \
+         SET session_replication_role = replica; DELETE FROM st WHERE g = 1; RESET session_replication_role; \
+         INSERT INTO t VALUES (1), (3); SELECT pgtrickle.refresh_stream_table('st')"
+    ))?;
+    oracle::assert_exact(&mut session, "st", query)
 }
 
 /// It could not be refreshed, the server crashed, and after that there is nothing to refresh.

@@ -12,6 +12,7 @@ use crate::{Test, arrange, assert_error, assert_text};
 pub const TESTS: &[Test] = &[
     ("rights_of_every_function", every_function),
     ("errors_are_for_their_owner", errors),
+    ("rights_are_revoked", revoked),
     ("row_security_as_for_materialized_views", row_security),
 ];
 
@@ -204,6 +205,35 @@ fn errors(server: &Server) -> Outcome {
 }
 
 /// The owner's view of the sources is what is stored; policies of the stream table itself are for its readers.
+/// Changes of a table are not for who may no longer read it, though telling them does not take reading it.
+fn revoked(server: &Server) -> Outcome {
+    let mut session = arrange_roles(server, "revoked")?;
+    session.each("INSERT INTO t VALUES (8, 'seen'); SELECT pgtrickle.refresh_stream_table('st')")?;
+    for (taken, given) in [
+        ("REVOKE ALL ON t FROM revoked_owner", "GRANT SELECT ON t TO revoked_owner"),
+        (
+            "REVOKE ALL ON t FROM revoked_owner; GRANT SELECT (a) ON t TO revoked_owner",
+            "GRANT SELECT (b) ON t TO revoked_owner",
+        ),
+        (
+            "REVOKE ALL ON t FROM revoked_owner; CREATE ROLE revoked_group; GRANT SELECT ON t TO revoked_group; GRANT revoked_group TO revoked_owner; \
+             SELECT pgtrickle.refresh_stream_table('st'); REVOKE revoked_group FROM revoked_owner",
+            "GRANT revoked_group TO revoked_owner",
+        ),
+    ] {
+        session.each(&format!("{taken}; INSERT INTO t SELECT max(a) + 1, 'unseen' FROM t"))?;
+        assert_error(
+            &mut session,
+            "SELECT pgtrickle.refresh_stream_table('st')",
+            DENIED,
+            &["permission denied for table t"],
+        )?;
+        session.each(&format!("{given}; SELECT pgtrickle.refresh_stream_table('st')"))?;
+        oracle::assert_exact(&mut session, "st", "SELECT a, b FROM t")?;
+    }
+    session.each("REVOKE revoked_group FROM revoked_owner; DROP OWNED BY revoked_group; DROP ROLE revoked_group")
+}
+
 fn row_security(server: &Server) -> Outcome {
     let mut session = arrange_roles(server, "secured_rows")?;
     session.each(
