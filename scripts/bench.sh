@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The measurements of tests/bench/RESULTS.md.   BENCH_QUICK=1: a fifth of the rows.
-#   scripts/bench.sh [capture plugin latency writers refresh scale scrape tpch nexmark]   only these parts; the others' results stay
+#   scripts/bench.sh [capture plugin latency writers refresh scale scrape tpch tpch_full nexmark]   only these parts; the others' results stay
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)

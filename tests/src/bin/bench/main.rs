@@ -10,6 +10,7 @@ mod report;
 mod scale;
 mod scrape;
 mod tpch;
+mod tpch_full;
 mod writers;
 
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ const PARTS: &[Part] = &[
     ("scale", scale::measure),
     ("scrape", scrape::measure),
     ("tpch", tpch::measure),
+    ("tpch_full", tpch_full::measure),
     ("nexmark", nexmark::measure),
 ];
 

@@ -11,7 +11,7 @@ use pgtrickle_tests::{During, Failure, Outcome, oracle};
 use crate::report::{Figure, Goal, Report, median};
 use crate::{Effort, SETTINGS};
 
-const SCALE: f64 = 0.1;
+pub const SCALE: f64 = 0.1;
 
 /// Milliseconds, one per cycle.
 #[derive(Default)]
@@ -56,7 +56,7 @@ pub fn measure(effort: &Effort, report: &mut Report) -> Outcome {
 }
 
 /// Milliseconds without the wait for capture, which the first of those that refresh after a change has for all.
-fn refresh(session: &mut Session, query: &TpchQuery) -> Outcome<f64> {
+pub fn refresh(session: &mut Session, query: &TpchQuery) -> Outcome<f64> {
     let started = Instant::now();
     StreamTable::new("public", &query.name).refresh(session).during(&query.name)?;
     let total = started.elapsed().as_secs_f64() * 1000.0;
@@ -67,7 +67,7 @@ fn refresh(session: &mut Session, query: &TpchQuery) -> Outcome<f64> {
     Ok(total - barrier.parse::<f64>().unwrap_or(0.0))
 }
 
-fn recompute(session: &mut Session, query: &TpchQuery) -> Outcome<f64> {
+pub fn recompute(session: &mut Session, query: &TpchQuery) -> Outcome<f64> {
     let started = Instant::now();
     session.run(&format!("REFRESH MATERIALIZED VIEW mv_{}", query.name))?;
     Ok(started.elapsed().as_secs_f64() * 1000.0)
