@@ -100,6 +100,7 @@ impl Writer<'_> {
             Wrap::Nothing => call,
             Wrap::Round => call.rounded(),
             Wrap::Numeric => text![call, "::numeric"],
+            Wrap::Shown => text![call, "::text"],
             Wrap::Trim => text!["trim_scale(", call, ")"],
             Wrap::Cardinality => text!["cardinality(", call, ")"],
             // Off the middle between two rounded values, where simple fractions are.
@@ -192,8 +193,8 @@ impl Writer<'_> {
                 self.note("range_agg");
                 // Multiranges are the same in any order.
                 let small = text!["(", x, " % 1000)::int"];
-                let range = text!["range_agg(int4range(", &small, ", ", &small, ", '[]'))::text"];
-                (range, Wrap::Nothing, Kind::Text)
+                let range = text!["range_agg(int4range(", &small, ", ", &small, ", '[]'))"];
+                (range, Wrap::Shown, Kind::Text)
             }
             Kind::Text if self.one_in(3) => {
                 self.note("jsonb_object_agg");
@@ -276,6 +277,7 @@ enum Wrap {
     Nothing,
     Round,
     Numeric,
+    Shown,
     Cardinality,
     Float,
     Trim,
