@@ -16,6 +16,7 @@
 //! | what a stage of any kind can do, and each kind's table and steps | `plan/stage/` |
 //! | rows kept as they are: netting their change, finding them, changing them | `plan/kept.rs` |
 //! | by which columns rows are found | [`keys`], [`dependencies`] |
+//! | of which source's column a column has the values | [`origin`] |
 //! | relations and Z-sets as queries | `plan/render.rs`, `plan/presence.rs` |
 //! | SQL as a value, and the only quoting of the project | [`mod@sql`] |
 //! | the steps of a fill, a refresh, a recomputation | [`program`] |
@@ -50,6 +51,7 @@ pub mod ir;
 pub mod keys;
 mod liveness;
 pub mod lower;
+pub mod origin;
 mod plan;
 pub mod program;
 pub mod recursion;

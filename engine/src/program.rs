@@ -6,8 +6,10 @@ use crate::demand::restrict;
 use crate::explain::{construct, over, plain};
 use crate::ir::{Col, Rel, SourceId, Ty};
 use crate::keys::{KnownKeys, key};
+use crate::origin::{self, Origins};
 use crate::plan::Catalog;
 use crate::plan::kept::Kept;
+use crate::plan::stage::StagePlan;
 use crate::relevant::{Changes, Relevance, relevance};
 use crate::selection::{Selection, keep};
 use crate::single::as_semi_joins;
@@ -153,6 +155,8 @@ pub struct Program {
     root: Kept,
     compared: BTreeSet<SourceId>,
     relevant: BTreeMap<SourceId, Vec<Relevance>>,
+    /// Where the columns of each stage come from.
+    origins: Vec<Origins>,
     /// Construct and inputs of each stage and of the root.
     outline: Vec<(&'static str, String)>,
 }
@@ -201,6 +205,7 @@ impl Program {
         Ok(Program {
             outline,
             relevant: relevance(stages.stages.iter().chain([&stages.root])),
+            origins: origin::of_stages(&stages),
             catalog: Catalog::new(&definition.sources, &stages, &known, target.pgt_id),
             root: Kept::root(target, &definition.columns, cols, identity),
             query: Origin::Rules(stages.root),
@@ -225,6 +230,7 @@ impl Program {
             root: Kept::root(target, columns, cols, Identity::Bag),
             compared: BTreeSet::new(),
             relevant: BTreeMap::new(),
+            origins: Vec::new(),
             outline: vec![("The whole query", format!("of {}", plain(view)))],
         }
     }
@@ -273,26 +279,44 @@ impl Program {
 
     /// The same, each stage's steps with its number in [`outline`](Self::outline), from 0.
     pub fn refresh_by_stage(&self, changes: &Changes) -> Vec<(usize, Vec<Step>)> {
+        let mut changed = Changed::with(changes, &self.relevant);
+        self.steps_for(&mut changed)
+    }
+
+    fn steps_for(&self, changed: &mut Changed) -> Vec<(usize, Vec<Step>)> {
         let Origin::Rules(root) = &self.query else {
             return self.recompute_by_stage();
         };
-        let mut changed = Changed::with(changes, &self.relevant);
         let mut stages = Vec::new();
         let mut shared = 0;
         for (i, stage) in self.catalog.stages.iter().enumerate() {
-            if let Some(change) = stage.refresh(&self.catalog, &changed) {
-                let mut steps = self.share_from(&mut shared, &changed);
+            if let Some(change) = stage.refresh(&self.catalog, changed) {
+                let mut steps = self.share_from(&mut shared, changed);
                 steps.extend(change);
                 stages.push((i, steps));
                 changed.stages.insert(i);
             }
         }
-        if let Some(change) = delta(root, &changed) {
-            let mut steps = self.share_from(&mut shared, &changed);
+        if let Some(change) = delta(root, changed) {
+            let mut steps = self.share_from(&mut shared, changed);
             steps.extend(self.root.refresh(&self.catalog, &change));
             stages.push((self.catalog.stages.len(), steps));
         }
         stages
+    }
+
+    /// Where the columns of what [`refresh_by_stage`](Self::refresh_by_stage) stages and of the state tables come from, by the
+    /// relation's name (of a state table without its schema). Such a column's name ends in its number, from 1.
+    pub fn origins(&self, changes: &Changes) -> BTreeMap<String, Origins> {
+        let mut changed = Changed::with(changes, &self.relevant);
+        self.steps_for(&mut changed);
+        let shared = changed.shared_from(0);
+        let shared = shared.iter().map(|value| origin::of_zset(value, &self.origins)).enumerate();
+        let shared = shared.map(|(number, origins)| (crate::plan::shared(number), origins));
+        let names = |stage: &std::sync::Arc<dyn StagePlan>| [stage.state_table().name.name, stage.staged()];
+        let stages = self.catalog.stages.iter().zip(&self.origins);
+        let stages = stages.flat_map(|(stage, origins)| names(stage).map(|name| (name, origins.clone())));
+        shared.chain(stages).map(|(name, origins)| (name.as_str().to_owned(), origins)).collect()
     }
 
     /// The steps for what has been shared since the last call.

@@ -92,6 +92,11 @@ fn check(name: &str, root: Rel, changed: &[SourceId], identity: &Identity) {
         let _ = writeln!(found, "\n-- {title}");
         steps.iter().for_each(|step| found.push_str(&printed(step)));
     }
+    let _ = writeln!(found, "\n-- where columns come from");
+    for (relation, origins) in program.origins(&changed.iter().copied().collect()) {
+        let origin = |origin: &Option<(SourceId, i16)>| origin.map_or("-".into(), |(s, c)| format!("{}.{c}", s.0));
+        let _ = writeln!(found, "-- {relation}: {}", origins.iter().map(origin).collect::<Vec<_>>().join(" "));
+    }
     compare(name, &found);
 }
 

@@ -1,9 +1,40 @@
-//! What the planner is told about staged changes: their columns are distributed as their source's are, but for each value
-//! that is unique there an update has two rows.
+//! What the planner is told about staged changes, and about what is kept between refreshes: their columns are distributed as
+//! those of the sources that their values come from.
+//!
+//! A change has two rows for each row that was updated. What is kept has few of the values that there could be, so that few
+//! of others' rows have a partner there.
 
+use crate::class;
 use pgrx::{pg_guard, pg_sys};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::CStr;
+use std::rc::Rc;
 use std::sync::OnceLock;
+
+/// By a relation's name the source's oid and the number of its column for each column, from the first.
+pub type Origins = HashMap<String, Vec<Option<(u32, i16)>>>;
+
+thread_local! {
+    static TOLD: RefCell<Rc<Origins>> = RefCell::default();
+}
+
+/// Until dropped, the planner is told about these.
+pub struct Told {
+    before: Rc<Origins>,
+}
+
+impl Told {
+    pub fn of(origins: Rc<Origins>) -> Told {
+        Told { before: TOLD.replace(origins) }
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        TOLD.replace(std::mem::take(&mut self.before));
+    }
+}
 
 static BEFORE: OnceLock<pg_sys::get_relation_stats_hook_type> = OnceLock::new();
 
@@ -26,14 +57,18 @@ unsafe extern "C-unwind" fn statistics(
 ) -> bool {
     // SAFETY: the planner's own arguments, valid during the call.
     unsafe {
-        if (*rte).rtekind == pg_sys::RTEKind::RTE_NAMEDTUPLESTORE
-            && let Some((source, column)) = origin(rte, attnum)
-            && let Some(tuple) = of_column(source, column)
-        {
+        let found = match (*rte).rtekind {
+            pg_sys::RTEKind::RTE_NAMEDTUPLESTORE => of_staged(rte, attnum),
+            pg_sys::RTEKind::RTE_RELATION => of_kept(rte, attnum),
+            _ => None,
+        };
+        if let Some(tuple) = found {
             (*vardata).statsTuple = tuple;
             (*vardata).freefunc = Some(free);
-            // Whoever reads the change may read its source.
+            // Whoever reads the change, or what is kept, may read its source.
             (*vardata).acl_ok = true;
+            // There could be more values than rows.
+            (*vardata).isunique = false;
             return true;
         }
         match BEFORE.get().copied().flatten() {
@@ -43,30 +78,85 @@ unsafe extern "C-unwind" fn statistics(
     }
 }
 
-/// The source and the number of its column that `pgt_delta_<source>` has under the name `c<number>`.
+/// Statistics of a column of an ephemeral relation, in which each value that is unique in the source comes twice.
 ///
 /// # Safety
 /// `rte` is an ephemeral relation with a column of this number.
-unsafe fn origin(rte: *mut pg_sys::RangeTblEntry, attnum: pg_sys::AttrNumber) -> Option<(pg_sys::Oid, i16)> {
+unsafe fn of_staged(rte: *mut pg_sys::RangeTblEntry, attnum: pg_sys::AttrNumber) -> Option<pg_sys::HeapTuple> {
     // SAFETY: the entry's names are C strings, one per column.
     unsafe {
         let name = CStr::from_ptr((*rte).enrname).to_str().ok()?;
-        let source: u32 = name.strip_prefix("pgt_delta_")?.parse().ok()?;
         let names = (*(*rte).eref).colnames;
         let column = pg_sys::list_nth(names, i32::from(attnum) - 1).cast::<pg_sys::String>();
-        let column = CStr::from_ptr((*column).sval).to_str().ok()?;
-        Some((pg_sys::Oid::from(source), column.strip_prefix('c')?.parse().ok()?))
+        let column = number_in(CStr::from_ptr((*column).sval))?;
+        let (source, column) = match name.strip_prefix("pgt_delta_") {
+            Some(source) => (source.parse().ok()?, column),
+            None => told(name, column)?,
+        };
+        let tuple = statistics_of(source, column)?;
+        let updated = (*rte).enrtuples / 2.0;
+        set_distinct(tuple, |distinct| {
+            let all = absolute(distinct, source);
+            if all > 0.0 { (all * -(-updated / all).exp_m1()).max(1.0) } else { distinct / 2.0 }
+        });
+        Some(tuple)
     }
 }
 
-/// A copy of a column's statistics, with two rows for each unique value.
-fn of_column(source: pg_sys::Oid, column: i16) -> Option<pg_sys::HeapTuple> {
+/// Statistics of a column of a table that is kept between refreshes: its own if there are any, with as many values as there
+/// could be.
+///
+/// # Safety
+/// `rte` is a relation.
+unsafe fn of_kept(rte: *mut pg_sys::RangeTblEntry, attnum: pg_sys::AttrNumber) -> Option<pg_sys::HeapTuple> {
+    if TOLD.with_borrow(|told| told.is_empty()) {
+        return None;
+    }
+    // SAFETY: the names that the catalog's cache has are C strings; they are NULL where there is no such thing.
+    unsafe {
+        let relid = (*rte).relid;
+        let name = pg_sys::get_rel_name(relid);
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relid));
+        let column = pg_sys::get_attname(relid, attnum, true);
+        if name.is_null() || schema.is_null() || column.is_null() || CStr::from_ptr(schema) != c"pgtrickle_changes" {
+            return None;
+        }
+        let (source, column) = told(CStr::from_ptr(name).to_str().ok()?, number_in(CStr::from_ptr(column))?)?;
+        let of_source = statistics_of(source, column)?;
+        let mut all = 0.0;
+        set_distinct(of_source, |distinct| {
+            all = absolute(distinct, source);
+            all
+        });
+        let Some(own) = statistics_of(relid.to_u32(), attnum) else { return Some(of_source) };
+        set_distinct(own, |distinct| if all > 0.0 { all } else { distinct });
+        Some(own)
+    }
+}
+
+/// The number that a column's name ends in.
+fn number_in(column: &CStr) -> Option<i16> {
+    column.to_str().ok()?.strip_prefix(['c', 'k', 'j'])?.parse().ok()
+}
+
+fn told(relation: &str, column: i16) -> Option<(u32, i16)> {
+    let place = usize::try_from(column).ok()?.checked_sub(1)?;
+    TOLD.with_borrow(|told| told.get(relation)?.get(place).copied().flatten())
+}
+
+/// As many values as a source's column has: PostgreSQL counts many of them per row. 0 if unknown.
+fn absolute(distinct: f64, source: u32) -> f64 {
+    if distinct < 0.0 { -distinct * class::estimated_rows(source).max(0.0) } else { distinct }
+}
+
+/// A copy of a column's statistics.
+fn statistics_of(relid: u32, column: i16) -> Option<pg_sys::HeapTuple> {
     let search = |inherited: bool| {
         // SAFETY: a lookup in the catalog's cache; what is found is copied and released.
         unsafe {
             let found = pg_sys::SearchSysCache3(
                 pg_sys::SysCacheIdentifier::STATRELATTINH as i32,
-                source.into(),
+                pg_sys::Datum::from(pg_sys::Oid::from(relid)),
                 pg_sys::Datum::from(column),
                 pg_sys::Datum::from(inherited),
             );
@@ -77,16 +167,18 @@ fn of_column(source: pg_sys::Oid, column: i16) -> Option<pg_sys::HeapTuple> {
             })
         }
     };
-    let copy = search(false).or_else(|| search(true))?;
+    search(false).or_else(|| search(true))
+}
+
+/// # Safety
+/// `tuple` is a row of pg_statistic that nobody else has.
+unsafe fn set_distinct(tuple: pg_sys::HeapTuple, change: impl FnOnce(f64) -> f64) {
     // SAFETY: a tuple of pg_statistic begins with the fixed part of its columns.
     unsafe {
-        let data = (*copy).t_data.cast::<u8>().add(usize::from((*(*copy).t_data).t_hoff));
+        let data = (*tuple).t_data.cast::<u8>().add(usize::from((*(*tuple).t_data).t_hoff));
         let statistics = &mut *data.cast::<pg_sys::FormData_pg_statistic>();
-        if statistics.stadistinct < 0.0 {
-            statistics.stadistinct /= 2.0;
-        }
+        statistics.stadistinct = change(f64::from(statistics.stadistinct)) as f32;
     }
-    Some(copy)
 }
 
 #[pg_guard]

@@ -10,6 +10,7 @@ use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};
 use crate::{settings, shmem};
 use pgtrickle_engine::ir::{SourceId, Ty};
+use pgtrickle_engine::origin;
 use pgtrickle_engine::program::{Program, Step, Target};
 use pgtrickle_engine::relevant::{Changes, Relevance};
 use pgtrickle_engine::selection::Selection;
@@ -18,6 +19,7 @@ use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::inval::{self, Asker, Invalidated};
 use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::spi::Plan;
+use pgtrickle_pg::statistics::Origins;
 use pgtrickle_pg::{class, lock, worker};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -129,6 +131,8 @@ pub struct Statements {
     pub stages: Vec<usize>,
     /// Whether they read whole tables.
     whole: bool,
+    /// Where the columns of relations that they stage and read come from.
+    pub origins: Rc<Origins>,
     plans: RefCell<HashMap<PlanKey, Rc<Plan>>>,
 }
 
@@ -272,7 +276,10 @@ pub fn statements(loaded: &Loaded, task: &Task) -> Rc<Statements> {
         return known.clone();
     }
     let made = Rc::new(match task {
-        Task::Apply(changes) => Statements::of(loaded.program.refresh_by_stage(changes), false),
+        Task::Apply(changes) => Statements {
+            origins: Rc::new(origins(&loaded.program, changes)),
+            ..Statements::of(loaded.program.refresh_by_stage(changes), false)
+        },
         Task::Recompute => Statements::of(loaded.program.recompute_by_stage(), true),
     });
     let mut kept = loaded.statements.borrow_mut();
@@ -283,16 +290,31 @@ pub fn statements(loaded: &Loaded, task: &Task) -> Rc<Statements> {
     made
 }
 
+/// What the planner is told of the columns of relations.
+fn origins(program: &Program, changes: &Changes) -> Origins {
+    let column = |(source, column): (SourceId, i16)| (source.0, column);
+    let columns = |(name, origins): (String, origin::Origins)| {
+        (name, origins.into_iter().map(|origin| origin.map(column)).collect())
+    };
+    program.origins(changes).into_iter().map(columns).collect()
+}
+
 impl Statements {
     /// Statements that are run once and not cached.
     pub fn once(steps: Vec<Step>) -> Statements {
-        Statements { stages: vec![0; steps.len()], steps, whole: true, plans: RefCell::default() }
+        Statements {
+            stages: vec![0; steps.len()],
+            steps,
+            whole: true,
+            origins: Rc::default(),
+            plans: RefCell::default(),
+        }
     }
 
     fn of(by_stage: Vec<(usize, Vec<Step>)>, whole: bool) -> Statements {
         let stages = by_stage.iter().flat_map(|(stage, steps)| std::iter::repeat_n(*stage, steps.len())).collect();
         let steps = by_stage.into_iter().flat_map(|(_, steps)| steps).collect();
-        Statements { steps, stages, whole, plans: RefCell::default() }
+        Statements { steps, stages, whole, origins: Rc::default(), plans: RefCell::default() }
     }
 
     /// The plan of statement `number`, made now if there is none for these size classes.

@@ -10,6 +10,7 @@ use pgtrickle_engine::program::{Program, Step};
 use pgtrickle_engine::sql::{Ident, Sql};
 use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::staging::{Staged, restage_query, stage_query};
+use pgtrickle_pg::statistics::Told;
 use std::collections::HashMap;
 
 /// The ephemeral relations of one refresh, by name. They end with the SPI connection.
@@ -55,6 +56,7 @@ pub fn run(
 ) -> Result<u64> {
     let (mut rows, mut written) = (0, 0);
     let _ours = super::ours::begin();
+    let _told = Told::of(statements.origins.clone());
     for (number, step) in statements.steps.iter().enumerate() {
         pgrx::check_for_interrupts!();
         if let Some(progress) = progress {

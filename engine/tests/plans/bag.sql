@@ -21,3 +21,5 @@ SELECT c1, c2, sum(w::integer) AS w FROM (SELECT c1, c2, 1::bigint AS w FROM (SE
 DELETE FROM ONLY "public"."st" AS t WHERE t.ctid = ANY (ARRAY(SELECT i1 FROM (SELECT t.ctid AS i1, row_number() OVER (PARTITION BY d.i1) AS i2, d.w AS w FROM (SELECT c1, c2, w, row_number() OVER () AS i1 FROM pgt_root AS d WHERE w < 0) AS d JOIN ONLY "public"."st" AS t ON (pgtrickle.image_hash(t."Region", t."total") = pgtrickle.image_hash(d.c1, d.c2) AND record_image_eq(ROW(t."Region", t."total"), ROW(d.c1, d.c2)))) AS d WHERE i2 <= -w));
 -- modify unless empty: pgt_root
 INSERT INTO "public"."st" ("Region", "total") SELECT c1, c2 FROM pgt_root AS d CROSS JOIN generate_series(1, d.w) AS i1 WHERE d.w > 0;
+
+-- where columns come from

@@ -36,3 +36,7 @@ MERGE INTO ONLY pgtrickle_changes.state_1_1 AS s USING (SELECT n, p1, x FROM pgt
 SELECT CASE WHEN v.w > 0 THEN a.c1 ELSE b.c1 END AS c1, v.w AS w FROM (SELECT c1, true AS i1 FROM (SELECT c1 AS c1 FROM (SELECT c1 AS c1, c2 AS c2, c3 AS c3, NULL::integer AS c4 FROM (SELECT c1, c2, c3 FROM (SELECT "id" AS c1, "customer_id" AS c2, "amount" AS c3 FROM "public"."orders") AS l(c1, c2, c3) WHERE EXISTS (SELECT FROM (SELECT p1 AS c1 FROM pgtrickle_changes.state_1_1) AS r(c4) WHERE ((c2 < c4)))) AS d(c1, c2, c3)) AS d(c1, c2, c3, c4)) AS d(c1)) AS a FULL JOIN (SELECT "Region" AS c1, true AS i1 FROM ONLY "public"."st") AS b ON (a.c1 = b.c1) CROSS JOIN (VALUES (1::bigint), ((-1)::bigint)) AS v(w) WHERE (a.i1 IS NULL OR b.i1 IS NULL OR record_image_ne(ROW(a.c1), ROW(b.c1))) AND CASE WHEN v.w > 0 THEN a.i1 ELSE b.i1 END;
 -- modify unless empty: pgt_root
 MERGE INTO ONLY "public"."st" AS t USING (SELECT c1, w FROM pgt_root AS a WHERE w > 0 UNION ALL SELECT c1, w FROM pgt_root AS b WHERE w < 0 AND NOT EXISTS (SELECT FROM pgt_root AS a WHERE a.w > 0 AND a.c1 = b.c1)) AS d(c1, w) ON t."Region" = d.c1 WHEN MATCHED AND d.w < 0 THEN DELETE WHEN NOT MATCHED AND d.w > 0 THEN INSERT ("Region") VALUES (d.c1);
+
+-- where columns come from
+-- pgt_t1: -
+-- state_1_1: -

@@ -31,3 +31,7 @@ MERGE INTO ONLY pgtrickle_changes.state_1_1 AS s USING (SELECT k1, h, n, x FROM 
 SELECT CASE WHEN v.w > 0 THEN a.c1 ELSE b.c1 END AS c1, v.w AS w FROM (SELECT c1, true AS i1 FROM (SELECT k1 AS c1 FROM pgtrickle_changes.state_1_1) AS d(c1)) AS a FULL JOIN (SELECT "Region" AS c1, true AS i1 FROM ONLY "public"."st") AS b ON (pgtrickle.row_hash(a.c1) = pgtrickle.row_hash(b.c1) AND a.c1 IS NOT DISTINCT FROM b.c1) CROSS JOIN (VALUES (1::bigint), ((-1)::bigint)) AS v(w) WHERE (a.i1 IS NULL OR b.i1 IS NULL OR record_image_ne(ROW(a.c1), ROW(b.c1))) AND CASE WHEN v.w > 0 THEN a.i1 ELSE b.i1 END;
 -- modify unless empty: pgt_root
 MERGE INTO ONLY "public"."st" AS t USING (SELECT c1, w FROM pgt_root AS a WHERE w > 0 UNION ALL SELECT c1, w FROM pgt_root AS b WHERE w < 0 AND NOT EXISTS (SELECT FROM pgt_root AS a WHERE a.w > 0 AND pgtrickle.row_hash(a.c1) = pgtrickle.row_hash(b.c1) AND a.c1 IS NOT DISTINCT FROM b.c1)) AS d(c1, w) ON pgtrickle.row_hash(t."Region") = pgtrickle.row_hash(d.c1) AND t."Region" IS NOT DISTINCT FROM d.c1 WHEN MATCHED AND d.w < 0 THEN DELETE WHEN NOT MATCHED AND d.w > 0 THEN INSERT ("Region") VALUES (d.c1);
+
+-- where columns come from
+-- pgt_t1: 200.3
+-- state_1_1: 200.3

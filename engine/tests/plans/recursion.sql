@@ -43,3 +43,7 @@ INSERT INTO pgtrickle_changes.state_1_1 (c1, c2) SELECT c1, c2 FROM pgt_t1 AS d 
 SELECT CASE WHEN v.w > 0 THEN a.c1 ELSE b.c1 END AS c1, CASE WHEN v.w > 0 THEN a.c2 ELSE b.c2 END AS c2, v.w AS w FROM (SELECT c1, c2, true AS i1 FROM (SELECT c1, c2 FROM pgtrickle_changes.state_1_1) AS d(c1, c2)) AS a FULL JOIN (SELECT "Region" AS c1, "total" AS c2, true AS i1 FROM ONLY "public"."st") AS b ON (a.c1 = b.c1 AND a.c2 = b.c2) CROSS JOIN (VALUES (1::bigint), ((-1)::bigint)) AS v(w) WHERE (a.i1 IS NULL OR b.i1 IS NULL OR record_image_ne(ROW(a.c1, a.c2), ROW(b.c1, b.c2))) AND CASE WHEN v.w > 0 THEN a.i1 ELSE b.i1 END;
 -- modify unless empty: pgt_root
 MERGE INTO ONLY "public"."st" AS t USING (SELECT c1, c2, w FROM pgt_root AS a WHERE w > 0 UNION ALL SELECT c1, c2, w FROM pgt_root AS b WHERE w < 0 AND NOT EXISTS (SELECT FROM pgt_root AS a WHERE a.w > 0 AND a.c1 = b.c1 AND a.c2 = b.c2)) AS d(c1, c2, w) ON t."Region" = d.c1 AND t."total" = d.c2 WHEN MATCHED AND d.w < 0 THEN DELETE WHEN NOT MATCHED AND d.w > 0 THEN INSERT ("Region", "total") VALUES (d.c1, d.c2);
+
+-- where columns come from
+-- pgt_t1: - -
+-- state_1_1: - -
