@@ -167,6 +167,14 @@ BEGIN
     PERFORM pgtrickle._means_something_else(c.classid, c.objid)
        FROM pg_event_trigger_ddl_commands() c
       WHERE c.command_tag <> 'ALTER TABLE' OR EXISTS (SELECT FROM pg_class k WHERE k.oid = c.objid AND k.relkind IN ('v', 'm'));
+    -- A text search configuration that a query uses because a setting says so is no dependency of it.
+    PERFORM pgtrickle._sources_changed(s.pgt_id, true)
+       FROM pgtrickle.pgt_stream_tables s
+      WHERE EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c
+                      JOIN pg_ts_config_map m ON c.objid IN (m.mapcfg, m.mapdict)
+                      JOIN pg_ts_config g ON g.oid = m.mapcfg
+                     WHERE c.command_tag IN ('ALTER TEXT SEARCH CONFIGURATION', 'ALTER TEXT SEARCH DICTIONARY')
+                       AND 'default_text_search_config=' || format('%s.%I', g.cfgnamespace::regnamespace, g.cfgname) = ANY (s.settings));
 END
 $$;
 

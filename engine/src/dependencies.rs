@@ -3,7 +3,7 @@
 //! A source's primary key determines its columns, a stage's key what it keeps; columns found equal by an inner join determine
 //! each other. Grouping by a customer's id, name and address is grouping by the id.
 
-use crate::ir::{Col, JoinKind, Rel, Scalar};
+use crate::ir::{Col, Conjunct, JoinKind, Rel, Scalar};
 use crate::keys::KnownKeys;
 use std::collections::BTreeSet;
 
@@ -12,6 +12,15 @@ use std::collections::BTreeSet;
 pub struct Dependency {
     from: BTreeSet<usize>,
     to: BTreeSet<usize>,
+}
+
+impl Dependency {
+    /// Whether it tells a row of a left join's right side from the NULLs that stand for none: something that it follows from is
+    /// not NULL in a partner. (Without a condition there are either partners for all or NULLs for all.)
+    fn is_of_a_row(&self, right: &[Col], on: &[Conjunct]) -> bool {
+        let equated = |column: &usize| on.iter().any(|c| c.equi.is_some_and(|(_, b)| b == *column));
+        self.from.iter().any(|column| right[*column].not_null || equated(column))
+    }
 }
 
 /// The dependencies among a relation's columns, as far as they are easily seen.
@@ -38,7 +47,10 @@ pub fn dependencies(rel: &Rel, known: &KnownKeys) -> Vec<Dependency> {
         Rel::Join { kind, left, right, on } => {
             let l = left.arity();
             let mut found = dependencies(left, known);
-            found.extend(dependencies(right, known).iter().map(|d| shifted(d, l)));
+            let of_right = dependencies(right, known);
+            let survives =
+                |d: &&Dependency| *kind == JoinKind::Inner || on.is_empty() || d.is_of_a_row(&right.cols(), on);
+            found.extend(of_right.iter().filter(survives).map(|d| shifted(d, l)));
             if *kind == JoinKind::Inner {
                 let equal = on.iter().filter_map(|c| c.equi);
                 found.extend(equal.flat_map(|(a, b)| [follows(a, l + b), follows(l + b, a)]));

@@ -10,7 +10,7 @@
 use crate::ir::{JoinKind, Rel, Scalar, SourceId};
 use crate::liveness::{Columns, all, used_below};
 use crate::plan::Catalog;
-use crate::plan::matching::is_short;
+use crate::plan::matching::fits;
 use crate::program::Definition;
 use crate::single;
 use crate::sql::Sql;
@@ -60,7 +60,7 @@ impl Keeper<'_> {
         match rel {
             Rel::Filter { input, .. } if matches!(**input, Rel::Scan { .. }) => {
                 let cols = rel.cols();
-                if asked.is_empty() || !asked.iter().all(|c| is_short(&cols[*c].ty)) {
+                if asked.is_empty() || !fits(asked.iter().map(|c| &cols[*c].ty)) {
                     return rel.clone();
                 }
                 if !self.found.contains(rel) {

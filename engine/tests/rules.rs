@@ -8,11 +8,12 @@ use common::oracle::{State, Weighted, add, plus};
 use common::random::Random;
 use common::recursion::{self, recursive};
 use common::staging::staged;
-use common::tables::{Contents, TABLES, Value};
+use common::tables::{ATTNUMS, Contents, TABLES, Value};
 use pgtrickle_engine::cut::{Stages, cut};
 use pgtrickle_engine::delta::{Changed, delta};
 use pgtrickle_engine::demand::restrict;
 use pgtrickle_engine::ir::{Rel, SourceId};
+use pgtrickle_engine::keys::{KnownKeys, key};
 use pgtrickle_engine::relevant::{Changes, Relevance, relevance};
 use pgtrickle_engine::selection::keep;
 use pgtrickle_engine::single::as_semi_joins;
@@ -225,6 +226,35 @@ fn oracle_cutting_keeps_the_result() {
     holds(
         |_| 3,
         |query, tables, _| same(&Kept::fill(query, &tables.state).root, &tables.state.rel(query), "after the fill"),
+    );
+}
+
+/// By its key a row of a stream table is found, so no two of them may share one.
+#[test]
+fn oracle_no_two_rows_share_a_key() {
+    holds(
+        |r| 1 + r.below(4),
+        |query, tables, r| {
+            let Some(key) = key(
+                query,
+                &KnownKeys { sources: [(SourceId(TABLES[0]), vec![ATTNUMS[0]])].into(), ..KnownKeys::default() },
+            ) else {
+                return Ok(());
+            };
+            (0..3).try_for_each(|step| {
+                tables.change(4, r);
+                let mut seen = BTreeSet::new();
+                tables.state.rel(query).iter().try_for_each(|(row, times)| {
+                    let of_key: Vec<_> = key.iter().map(|column| row[*column].clone()).collect();
+                    let first = seen.insert(of_key.clone()) && *times == 1;
+                    if first {
+                        Ok(())
+                    } else {
+                        Err(format!("step {step}: two rows have {of_key:?} in columns {key:?}"))
+                    }
+                })
+            })
+        },
     );
 }
 

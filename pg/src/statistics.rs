@@ -58,7 +58,8 @@ unsafe extern "C-unwind" fn statistics(
     // SAFETY: the planner's own arguments, valid during the call.
     unsafe {
         let found = match (*rte).rtekind {
-            pg_sys::RTEKind::RTE_NAMEDTUPLESTORE => of_staged(rte, attnum),
+            // A trigger's transition tables have whatever names users give them, but the OID of their table; ours have none.
+            pg_sys::RTEKind::RTE_NAMEDTUPLESTORE if (*rte).relid == pg_sys::InvalidOid => of_staged(rte, attnum),
             pg_sys::RTEKind::RTE_RELATION => of_kept(rte, attnum),
             _ => None,
         };

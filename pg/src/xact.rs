@@ -5,6 +5,12 @@ use pgrx::{PgLogLevel, PgSqlErrorCode, PgTryBuilder, pg_guard, pg_sys};
 use std::ffi::c_void;
 use std::panic::AssertUnwindSafe;
 
+/// How many triggers of users' or ours are running, one within another.
+pub fn trigger_depth() -> i32 {
+    // SAFETY: it takes no arguments and reads a variable of the process.
+    unsafe { pgrx::direct_function_call(pg_sys::pg_trigger_depth, &[]).unwrap_or(0) }
+}
+
 /// Calls `callback` after every commit of this backend and of those forked from it. It must be quick and must not raise.
 pub fn after_commit(callback: fn()) {
     // SAFETY: a fn pointer is as wide as a data pointer and valid for ever.

@@ -152,7 +152,13 @@ impl<'q> Analyzer<'q> {
     }
 
     /// The same, whatever it is part of.
-    pub(super) fn scan_alone(&self, entry: &RelationEntry, relation: Relation, wanted: &[i16]) -> Mapped<Rel> {
+    pub(super) fn scan_alone(&self, entry: &RelationEntry, mut relation: Relation, wanted: &[i16]) -> Mapped<Rel> {
+        // Nobody enforces constraints of foreign tables, nor a parent's among the rows of its children.
+        let with_children = relation.has_children && entry.inherits;
+        let enforced = capture(&relation) == Capture::Wal || relation.relkind == 'r' && !with_children;
+        if !enforced {
+            relation.primary_key = None;
+        }
         if wanted.contains(&TABLE_OID) {
             return self.scan_with_oid(entry, relation, wanted);
         }
@@ -169,8 +175,7 @@ impl<'q> Analyzer<'q> {
         let cols: Vec<Col> = stored
             .iter()
             .filter_map(|&number| relation.column(number))
-            // Nobody enforces the constraints of foreign tables.
-            .map(|column| Col { ty: self.types.ty(column.ty), not_null: column.not_null && relation.relkind != 'f' })
+            .map(|column| Col { ty: self.types.ty(column.ty), not_null: column.not_null && enforced })
             .collect();
         let scan = Rel::scan(SourceId(entry.relid.to_u32()), stored.clone(), cols.clone())?;
         let scan = if capture(&relation) == Capture::Wal { scan } else { scan.compared()? };

@@ -14,7 +14,7 @@ use pgtrickle_pg::{class, depend};
 /// The trigger on each stream table: a statement that is not a refresh's may not change its rows.
 #[pg_trigger]
 fn _guard<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgTriggerError> {
-    if !ours::working() {
+    if !ours::fired(trigger.relid()?.to_u32()) {
         let name = format!("{}.{}", trigger.table_schema()?, trigger.table_name()?);
         Error::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("cannot change rows of stream table {name}"))
             .detail("Its rows are those of its query.")

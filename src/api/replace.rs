@@ -155,7 +155,7 @@ pub fn beside(st: &StreamTable, draft: &Draft, ready: Ready) -> Result<()> {
         // In the owner's name, as in every refresh: there may be triggers.
         let _settings = local_settings(st);
         let _owner = RunAs::restricted(st.owner);
-        let _ours = ours::begin();
+        let _ours = ours::begin(st.relid);
         let table = QualifiedName::new(&st.schema, &st.name);
         // Not TRUNCATE: those who read with an older snapshot shall see the old rows.
         fill::ddl(&sql!("DELETE FROM {}", table));
@@ -191,7 +191,7 @@ fn exchange_columns(st: &StreamTable, draft: &Draft) -> Result<()> {
     let changes: Vec<Sql> = drops.chain(adds).collect();
     if !changes.is_empty() {
         let _path = catalog::pinned_path();
-        let _ours = ours::begin();
+        let _ours = ours::begin(st.relid);
         fill::ddl(&sql!("ALTER TABLE {} {}", table, Sql::list(changes)));
     }
     Ok(())

@@ -175,7 +175,7 @@ pub fn remove_all() {
 }
 
 fn drop_all(relid: u32) {
-    let (_owner, _work) = (catalog::as_owner(), ours::begin());
+    let (_owner, _work) = (catalog::as_owner(), ours::begin(relid));
     let name = name_of(relid);
     // What a partition has of its table's goes with that.
     let own = |trigger: &String| !trigger.starts_with(REPLICA) || *trigger == of_rows(relid);

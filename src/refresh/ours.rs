@@ -1,27 +1,41 @@
-//! Whether what this process does to stream tables at this moment is the extension's own work.
+//! Whether what this process does to a stream table at this moment is the extension's own work.
 
+use pgtrickle_pg::xact::trigger_depth;
 use std::cell::Cell;
 
 thread_local! {
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    static WORK: Cell<Option<On>> = const { Cell::new(None) };
 }
 
-/// As long as it lives, stream tables may be changed. An error unwinds, and so drops it.
-pub struct Work(());
+/// What is worked on: a table, by statements of this depth of triggers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct On {
+    relid: u32,
+    depth: i32,
+}
 
-/// Begins work of our own.
-pub fn begin() -> Work {
-    DEPTH.set(DEPTH.get() + 1);
-    Work(())
+/// As long as it lives, the table may be changed. An error unwinds, and so drops it.
+pub struct Work {
+    before: Option<On>,
+}
+
+/// Begins work of our own on a table. What the triggers of users do meanwhile is none.
+pub fn begin(relid: u32) -> Work {
+    Work { before: WORK.replace(Some(On { relid, depth: trigger_depth() })) }
 }
 
 /// Whether such work is being done.
 pub fn working() -> bool {
-    DEPTH.get() > 0
+    WORK.get().is_some()
+}
+
+/// Whether a trigger of this table was fired by such work.
+pub fn fired(relid: u32) -> bool {
+    WORK.get() == Some(On { relid, depth: trigger_depth() - 1 })
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
-        DEPTH.set(DEPTH.get() - 1);
+        WORK.set(self.before);
     }
 }

@@ -55,7 +55,7 @@ pub fn run(
     progress: Option<&Progress>,
 ) -> Result<u64> {
     let (mut rows, mut written) = (0, 0);
-    let _ours = super::ours::begin();
+    let _ours = super::ours::begin(st.relid);
     let _told = Told::of(statements.origins.clone());
     for (number, step) in statements.steps.iter().enumerate() {
         pgrx::check_for_interrupts!();

@@ -54,39 +54,44 @@ pub(crate) fn same_key_with_null(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql>
 
 /// Whether keys of these columns are found through their hash: when they can be NULL, or would not fit in an index.
 pub(crate) fn hashed(cols: &[Col]) -> bool {
-    cols.len() > MAX_INDEX_COLUMNS || cols.iter().any(|col| !col.not_null || !is_short(&col.ty))
+    cols.len() > MAX_INDEX_COLUMNS || cols.iter().any(|col| !col.not_null) || !fits(cols.iter().map(|col| &col.ty))
 }
 
-/// Types whose values always fit in a btree entry (a third of a page) together with some others.
-pub(crate) fn is_short(ty: &Ty) -> bool {
-    const SHORT: [&str; 22] = [
-        "bigint",
-        "boolean",
-        "\"char\"",
-        "cidr",
-        "date",
-        "double precision",
-        "inet",
-        "integer",
-        "interval",
-        "macaddr",
-        "macaddr8",
-        "money",
-        "name",
-        "numeric",
-        "oid",
-        "pg_lsn",
-        "real",
-        "smallint",
-        "time without time zone",
-        "timestamp with time zone",
-        "timestamp without time zone",
-        "uuid",
-    ];
-    const SIZED: [&str; 2] = ["character", "character varying"];
+/// Whether any values of these types fit together in a btree entry, which is a third of a page.
+pub(crate) fn fits<'t>(types: impl IntoIterator<Item = &'t Ty>) -> bool {
+    const ENTRY: usize = 2600;
+    types.into_iter().map(widest).sum::<Option<usize>>().is_some_and(|bytes| bytes <= ENTRY)
+}
+
+/// How many bytes a value has at most, about; `None` where nothing limits it.
+fn widest(ty: &Ty) -> Option<usize> {
     let (name, modifier) = ty.sql.as_str().split_once('(').unwrap_or((ty.sql.as_str(), ""));
-    let length = modifier.strip_suffix(')').and_then(|n| n.parse::<u32>().ok());
-    SHORT.contains(&name) || SIZED.contains(&name) && length.is_some_and(|n| n <= 60)
+    let length = || modifier.split([',', ')']).next()?.parse::<usize>().ok();
+    match name {
+        "bigint"
+        | "boolean"
+        | "\"char\""
+        | "date"
+        | "double precision"
+        | "integer"
+        | "macaddr"
+        | "macaddr8"
+        | "money"
+        | "oid"
+        | "pg_lsn"
+        | "real"
+        | "smallint"
+        | "time without time zone"
+        | "timestamp with time zone"
+        | "timestamp without time zone" => Some(8),
+        "cidr" | "inet" | "interval" | "uuid" => Some(24),
+        "name" => Some(64),
+        // Four digits are two bytes; the first and the last group may be incomplete.
+        "numeric" => Some(16 + length()? / 2),
+        // Four bytes are the longest character of any encoding of a server.
+        "character" | "character varying" => Some(8 + 4 * length()?),
+        _ => None,
+    }
 }
 
 fn same_value(col: &Col, a: &Sql, b: &Sql) -> Sql {

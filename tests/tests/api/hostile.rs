@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = &[
     ("functions_in_queries_run_as_their_user", functions_in_queries),
     ("only_its_owner_prepares_the_end_of_the_extension", end_of_the_extension),
     ("no_way_around_the_guard", no_way_around_the_guard),
+    ("transition_tables_called_like_changes", transition_tables),
     ("views_are_replaced", views_are_replaced),
     ("domains_over_domains", domains_over_domains),
     ("ddl_of_replicas_counts", ddl_of_replicas),
@@ -102,9 +103,44 @@ fn no_way_around_the_guard(server: &Server) -> Outcome {
     ] {
         assert_error(&mut session, statement, "42809", &["stream table", "hint"])?;
     }
+    triggers_of_users(&mut session)?;
     session
         .each("ALTER TABLE st ENABLE ROW LEVEL SECURITY; DELETE FROM t; SELECT pgtrickle.refresh_stream_table('st')")?;
     oracle::assert_exact(&mut session, "st", "TABLE t")
+}
+
+/// What a refresh may do the triggers that it fires may not.
+fn triggers_of_users(session: &mut Session) -> Outcome {
+    session.each("SELECT pgtrickle.create_stream_table('other', 'SELECT a FROM t', schedule => '1h')")?;
+    for target in ["other", "st"] {
+        session.run(&format!(
+            "CREATE OR REPLACE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN INSERT INTO around.{target} (a) VALUES (99); RETURN NULL; END $$"
+        ))?;
+        session.each(
+            "CREATE OR REPLACE TRIGGER meddle AFTER INSERT ON st FOR EACH ROW EXECUTE FUNCTION meddle(); \
+             INSERT INTO t SELECT max(a) + 1, 0 FROM t",
+        )?;
+        let refused = &["cannot change rows of stream table", target];
+        assert_error(session, "SELECT pgtrickle.refresh_stream_table('st')", "42809", refused)?;
+    }
+    session.each("DROP TRIGGER meddle ON st; SELECT pgtrickle.refresh_stream_table('st')")
+}
+
+/// A trigger may call the rows that have come whatever it likes, like changes that a refresh has staged: the planner knows
+/// nothing of them.
+fn transition_tables(server: &Server) -> Outcome {
+    let mut session = arrange(server, "transition", "CREATE TABLE v (a int); CREATE TABLE x (c1 text)")?;
+    session.each("INSERT INTO v SELECT i % 3 FROM generate_series(1, 300) i; ANALYZE v")?;
+    let oid = session.text("SELECT 'v'::regclass::oid")?;
+    session.run(&format!(
+        "CREATE FUNCTION looks() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN ASSERT (SELECT count(*) FROM pgt_delta_{oid} WHERE c1 = 'abc') = 1; RETURN NULL; END $$"
+    ))?;
+    session.each(&format!(
+        "CREATE TRIGGER looks AFTER INSERT ON x REFERENCING NEW TABLE AS pgt_delta_{oid} \
+         FOR EACH STATEMENT EXECUTE FUNCTION looks(); INSERT INTO x VALUES ('abc'), ('b')"
+    ))
 }
 
 /// A view that the query reads gets other columns, other tables, other conditions.
