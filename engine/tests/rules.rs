@@ -154,7 +154,7 @@ impl Tables {
 
 /// How long each law is tried, unless `PGTRICKLE_RULE_CASES` says with how many queries. `PGTRICKLE_RULE_SEED` is the first
 /// seed, otherwise it depends on the commit, so that a run can be repeated and each commit sees others.
-const SECONDS: u64 = 40;
+const SECONDS: u64 = 25;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()

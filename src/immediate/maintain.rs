@@ -116,7 +116,7 @@ fn apply(st: &StreamTable, loaded: &Loaded, task: Task, deltas: BTreeMap<u32, Rc
         relations.insert(name, staged);
     }
     {
-        let _settings = settings_of(st, &task);
+        let _settings = settings_of(st, &task, &loaded.program);
         let _owner = RunAs::restricted(st.owner);
         let statements = program::statements(loaded, &task);
         let mut clock = Clock::start();

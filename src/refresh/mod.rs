@@ -27,6 +27,7 @@ use crate::settings;
 use crate::shmem::{self, Progress, Status};
 use pgrx::PgSqlErrorCode as Code;
 use pgtrickle_engine::ir::SourceId;
+use pgtrickle_engine::program::Program;
 use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::spi::{Connection, LocalSettings, RunAs};
 use pgtrickle_pg::{class, lock, spi, worker};
@@ -83,9 +84,11 @@ pub struct Outcome {
     pub snapshot_at: i64,
 }
 
+type Setting = (&'static CStr, &'static CStr);
+
 /// Settings under which the statements run: names resolve to nothing but PostgreSQL's own, and plans suit small deltas,
 /// which must be joined first however many tables there are.
-const SETTINGS: &[(&CStr, &CStr)] = &[
+const SETTINGS: &[Setting] = &[
     (c"search_path", c"pg_catalog, pg_temp"),
     // How literals are read, as they were printed.
     (c"standard_conforming_strings", c"on"),
@@ -98,26 +101,32 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
 ];
 /// What deltas look up over and over is in memory: a lookup by index costs far less than PostgreSQL's usual settings say, a
 /// long scan of an index more.
-const LOOKUPS: &[(&CStr, &CStr)] = &[(c"random_page_cost", c"0.2"), (c"cpu_index_tuple_cost", c"0.02")];
+const LOOKUPS: [Setting; 2] = [(c"random_page_cost", c"0.2"), (c"cpu_index_tuple_cost", c"0.02")];
 /// Netting a large delta in less memory than this spills to disk.
-const WORK_MEM: (&CStr, &CStr) = (c"work_mem", c"64MB");
+const WORK_MEM: Setting = (c"work_mem", c"64MB");
 
 /// For how long a scheduled refresh waits for a lock before it is put off.
 pub const PATIENCE: (&CStr, &CStr) = (c"lock_timeout", c"1s");
 
 /// The settings under which a stream table's query is computed, until dropped.
 pub fn local_settings(st: &StreamTable) -> LocalSettings {
-    settings_with(st, &[])
+    settings_with(st, &[WORK_MEM])
 }
 
-/// The settings of a refresh: what is computed anew is planned as the same query of a user is.
-pub fn settings_of(st: &StreamTable, task: &Task) -> LocalSettings {
-    settings_with(st, if *task == Task::Recompute { &[] } else { LOOKUPS })
+/// The settings of a refresh: what is computed anew is planned as the same query of a user is, with the user's memory if
+/// it is the query itself.
+pub fn settings_of(st: &StreamTable, task: &Task, program: &Program) -> LocalSettings {
+    match task {
+        _ if !program.is_differential() => settings_with(st, &[]),
+        Task::Recompute => settings_with(st, &[WORK_MEM]),
+        Task::Apply(_) => settings_with(st, &[WORK_MEM, LOOKUPS[0], LOOKUPS[1]]),
+    }
 }
 
-fn settings_with(st: &StreamTable, costs: &[(&'static CStr, &'static CStr)]) -> LocalSettings {
+fn settings_with(st: &StreamTable, more: &[Setting]) -> LocalSettings {
     let enough = spi::work_mem_kb() >= 64 << 10;
-    let settings = SETTINGS.iter().chain(costs).copied().chain((!enough).then_some(WORK_MEM));
+    let more = more.iter().filter(|setting| **setting != WORK_MEM || !enough);
+    let settings = SETTINGS.iter().chain(more).copied();
     LocalSettings::new(&settings.chain(pinned::different(&st.settings)).collect::<Vec<_>>())
 }
 
@@ -276,7 +285,7 @@ fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outco
     let mut ran = None;
     if action != Action::NoData {
         let written = {
-            let _settings = settings_of(&st, &task);
+            let _settings = settings_of(&st, &task, &loaded.program);
             let _owner = RunAs::restricted(st.owner);
             if action == Action::Differential {
                 loaded.check_rights(&st, &round.snapshot);

@@ -56,7 +56,12 @@ fn main() {
     suite::main(1, |version| {
         let shared = Shared::new(version, SETTINGS);
         if let Some(seed) = number("PGTEST_SEED") {
-            let one = move |server: &_| random::run(server, seed, &Report::default());
+            let one = move |server: &_| {
+                let report = Report::default();
+                random::run(server, seed, &report)?;
+                println!("{report}");
+                Ok(())
+            };
             return Ok(vec![shared.trial(&format!("seed_{seed}"), one)]);
         }
         Ok(vec![

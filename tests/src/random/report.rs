@@ -54,7 +54,7 @@ impl Report {
                 *if reason.is_none() { &mut modes.differential } else { &mut modes.opaque } += 1;
             }
             if let Some(reason) = reason {
-                let first = || (0, format!("{}, {}", generated.case.name, stream.name));
+                let first = || (0, format!("{}: {}", generated.case.name, stream.query));
                 counts.reasons.entry(unnamed(&reason)).or_insert_with(first).0 += 1;
             }
         }
@@ -99,7 +99,7 @@ impl Display for Report {
             writeln!(f, "{:>8} {:>7}  {construct}", modes.differential, modes.opaque)?;
         }
         for (reason, (count, first)) in &counts.reasons {
-            writeln!(f, "opaque {count} times: {reason} ({first})")?;
+            writeln!(f, "opaque {count} times: {reason}\n    {first}")?;
         }
         write!(
             f,
