@@ -175,6 +175,11 @@ BEGIN
                       JOIN pg_ts_config g ON g.oid = m.mapcfg
                      WHERE c.command_tag IN ('ALTER TEXT SEARCH CONFIGURATION', 'ALTER TEXT SEARCH DICTIONARY')
                        AND 'default_text_search_config=' || format('%s.%I', g.cfgnamespace::regnamespace, g.cfgname) = ANY (s.settings));
+    -- Views made before go on without the new cast, but their text would be read with it.
+    PERFORM pgtrickle._means_something_else('pg_type'::regclass, t.oid)
+       FROM pg_event_trigger_ddl_commands() c
+       JOIN pg_cast k ON c.classid = 'pg_cast'::regclass AND k.oid = c.objid
+       JOIN pg_type t ON t.oid IN (k.castsource, k.casttarget);
 END
 $$;
 
@@ -187,7 +192,7 @@ CREATE EVENT TRIGGER pg_trickle_on_partition_drop ON sql_drop
     WHEN TAG IN ('DROP TABLE', 'DROP FOREIGN TABLE', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION pgtrickle._on_partition_drop();
 ALTER EVENT TRIGGER pg_trickle_on_partition_drop ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_replaced ON ddl_command_end
-    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER TABLE', 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'CREATE AGGREGATE', 'ALTER TYPE',
+    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER TABLE', 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'CREATE AGGREGATE', 'CREATE CAST', 'ALTER TYPE',
                  'ALTER TEXT SEARCH CONFIGURATION', 'ALTER TEXT SEARCH DICTIONARY') EXECUTE FUNCTION pgtrickle._on_replaced();
 ALTER EVENT TRIGGER pg_trickle_on_replaced ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_rewrite ON table_rewrite EXECUTE FUNCTION pgtrickle._on_rewrite();

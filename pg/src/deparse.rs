@@ -34,6 +34,7 @@ impl Printing {
 /// The text of an expression over the columns `c1` … `c<width>` of one unnamed row. Casts are all explicit, so that the
 /// text has the expression's very type.
 pub fn print(_: &Printing, expr: Expr<'_>, width: usize) -> String {
+    crate::casts::spell_out(expr);
     // SAFETY: the range table entry and the statement are made here and only read; memory is the scratch context's.
     unsafe {
         let statement = pg_sys::palloc0(size_of::<pg_sys::PlannedStmt>()).cast::<pg_sys::PlannedStmt>();

@@ -8,6 +8,7 @@ use pgrx::pg_sys::ffi;
 pub mod batch;
 pub mod bindings;
 pub mod calls;
+mod casts;
 pub mod class;
 pub mod complete;
 pub mod databases;

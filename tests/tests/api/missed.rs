@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("a_row_that_cannot_be_computed_has_gone", impossible_row),
     ("a_view_without_tables_is_replaced", without_tables),
     ("text_search_is_redefined", text_search),
+    ("casts_come_and_go", casts),
     ("tampered_with", tampered_with),
     ("a_failure_without_changes", failed_without_changes),
     ("programs_are_the_same_in_every_time_zone", time_zones),
@@ -188,6 +189,31 @@ fn text_search(server: &Server) -> Outcome {
         )?;
     }
     Ok(())
+}
+
+/// A view keeps the conversions that it was made with, whatever casts there are.
+fn casts(server: &Server) -> Outcome {
+    let mut session = arrange(
+        server,
+        "casts",
+        "CREATE TYPE pair AS (a int, b int); CREATE TABLE t (id int, p pair); INSERT INTO t VALUES (1, (1, 2)); \
+         CREATE FUNCTION short(pair) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'short'::text $$",
+    )?;
+    let query = "SELECT id, p::text AS p FROM t";
+    let follows = |session: &mut Session, name, shown: &str| {
+        session.each(&format!("INSERT INTO t VALUES (2, (3, 4)); SELECT pgtrickle.refresh_stream_table('{name}')"))?;
+        assert_text(session, &format!("SELECT string_agg(DISTINCT p, ' ') FROM {name}"), shown)
+    };
+    session.each(&format!("SELECT pgtrickle.create_stream_table('by_text', '{query}', '1h')"))?;
+    follows(&mut session, "by_text", "(1,2) (3,4)")?;
+    session.run("CREATE CAST (pair AS text) WITH FUNCTION short(pair)")?;
+    follows(&mut session, "by_text", "(1,2) (3,4)")?;
+    session.each(&format!("SELECT pgtrickle.create_stream_table('by_cast', '{query}', '1h')"))?;
+    session.run("DROP CAST (pair AS text)")?;
+    follows(&mut session, "by_cast", "short")?;
+    follows(&mut session, "by_text", "(1,2) (3,4)")?;
+    session.run("SELECT pgtrickle.reinitialize_stream_table('by_cast')")?;
+    follows(&mut session, "by_cast", "short")
 }
 
 /// What contradicts the changes is computed anew for whoever asks for a refresh.
