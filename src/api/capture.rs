@@ -80,6 +80,13 @@ pub fn wait_until_running() -> Ready {
         if state == CaptureState::Running {
             return Ready::Yes;
         }
+        if shmem::my_db().is_none() && shmem::is_full() {
+            pgrx::warning!(
+                "pg_trickle serves {} databases already, which is all it can, and not this one: the stream table is filled now and followed once the extension is dropped in another database",
+                shmem::MAX_DATABASES
+            );
+            return Ready::No;
+        }
         // Our own transaction id would keep the slot from being created.
         if begun.elapsed() > CAPTURE_START || snapshot::current_xid().is_some() || state == CaptureState::Failing {
             notice(

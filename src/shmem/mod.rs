@@ -114,7 +114,12 @@ pub fn claim_db(dboid: u32) -> Option<&'static DbShared> {
 
 /// Gives a database's slot back, with all that was counted for it.
 pub fn release_db(db: &DbShared) {
+    let someone_may_wait = is_full();
     let dboid = db.dboid.swap(0, Ordering::SeqCst);
+    if someone_may_wait {
+        shared().databases_dirty.store(true, Ordering::SeqCst);
+        shared().launcher_latch.wake();
+    }
     retain_stream_tables(dboid, |_| false);
     retain_sources(dboid, |_| false);
 }

@@ -136,15 +136,22 @@ fn places() -> Row {
 fn buffers(db: &DbShared) -> Row {
     let dboid = db.dboid.load(Relaxed);
     let mine = shmem::shared().sources.iter().filter(|s| s.dboid.load(Relaxed) == dboid);
-    let fullest = mine.max_by_key(|s| (s.pending_rows.load(Relaxed), s.buffer_bytes.load(Relaxed)));
-    let Some(fullest) = fullest else { return ok("change_buffers", "there are none") };
-    let (rows, bytes) = (fullest.pending_rows.load(Relaxed), fullest.buffer_bytes.load(Relaxed));
-    if rows <= settings::BUFFER_ALERT_THRESHOLD.get() as u64 && bytes <= LARGE_BUFFER_BYTES {
+    let buffers = mine.map(|s| (s.pending_rows.load(Relaxed), s.buffer_bytes.load(Relaxed), shmem::load_text(&s.name)));
+    fullest(buffers, settings::BUFFER_ALERT_THRESHOLD.get() as u64)
+}
+
+/// Of buffers with so many rows and bytes, of sources of these names.
+fn fullest(buffers: impl Iterator<Item = (u64, u64, String)>, many_rows: u64) -> Row {
+    let too_full = |&(rows, bytes, _): &(u64, u64, String)| rows > many_rows || bytes > LARGE_BUFFER_BYTES;
+    let Some(fullest) = buffers.max_by_key(|buffer| (too_full(buffer), buffer.0, buffer.1)) else {
+        return ok("change_buffers", "there are none");
+    };
+    let (rows, bytes, name) = &fullest;
+    if !too_full(&fullest) {
         return ok("change_buffers", format!("at most {rows} changes of a source wait for refreshes"));
     }
     let detail = format!(
-        "{rows} changes of {} wait for refreshes ({} MB). pgtrickle.change_buffer_sizes() tells which stream tables have not read them: refresh, resume or drop those.",
-        shmem::load_text(&fullest.name),
+        "{rows} changes of {name} wait for refreshes ({} MB). pgtrickle.change_buffer_sizes() tells which stream tables have not read them: refresh, resume or drop those.",
         bytes >> 20
     );
     warning("change_buffers", detail)
@@ -205,5 +212,25 @@ fn slot() -> Row {
             warning(check, format!("{retained}. {advice}"))
         }
         _ => ok(check, retained),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_too_full_by_its_rows_or_by_its_bytes() {
+        let of = |buffers: &[(u64, u64, &str)]| {
+            let row = fullest(buffers.iter().map(|&(rows, bytes, name)| (rows, bytes, name.to_owned())), 1000);
+            (row.severity.name(), row.detail.chars().take_while(|&c| c != '.').collect::<String>())
+        };
+        assert_eq!(of(&[]), ("OK", "there are none".into()));
+        let well = "at most 1000 changes of a source wait for refreshes";
+        assert_eq!(of(&[(7, 1 << 30, "a"), (1000, 5, "b")]), ("OK", well.into()));
+        let wide = "7 changes of a wait for refreshes (1024 MB)";
+        assert_eq!(of(&[(7, (1 << 30) + 1, "a"), (1000, 5, "b")]), ("WARNING", wide.into()));
+        let many = "1001 changes of b wait for refreshes (0 MB)";
+        assert_eq!(of(&[(7, 1 << 30, "a"), (1001, 5, "b")]), ("WARNING", many.into()));
     }
 }

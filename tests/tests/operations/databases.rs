@@ -153,3 +153,46 @@ pub fn connections_not_allowed(server: &Server) -> Outcome {
     session.run("ALTER DATABASE shop ALLOW_CONNECTIONS true")?;
     follows(&mut server.session_in("shop")?)
 }
+
+const PLACES: usize = 64;
+/// Three for each database, and the launchers.
+pub const ROOM: &[(&str, &str)] =
+    &[("max_worker_processes", "200"), ("max_replication_slots", "70"), ("max_connections", "100")];
+
+/// One more than can be served: that is told wherever somebody may look, and it is served as soon as another makes room.
+pub fn more_than_places(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    session.run("CREATE DATABASE shop_0")?;
+    server.session_in("shop_0")?.each("CREATE EXTENSION pg_trickle; CREATE TABLE t (a int)")?;
+    for n in 1..PLACES {
+        session.run(&format!("CREATE DATABASE shop_{n} TEMPLATE shop_0"))?;
+    }
+    session.run("DROP DATABASE shop_1")?;
+    let full = "SELECT detail FROM pgtrickle.health_check() WHERE check_name = 'shared_memory'";
+    wait::until("all are served", 4 * wait::PATIENCE, || {
+        Ok(session.number("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_trickle_scheduler'")?
+            == PLACES as i64)
+    })
+    .or_else(|e| Err(Failure::new(format!("{e}: {}", session.text(full)?))))?;
+    session.run("CREATE DATABASE last")?;
+    let mut last = server.session_in("last")?;
+    last.each("CREATE EXTENSION pg_trickle; CREATE TABLE t (a int)")?;
+    let told = "SELECT severity || ' ' || detail FROM pgtrickle.health_check() WHERE check_name = 'capture'";
+    wait::until("that it is not served", wait::PATIENCE, || {
+        Ok(last.text(told)?.starts_with("ERROR All 64 places for databases are taken"))
+    })?;
+    let text = session.text(full)?;
+    if !text.contains("Further databases are not served.") || !text.contains("64 of 64 databases") {
+        return Err(Failure::new(text));
+    }
+    wait::until("it is in the log", wait::PATIENCE, || {
+        Ok(server.log().contains("pg_trickle serves 64 databases already"))
+    })?;
+    last.each(&format!("SELECT pgtrickle.create_stream_table('st', '{QUERY}', '1s')"))?;
+    let (state, text) = last.error("SELECT pgtrickle.refresh_stream_table('st')")?;
+    if state != "57P03" || !text.contains("Drop the extension in databases where it is not used") {
+        return Err(Failure::new(format!("{state} {text}")));
+    }
+    server.session_in("shop_2")?.run("DROP EXTENSION pg_trickle CASCADE")?;
+    follows(&mut last)
+}

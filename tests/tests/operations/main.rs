@@ -5,6 +5,7 @@ mod exhaustion;
 mod failure;
 mod survival;
 
+use pgtrickle_tests::install::PgVersion;
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::{Outcome, suite};
 
@@ -14,7 +15,7 @@ fn main() {
         let fail = |name: &'static str, test: fn(&Server) -> Outcome| {
             suite::on_own_server(version, name, failure::SETTINGS, test)
         };
-        Ok(vec![
+        let mut trials = vec![
             own("drop_database", databases::drop_database),
             own("drop_database_in_use", databases::drop_database_in_use),
             own("rename_database", databases::rename_database),
@@ -38,6 +39,12 @@ fn main() {
                 &[("max_slot_wal_keep_size", "'16MB'")],
                 survival::slot_beyond_its_limit,
             ),
-        ])
+        ];
+        if version == PgVersion::V15 {
+            // Some two hundred workers for half a minute: nothing in it differs between versions.
+            let test = databases::more_than_places;
+            trials.push(suite::on_own_server(version, "more_databases_than_places", databases::ROOM, test));
+        }
+        Ok(trials)
     })
 }
