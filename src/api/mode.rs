@@ -81,7 +81,8 @@ fn refuse_immediate_readers(st: &StreamTable) -> Result<()> {
     }
 }
 
-/// Stream tables that read this one compare at their next refresh: its changes come another way from now on.
+/// Stream tables that read this one compare at their next refresh: its changes have not been told, or come another way from
+/// now on.
 pub fn tell_readers(st: &StreamTable) -> Result<()> {
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true

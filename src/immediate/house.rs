@@ -5,6 +5,7 @@ use crate::catalog::{self, StreamTable};
 use crate::refresh::PATIENCE;
 use crate::{api, shmem, workers};
 use pgrx::prelude::*;
+use pgtrickle_pg::on_commit::on_commit;
 use pgtrickle_pg::spi::{self, LocalSettings};
 use pgtrickle_pg::{worker, xact};
 use std::cell::Cell;
@@ -39,9 +40,8 @@ fn counters(st: &StreamTable) -> Option<&'static shmem::StreamTableShared> {
 
 /// Counts what this transaction has done to a stream table, once it commits; `rows` grows until then.
 pub fn count_on_commit(st: &StreamTable, rows: Rc<Cell<u64>>) {
-    let (st, rows) = (std::panic::AssertUnwindSafe(st.clone()), std::panic::AssertUnwindSafe(rows));
-    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || {
-        let (st, rows) = (st, rows);
+    let st = st.clone();
+    on_commit(move || {
         let Some(counters) = counters(&st) else { return };
         let now = worker::now_us();
         counters.differential_refreshes.fetch_add(1, Relaxed);

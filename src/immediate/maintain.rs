@@ -2,6 +2,7 @@
 
 use super::house;
 use super::pending::{self, Change};
+use crate::api;
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result, policy};
 use crate::refresh::costs::Clock;
@@ -67,6 +68,9 @@ fn follow(st: &StreamTable, changes: &[Change]) -> Result<()> {
     match apply(st, &loaded, task, deltas) {
         Err(error) if error.code == Code::ERRCODE_DATA_CORRUPTED => {
             warning!("{}; it is recomputed", error.message);
+            // What was taken out of it until then is in no difference that comes now: readers compare everything, too.
+            pending::add(st.relid, None);
+            api::tell_readers(st)?;
             compute(st)
         }
         result => result,
