@@ -58,8 +58,7 @@ pub fn start_capture(analysis: &Analysis) -> Result<Ready> {
                 ),
             );
         }
-        // A worker cannot see a table that this transaction made, nor get past a lock that it holds.
-        if super::locked_by_us(relid) || snapshot::current_xid().is_some() {
+        if !tracker_can(relid) {
             track::track(relid, &columns)?;
             ready = Ready::No;
         } else {
@@ -70,6 +69,20 @@ pub fn start_capture(analysis: &Analysis) -> Result<Ready> {
         ready = wait_until_running();
     }
     Ok(ready)
+}
+
+/// Whether the tracker can see to the capture of a table while this transaction is open. It cannot see a table that this
+/// transaction made, nor get past its locks: on the table, where that is altered, and on the buffer, where there is one. Whatever
+/// this transaction locks itself the apply worker has to wait for.
+pub fn tracker_can(relid: u32) -> bool {
+    let captured = catalog::tracking(&[relid]).iter().any(|t| t.degraded.is_none()) && track::has_full_identity(relid);
+    match sources::buffer_of(relid).filter(|_| captured) {
+        Some(buffer) => {
+            let parts = buffer.segments.iter().chain([&buffer.relid]);
+            !super::changed_by_us(relid) && !parts.copied().any(super::locked_by_us)
+        }
+        None => !super::locked_by_us(relid) && snapshot::current_xid().is_none(),
+    }
 }
 
 /// Changes are captured for certain only from when the slot exists.

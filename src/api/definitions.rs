@@ -1,6 +1,6 @@
 //! What the event triggers of `sql/definitions.sql` cannot ask in SQL.
 
-use super::capture::is_stream_table;
+use super::capture::{is_stream_table, tracker_can};
 use super::define::insert_dependencies;
 use super::track;
 use crate::analyze::{self, Capture, Input, Source};
@@ -8,6 +8,7 @@ use crate::catalog;
 use crate::error::or_raise;
 use crate::immediate;
 use crate::refresh::{fill, program};
+use crate::workers::tracker;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_pg::{depend, lock};
@@ -98,8 +99,13 @@ fn capture(source: &Source) {
     let all = || catalog::live_attributes(relid);
     let columns = if source.columns.is_empty() { all() } else { source.columns.clone() };
     let known = catalog::tracking(&[relid]).pop();
-    if !known.is_some_and(|t| columns.iter().all(|c| t.columns.contains(c))) {
-        // Who has written already would be captured without the new columns, and must have ended.
+    if known.is_some_and(|t| columns.iter().all(|c| t.columns.contains(c))) {
+        return;
+    }
+    // Who has written already would be captured without the new columns, and must have ended.
+    if tracker_can(relid) && tracker::start_capture(relid, &columns).is_ok() {
+        lock::wait_for_writers(relid);
+    } else {
         fill::ddl(&sql!("LOCK TABLE {} IN SHARE MODE", source.name));
         or_raise(track::track(relid, &columns));
     }

@@ -89,6 +89,11 @@ pub fn track(relid: u32, columns: &[i16]) -> Result<()> {
     Ok(())
 }
 
+/// Whether all changes of the table carry the old rows.
+pub fn has_full_identity(relid: u32) -> bool {
+    Source::read(relid).is_ok_and(|source| source.not_full.is_empty())
+}
+
 /// Whether capture of the table has begun again but is not yet complete.
 pub fn is_resuming(relid: u32) -> bool {
     catalog::tracking(&[relid]).pop().is_some_and(|t| t.degraded.is_some())

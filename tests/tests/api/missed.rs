@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     ("own_changes_of_what_is_maintained_at_once", changed_at_once),
     ("a_reader_is_current_when_its_parents_are", stale_parent),
     ("refreshes_that_write_no_row_of_the_result", only_state),
+    ("a_definition_that_needs_more_columns", more_columns),
 ];
 
 fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
@@ -362,4 +363,25 @@ fn only_state(server: &Server) -> Outcome {
         assert_text(&mut session, &format!("SELECT ({version})::text <> '{before}'"), if writes { "t" } else { "f" })?;
     }
     Ok(())
+}
+
+/// Neither writers nor capture wait for the transaction that makes another column of a source matter.
+fn more_columns(server: &Server) -> Outcome {
+    let mut session = arrange(
+        server,
+        "more_columns",
+        "CREATE TABLE t (a int, b int); CREATE TABLE u (v int); CREATE VIEW v AS SELECT a FROM t; INSERT INTO t VALUES (1, 1)",
+    )?;
+    session.each(
+        "SELECT pgtrickle.create_stream_table('st', 'SELECT sum(a) AS s FROM v', '1h');
+         SELECT pgtrickle.create_stream_table('other', 'SELECT sum(v) AS s FROM u', '1h');
+         BEGIN; CREATE OR REPLACE VIEW v AS SELECT a FROM t WHERE b > 0",
+    )?;
+    let mut writer = server.session()?;
+    writer.each(
+        "SET statement_timeout = '20s'; SET search_path = more_columns; INSERT INTO t VALUES (10, 1), (100, -1);
+         INSERT INTO u VALUES (1); SELECT pgtrickle.refresh_stream_table('other')",
+    )?;
+    session.each("COMMIT; INSERT INTO t VALUES (1000, 1); SELECT pgtrickle.refresh_stream_table('st')")?;
+    assert_text(&mut session, "SELECT s FROM st", "1011")
 }
