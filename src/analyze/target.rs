@@ -31,7 +31,7 @@ impl<'q> Analyzer<'q> {
             return self.set_operations(frame, &tree, wanted);
         }
         if features.distinct_on {
-            return self.distinct_on(frame, &selected(frame.query, wanted));
+            return self.distinct_on(frame, &selected(frame.query, wanted), wanted.len());
         }
         if features.distinct {
             return self.distinct(frame, wanted);

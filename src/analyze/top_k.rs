@@ -37,7 +37,7 @@ impl<'q> Analyzer<'q> {
         }
         let mut exprs = selected(query, wanted);
         add_missing(&mut exprs, terms.iter().flat_map(parts));
-        let rel = self.values_of(frame, &exprs)?;
+        let rel = self.values_of(frame, &exprs, wanted.len())?;
         let (front, cols) = (frame.offset(), rel.cols());
         let find = |e: Expr<'q>| Some(front + exprs.iter().position(|known| known.equals(e))?);
         let order = self.sort_keys(&terms, &Row { cols: &cols, find: &find })?;
@@ -104,11 +104,11 @@ impl<'q> Analyzer<'q> {
         Ok(node.rel.filter(conditions)?)
     }
 
-    /// The values of expressions over the rows of a query without its LIMIT.
-    fn values_of(&self, frame: &Frame<'_, 'q>, exprs: &[Expr<'q>]) -> Mapped<Rel> {
+    /// The values of expressions over the rows of a query without its LIMIT, which sorts by those that are not shown.
+    fn values_of(&self, frame: &Frame<'_, 'q>, exprs: &[Expr<'q>], shown: usize) -> Mapped<Rel> {
         let features = frame.query.features();
         if features.distinct_on {
-            return self.distinct_on(frame, exprs);
+            return self.distinct_on(frame, exprs, shown);
         }
         if frame.query.set_operations().is_none() && !(features.distinct || features.target_srfs) {
             return self.select(frame, exprs);
@@ -119,8 +119,8 @@ impl<'q> Analyzer<'q> {
         }
     }
 
-    /// The values of expressions over the rows that DISTINCT ON leaves.
-    pub(super) fn distinct_on(&self, frame: &Frame<'_, 'q>, exprs: &[Expr<'q>]) -> Mapped<Rel> {
+    /// The values of expressions over the rows that DISTINCT ON leaves. Those that are not shown are among what it sorts by.
+    pub(super) fn distinct_on(&self, frame: &Frame<'_, 'q>, exprs: &[Expr<'q>], shown: usize) -> Mapped<Rel> {
         let query = frame.query;
         let targets = query.targets();
         let of = |group: &u32| targets.iter().find(|target| target.sort_group == *group).map(|target| target.expr);
@@ -135,12 +135,16 @@ impl<'q> Analyzer<'q> {
         let mut partition: Vec<usize> = (0..front).chain(keys.iter().filter_map(|key| find(*key))).collect();
         partition.sort_unstable();
         partition.dedup();
-        let kept: BTreeSet<usize> = (front..front + exprs.len()).collect();
+        let kept: BTreeSet<usize> = (front..front + shown).collect();
         if !self.is_total(&rel, &find, &partition, &terms, Some(&kept)) {
             return opaque(
                 "DISTINCT ON chooses among rows that its ORDER BY leaves equal: a key among what it sorts by settles it",
             );
         }
+        // How an equal value looks that is only sorted by is for us to choose, but always the same.
+        let all: BTreeSet<usize> = (front..front + exprs.len()).collect();
+        let settled = self.is_total(&rel, &find, &partition, &terms, Some(&all));
+        let order: Vec<SortKey> = order.into_iter().chain((!settled).then(|| by_image(&cols))).collect();
         let first = between(numbered(rel, partition, &order, "row_number()")?, 0, Some(1))?;
         front_of(first, front + exprs.len())
     }
