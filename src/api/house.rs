@@ -81,21 +81,13 @@ pub fn keep_house(db: &DbShared) {
     if shmem::shared().origins_dirty.swap(false, Ordering::SeqCst) {
         drop_lost_origins();
     }
-    let unused: Vec<pg_sys::Oid> = catalog::scalar(
-        // A creation in progress has not committed its dependency yet.
-        "SELECT array(SELECT t.source_relid::oid FROM pgtrickle.pgt_change_tracking t
-                       WHERE t.tracked_at < now() - interval '10 s'
-                         AND NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
-                                          WHERE d.source_relid = t.source_relid AND s.refresh_mode <> 'IMMEDIATE'))",
-        &[],
-    )
-    .unwrap_or_default();
     // One at a time, and never in the way of others: a buffer that is in use (by a creation, say) is left for later.
     let free = |relid: &&pg_sys::Oid| {
         sources::buffer_of(relid.to_u32())
             .is_none_or(|b| std::iter::once(&b.relid).chain(&b.segments).all(|&part| lock::try_access_exclusive(part)))
     };
-    if let Some(relid) = unused.iter().find(free) {
+    // Whoever had it until now may have committed a reader meanwhile.
+    if let Some(relid) = captured_for_nobody().iter().find(free).filter(|relid| captured_for_nobody().contains(relid)) {
         catalog::scalar::<String>("SELECT pg_catalog.set_config('lock_timeout', '500ms', true)", &[]);
         track::untrack(relid.to_u32());
     }
@@ -106,6 +98,17 @@ pub fn keep_house(db: &DbShared) {
             AND refresh_id < (SELECT min(refresh_id) + 10000 FROM pgtrickle.pgt_refresh_history)",
         &[settings::HISTORY_RETENTION_DAYS.get().into()],
     );
+}
+
+/// The captured tables that no stream table reads.
+fn captured_for_nobody() -> Vec<pg_sys::Oid> {
+    // A creation in progress has not committed its dependency yet.
+    const UNUSED: &str = "
+        SELECT array(SELECT t.source_relid::oid FROM pgtrickle.pgt_change_tracking t
+                      WHERE t.tracked_at < now() - interval '10 s'
+                        AND NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
+                                         WHERE d.source_relid = t.source_relid AND s.refresh_mode <> 'IMMEDIATE'))";
+    Snapshot::latest().active(|| catalog::scalar(UNUSED, &[])).unwrap_or_default()
 }
 
 fn read_slot(db: &DbShared) {

@@ -10,6 +10,7 @@ use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
+use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::spi::current_role;
 use pgtrickle_pg::transition::{Fires, set_firing};
 use pgtrickle_pg::{depend, lock, table};
@@ -148,19 +149,23 @@ fn names(relid: u32) -> Vec<String> {
 
 /// Drops the triggers of one table that no stream table needs any more, if it can be done without waiting.
 pub fn remove_unused() {
-    let unused: Vec<pg_sys::Oid> = catalog::scalar(
-        "SELECT array(SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger t
+    // Whoever had it until now may have committed a reader meanwhile.
+    let free = |relid: &&pg_sys::Oid| lock::try_access_exclusive(relid.to_u32());
+    if let Some(relid) = needed_by_nobody().iter().find(free).filter(|relid| needed_by_nobody().contains(relid)) {
+        drop_all(relid.to_u32());
+    }
+}
+
+/// The tables with triggers of ours that no stream table needs.
+fn needed_by_nobody() -> Vec<pg_sys::Oid> {
+    const UNUSED: &str = "
+        SELECT array(SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger t
                        WHERE t.tgfoid = 'pgtrickle._immediate()'::regprocedure
                          AND NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
                                           WHERE s.refresh_mode = 'IMMEDIATE'
                                             AND (d.source_relid::oid = t.tgrelid
-                                                 OR d.source_relid IN (SELECT relid FROM pg_catalog.pg_partition_ancestors(t.tgrelid)))))",
-        &[],
-    )
-    .unwrap_or_default();
-    if let Some(relid) = unused.iter().map(|relid| relid.to_u32()).find(|&relid| lock::try_access_exclusive(relid)) {
-        drop_all(relid);
-    }
+                                                 OR d.source_relid IN (SELECT relid FROM pg_catalog.pg_partition_ancestors(t.tgrelid)))))";
+    Snapshot::latest().active(|| catalog::scalar(UNUSED, &[])).unwrap_or_default()
 }
 
 /// Drops the triggers of every table.
