@@ -125,23 +125,13 @@ BEGIN
       WHERE d.object_type = 'table' AND d.schema_name = 'pgtrickle_changes' AND s.refresh_mode <> 'IMMEDIATE' LIMIT 1;
 END
 $$;
--- Once the extension is gone nobody knows any more how its sources were before. The command's text is all that tells
--- which extension is meant; if the command fails, so does what is done here. It runs in the name of whoever gives the
--- command: anybody can drop an extension that does not exist, and write our name into the text.
+-- It looks at the command itself, so that it is told in a function, too, and of a schema or an owner that takes the extension along.
 CREATE FUNCTION pgtrickle._before_drop_extension() RETURNS event_trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    IF current_query() ~* 'drop\s+extension[^;]*\mpg_trickle\M'
-       AND EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trickle' AND pg_has_role(extowner, 'USAGE')) THEN
-        PERFORM pgtrickle._release_tables();
-    END IF;
-END
-$$;
-CREATE EVENT TRIGGER pg_trickle_before_drop_extension ON ddl_command_start WHEN TAG IN ('DROP EXTENSION')
+    LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'pgtrickle_before_drop';
+CREATE EVENT TRIGGER pg_trickle_before_drop_extension ON ddl_command_start WHEN TAG IN ('DROP EXTENSION', 'DROP SCHEMA', 'DROP OWNED')
     EXECUTE FUNCTION pgtrickle._before_drop_extension();
 ALTER EVENT TRIGGER pg_trickle_before_drop_extension ENABLE ALWAYS;
 
-REVOKE EXECUTE ON FUNCTION pgtrickle._release_tables() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION pgtrickle._on_drop(), pgtrickle._buffer_gone(text, text), pgtrickle._forget(bigint), pgtrickle._installed() FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_drop ON sql_drop EXECUTE FUNCTION pgtrickle._on_drop();
 ALTER EVENT TRIGGER pg_trickle_on_drop ENABLE ALWAYS;

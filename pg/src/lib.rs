@@ -15,6 +15,7 @@ pub mod databases;
 pub mod decoding;
 pub mod deparse;
 pub mod depend;
+pub mod drops;
 pub mod entry;
 pub mod expr;
 pub mod functions;

@@ -10,7 +10,8 @@ use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::QualifiedName;
-use pgtrickle_pg::depend;
+use pgtrickle_pg::drops::Dropped;
+use pgtrickle_pg::{before_drop_function, depend};
 
 /// Drops a stream table. With `cascade`, also what depends on it, other stream tables included.
 #[pg_extern]
@@ -49,9 +50,31 @@ fn forget(pgt_id: i64) {
     catalog::changed();
 }
 
+before_drop_function!(pgtrickle_before_drop, pg_finfo_pgtrickle_before_drop, before_drop);
+
+/// Once the extension is gone nobody knows any more how its sources were before. If the command fails, so does what is done
+/// here. It is for who may drop the extension: others cannot succeed.
+fn before_drop(dropped: Dropped) {
+    let drops_extension = match dropped {
+        Dropped::Extensions(names, cascade) => {
+            names.iter().any(|name| name == "pg_trickle" || name == "plpgsql" && cascade)
+        }
+        Dropped::Schemas(names, cascade) => cascade && names.iter().any(|name| name == "pgtrickle"),
+        Dropped::OwnedBy(roles) => roles.contains(&catalog::extension_owner()),
+    };
+    let allowed = || {
+        catalog::scalar::<bool>(
+            "SELECT pg_catalog.pg_has_role(extowner, 'USAGE') FROM pg_catalog.pg_extension WHERE extname = 'pg_trickle'",
+            &[],
+        )
+    };
+    if drops_extension && allowed() == Some(true) {
+        release_tables();
+    }
+}
+
 /// Prepares for the end of the extension: sources get the replica identity back that they had, and stream tables become
 /// ordinary tables, without the views that define them.
-#[pg_extern(name = "_release_tables")]
 fn release_tables() {
     let _owner = catalog::as_owner();
     for st in catalog::all() {

@@ -142,7 +142,11 @@ impl Server {
     }
 
     pub fn session_as(&self, user: &str) -> Outcome<Session> {
-        Session::connect_as(&self.dir, self.port, "postgres", user)
+        self.session_as_in(user, "postgres")
+    }
+
+    pub fn session_as_in(&self, user: &str, database: &str) -> Outcome<Session> {
+        Session::connect_as(&self.dir, self.port, database, user)
     }
 
     /// A connection as soon as one can be had: after a crash the server needs a moment.

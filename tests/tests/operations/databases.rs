@@ -196,3 +196,46 @@ pub fn more_than_places(server: &Server) -> Outcome {
     server.session_in("shop_2")?.run("DROP EXTENSION pg_trickle CASCADE")?;
     follows(&mut last)
 }
+
+/// However the extension is dropped, the sources are as they were and stream tables stay as ordinary tables, and whoever may not drop
+/// it changes nothing.
+pub fn ends_of_the_extension(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    session.each("CREATE ROLE keeper SUPERUSER LOGIN; CREATE ROLE outsider LOGIN CREATEROLE; CREATE DATABASE shop")?;
+    let mut keeper = server.session_as_in("keeper", "shop")?;
+    keeper.run("CREATE TABLE t (a int)")?;
+    for end in [
+        "DROP EXTENSION IF EXISTS \"pg_trickle\" CASCADE",
+        "DROP /* ; */ EXTENSION -- it is this one\n pg_trickle CASCADE",
+        "CREATE EXTENSION citext; DROP EXTENSION citext, pg_trickle CASCADE",
+        "DO 'BEGIN DROP EXTENSION pg_trickle CASCADE; END'",
+        "CREATE FUNCTION ends() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'drop extension ' || quote_ident('pg_' || 'trickle') || ' cascade'; END $$; SELECT ends()",
+        "BEGIN; SAVEPOINT s; DROP EXTENSION pg_trickle CASCADE; ROLLBACK TO s; DROP EXTENSION pg_trickle CASCADE; COMMIT",
+        "DROP SCHEMA pgtrickle CASCADE",
+        "SET ROLE keeper; DROP OWNED BY CURRENT_USER CASCADE",
+    ] {
+        keeper
+            .each("CREATE EXTENSION pg_trickle; CREATE TABLE IF NOT EXISTS t (a int); INSERT INTO t VALUES (1), (1)")?;
+        keeper.each(&format!("SELECT pgtrickle.create_stream_table('st', '{QUERY}', '1s')"))?;
+        let mut outsider = server.session_as_in("outsider", "shop")?;
+        let identity = "SELECT relreplident::text FROM pg_class WHERE relname = 't'";
+        outsider.error("DROP EXTENSION pg_trickle CASCADE")?;
+        outsider.error("DROP SCHEMA pgtrickle CASCADE")?;
+        outsider.error("DROP OWNED BY keeper CASCADE")?;
+        if keeper.text(identity)? != "f" {
+            return Err(Failure::new("somebody else's command changed the source"));
+        }
+        let owned = end.contains("OWNED");
+        if owned {
+            keeper.run("ALTER TABLE t OWNER TO outsider")?;
+        }
+        keeper.run(end).map_err(|e| e.during(end))?;
+        if keeper.text(identity)? != "d" || !owned && keeper.number("SELECT count(*) FROM st")? == 0 {
+            return Err(Failure::new(format!("not undone by {end}")));
+        }
+        keeper.each("DROP TABLE IF EXISTS st; DROP SCHEMA IF EXISTS pgtrickle")?;
+        let slots = "SELECT count(*) = 0 FROM pg_replication_slots WHERE database = 'shop'";
+        wait::until("the slot is gone", wait::PATIENCE, || keeper.holds(slots)).map_err(|e| e.during(end))?;
+    }
+    Ok(())
+}
