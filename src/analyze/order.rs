@@ -94,7 +94,7 @@ impl<'q> Analyzer<'q> {
                 }
                 _ => {
                     let known = |e: Expr<'q>| find(e).filter(|_| types::is_default_order(key.operator, e.ty()));
-                    equal.extend(known(bare(*expr)).or_else(|| known(*expr)));
+                    equal.extend([bare(*expr), *expr].into_iter().filter_map(known));
                 }
             }
         }
