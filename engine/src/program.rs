@@ -338,6 +338,12 @@ impl Program {
         stages.chain([self.root.recompute(self.new_rows())]).enumerate().collect()
     }
 
+    /// The same where another program has filled the stream table. The state tables are this one's, and empty.
+    pub fn adopt_by_stage(&self) -> Vec<(usize, Vec<Step>)> {
+        let stages = self.catalog.stages.iter().map(|stage| stage.recompute(&self.catalog));
+        stages.chain([self.root.adopt(self.new_rows())]).enumerate().collect()
+    }
+
     /// The stages in the words of SQL, sources first, the stream table last.
     pub fn outline(&self) -> Vec<Outline> {
         let root = match &self.query {

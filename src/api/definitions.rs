@@ -67,7 +67,9 @@ fn look_for_sources(pgt_id: i64, redefined: bool) {
     if st.is_immediate() {
         or_raise(immediate::feasible::check(&analysis).map_err(|error| error.naming(&st.label())));
     }
-    if before == now && analysis.restless == st.time_dependent && !redefined {
+    // Expressions of virtual columns, for one, are part of what it means.
+    let means_the_same = || st.frontier.is_none() || program::load(&st).is_ok_and(|l| l.fingerprint == st.fingerprint);
+    if before == now && analysis.restless == st.time_dependent && !redefined && means_the_same() {
         return;
     }
     catalog::execute(

@@ -82,7 +82,7 @@ fn compute(st: &StreamTable) -> Result<()> {
     if loaded.fingerprint != st.fingerprint {
         fill::rebuild_state(st, &loaded)?;
     }
-    apply(st, &loaded, Task::Recompute, BTreeMap::new())?;
+    apply(st, &loaded, Task::anew(st, &loaded), BTreeMap::new())?;
     {
         let _owner = catalog::as_owner();
         fill::ensure_index(st, &loaded);

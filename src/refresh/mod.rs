@@ -118,7 +118,7 @@ pub fn local_settings(st: &StreamTable) -> LocalSettings {
 pub fn settings_of(st: &StreamTable, task: &Task, program: &Program) -> LocalSettings {
     match task {
         _ if !program.is_differential() => settings_with(st, &[]),
-        Task::Recompute => settings_with(st, &[WORK_MEM]),
+        Task::Recompute | Task::Adopt => settings_with(st, &[WORK_MEM]),
         Task::Apply(_) => settings_with(st, &[WORK_MEM, LOOKUPS[0], LOOKUPS[1]]),
     }
 }
@@ -350,7 +350,7 @@ fn is_to_be_rebuilt(st: &StreamTable, loaded: &Loaded, round: &Round) -> bool {
 
 fn choose(st: &StreamTable, loaded: &Loaded, round: &Round, changes: &Changes) -> (Task, Action) {
     if changes.reinitialise {
-        (Task::Recompute, Action::Reinitialize)
+        (Task::anew(st, loaded), Action::Reinitialize)
     } else if is_blind(st, loaded, round) {
         (Task::Recompute, Action::Full)
     } else if changes.changed.is_empty() && loaded.program.compared().is_empty() {

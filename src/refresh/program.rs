@@ -117,6 +117,15 @@ pub enum Task {
     Apply(Changes),
     /// Recompute everything and apply the differences.
     Recompute,
+    /// The same where another program has stored the rows.
+    Adopt,
+}
+
+impl Task {
+    /// Computing everything anew, whatever program has done so before.
+    pub fn anew(st: &StreamTable, loaded: &Loaded) -> Task {
+        if loaded.fingerprint == st.fingerprint { Task::Recompute } else { Task::Adopt }
+    }
 }
 
 /// So many plans are kept at most, on average: changes of ever other sizes would gather plans without end.
@@ -281,6 +290,7 @@ pub fn statements(loaded: &Loaded, task: &Task) -> Rc<Statements> {
             ..Statements::of(loaded.program.refresh_by_stage(changes), false)
         },
         Task::Recompute => Statements::of(loaded.program.recompute_by_stage(), true),
+        Task::Adopt => Statements::of(loaded.program.adopt_by_stage(), true),
     });
     let mut kept = loaded.statements.borrow_mut();
     if kept.len() >= TASKS {

@@ -114,6 +114,11 @@ impl Kept {
         std::iter::once(stage).chain(self.apply()).collect()
     }
 
+    /// The same where another program has stored the rows, which need not have this one's key: each once, and without NULL.
+    pub fn adopt(&self, query: Query) -> Vec<Step> {
+        Kept { identity: Identity::Bag, ..self.clone() }.recompute(query)
+    }
+
     /// All rows as they are stored, `c1`..`cn`.
     pub fn stored(&self) -> Select {
         let stored = Select::from(From::Table { name: self.table.clone(), only: true, alias: None });

@@ -17,6 +17,8 @@ pub const TESTS: &[Test] = &[
     ("a_view_without_tables_is_replaced", without_tables),
     ("text_search_is_redefined", text_search),
     ("casts_come_and_go", casts),
+    ("keys_that_come", keys_that_come),
+    ("virtual_columns_are_redefined", virtual_columns),
     ("tampered_with", tampered_with),
     ("a_failure_without_changes", failed_without_changes),
     ("programs_are_the_same_in_every_time_zone", time_zones),
@@ -215,6 +217,45 @@ fn casts(server: &Server) -> Outcome {
     follows(&mut session, "by_text", "(1,2) (3,4)")?;
     session.run("SELECT pgtrickle.reinitialize_stream_table('by_cast')")?;
     follows(&mut session, "by_cast", "short")
+}
+
+/// Rows that an earlier definition of a source allowed are in the way of a key that a later one gives.
+fn keys_that_come(server: &Server) -> Outcome {
+    let tables = "CREATE TABLE t (id int, x int); INSERT INTO t VALUES (1, NULL), (2, 3), (2, 3), (2, 4)";
+    let queries = ["SELECT x, count(x) AS n FROM t GROUP BY x", "SELECT DISTINCT x FROM t", "SELECT id, x FROM t"];
+    for (schema, mode) in [("keys_later", "AUTO"), ("keys_now", "IMMEDIATE")] {
+        let mut session = arrange(server, schema, tables)?;
+        for (number, query) in queries.iter().enumerate() {
+            session.run(&format!("SELECT pgtrickle.create_stream_table('st{number}', '{query}', '1h', '{mode}')"))?;
+        }
+        session.each(
+            "DELETE FROM t WHERE x IS NULL OR x = 3; ALTER TABLE t ALTER x SET NOT NULL; ALTER TABLE t ADD PRIMARY KEY (id)",
+        )?;
+        for change in ["SELECT 1", "INSERT INTO t VALUES (1, 4), (3, 5)", "DELETE FROM t WHERE x = 4"] {
+            session.run(change)?;
+            for (number, query) in queries.iter().enumerate() {
+                session.run(&format!("SELECT pgtrickle.refresh_stream_table('st{number}')"))?;
+                oracle::assert_exact(&mut session, &format!("st{number}"), query)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nothing is rewritten when a column that is computed when it is read is computed otherwise.
+fn virtual_columns(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    if !session.holds("SELECT current_setting('server_version_num')::int >= 180000")? {
+        return Ok(());
+    }
+    session.each(
+        "CREATE SCHEMA virtual; SET search_path = virtual; CREATE TABLE t (a int, v int GENERATED ALWAYS AS (a * 2)); INSERT INTO t VALUES (1); \
+         SELECT pgtrickle.create_stream_table('later', 'SELECT a, v FROM t', '0s'); \
+         SELECT pgtrickle.create_stream_table('now', 'SELECT a, v FROM t', refresh_mode => 'IMMEDIATE'); \
+         ALTER TABLE t ALTER v SET EXPRESSION AS (a * 3)",
+    )?;
+    assert_text(&mut session, "SELECT v FROM now", "3")?;
+    follows(&mut session, "SELECT v FROM later", "3")
 }
 
 /// What contradicts the changes is computed anew for whoever asks for a refresh.
