@@ -20,6 +20,10 @@ use pgtrickle_engine::sql::Sql;
 use pgtrickle_pg::expr::{Expr, Shape};
 use std::collections::BTreeSet;
 
+pub(super) fn open_limit<T>() -> Mapped<T> {
+    opaque("LIMIT chooses among rows that its ORDER BY leaves equal: a key among what it sorts by settles it")
+}
+
 impl<'q> Analyzer<'q> {
     /// A limited query as a relation of the wanted columns.
     pub(super) fn limited(&self, frame: &Frame<'_, 'q>, wanted: &[usize]) -> Mapped<Rel> {
@@ -44,9 +48,7 @@ impl<'q> Analyzer<'q> {
         let domain: Vec<usize> = (0..front).collect();
         let kept: BTreeSet<usize> = (front..front + wanted.len()).collect();
         if !query.with_ties() && !self.is_total(&rel, &find, &domain, &terms, Some(&kept)) {
-            return opaque(
-                "LIMIT chooses among rows that its ORDER BY leaves equal: a key among what it sorts by settles it",
-            );
+            return open_limit();
         }
         if query.with_ties() && query.offset().is_some() && known.is_none_or(|limit| limit.offset > 0) {
             return opaque("it has WITH TIES after an OFFSET, ordered by what is not selected");
@@ -159,7 +161,7 @@ pub(super) fn add_missing<'q>(exprs: &mut Vec<Expr<'q>>, more: impl IntoIterator
 }
 
 /// Without terms that are constants: they sort nothing, and a bare number would mean a column.
-fn sorting(terms: Vec<Term<'_>>) -> Vec<Term<'_>> {
+pub(super) fn sorting(terms: Vec<Term<'_>>) -> Vec<Term<'_>> {
     terms.into_iter().filter(|(expr, _)| !matches!(expr.shape(), Shape::Constant { .. })).collect()
 }
 

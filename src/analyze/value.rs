@@ -15,7 +15,7 @@ use super::order::{parts, terms};
 use super::scalar::Row;
 use super::subquery::{Inner, selected};
 use super::target::{needed_below, needed_by};
-use super::top_k::add_missing;
+use super::top_k::{add_missing, open_limit, sorting};
 use super::{Analyzer, Frame, Mapped, Stop, opaque};
 use pgtrickle_engine::ir::{Agg, AggKind, Col, Conjunct, JoinKind, Rel, Scalar, Ty};
 use pgtrickle_engine::keys::{KnownKeys, key};
@@ -172,6 +172,9 @@ impl<'q> Analyzer<'q> {
             self.inner(frame, query, |query| [target].into_iter().chain(sort(query)).collect())?
         };
         let first_of_many = f.limited && !whole;
+        if first_of_many && !self.is_settled_first(outer, query, &inner)? {
+            return open_limit();
+        }
         if (whole || !f.limited && !inner.correlated.is_empty()) && self.is_single(outer, &inner)? {
             return self.with_partner(outer, inner, rows);
         }
@@ -244,9 +247,20 @@ impl<'q> Analyzer<'q> {
     fn is_single(&self, outer: &Node<'q>, inner: &Inner<'q>) -> Mapped<bool> {
         let known = KnownKeys { sources: self.sources.primary_keys(), stages: Vec::new() };
         let Some(key) = key(&inner.node.rel, &known) else { return Ok(false) };
-        let equated: Vec<usize> =
-            self.outer_conditions(outer, inner)?.iter().filter_map(|on| on.equi).map(|(_, right)| right).collect();
+        let equated = self.equated(outer, inner)?;
         Ok(key.iter().all(|column| equated.contains(column)))
+    }
+
+    /// Whether the ORDER BY of a subquery tells which value comes first for a row outside.
+    fn is_settled_first(&self, outer: &Node<'q>, query: Query<'q>, inner: &Inner<'q>) -> Mapped<bool> {
+        let (equated, terms) = (self.equated(outer, inner)?, sorting(terms(query, &query.order_by())));
+        let shown = inner.targets[..1].iter().copied().collect();
+        Ok(self.is_total(&inner.node.rel, &|expr| inner.node.find(expr), &equated, &terms, Some(&shown)))
+    }
+
+    /// The columns of a subquery that equal something of the row outside.
+    fn equated(&self, outer: &Node<'q>, inner: &Inner<'q>) -> Mapped<Vec<usize>> {
+        Ok(self.outer_conditions(outer, inner)?.iter().filter_map(|on| on.equi).map(|(_, right)| right).collect())
     }
 
     /// The subquery's conditions on the row outside, over outer ++ inner.

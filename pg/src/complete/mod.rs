@@ -17,7 +17,8 @@
 //! What rests on ties stays as it is: `rank`, `dense_rank`, `percent_rank`, `cume_dist`, frames in RANGE and GROUPS, EXCLUDE
 //! GROUP and TIES, WITH TIES. Where two windows of different orders number rows, a choice is left between rows
 //! that are alike (which number of the one goes with which of the other), unless a key is among what they sort by. If such a function shares a window with one that is completed, each gets a window of its
-//! own. Views leave choices too: `views`. A query without ORDER BY over a subquery that has one is left alone: its author relies on that order.
+//! own. Views leave choices too: `views`. LIMIT and DISTINCT ON without
+//! ORDER BY over a subquery, a view or a query of WITH that has one are left alone, as are windows and aggregates over such a subquery: their author relies on that order.
 
 mod aggregates;
 mod looks;
@@ -29,7 +30,7 @@ mod windows;
 use crate::expr::Expr;
 use crate::json::call_aggregates;
 use crate::nodes::{copy, length, pointers};
-use crate::query::{Query, Scratch, with_scratch};
+use crate::query::{Entry, Query, Scratch, with_scratch};
 use aggregates::{complete_aggregates, complete_arrays};
 use looks::{complete_distinct, complete_keys};
 use pgrx::pg_sys;
@@ -98,6 +99,25 @@ pub fn complete_view(view: pg_sys::Oid) {
     })
 }
 
+/// Whether FROM has a subquery with ORDER BY, or a view or a query of WITH that has one.
+unsafe fn reads_ordered(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: entries are looked at while the query lives; the rule of a view is copied while that is open.
+    unsafe {
+        let within = Query::new(query);
+        let sorts = |number| match within.entry(number) {
+            Entry::Cte { name, levels_up: 0, .. } => within.cte(&name).is_some_and(|cte| cte.query.features().ordered),
+            Entry::Relation(view) if view.relkind == 'v' => {
+                let view = pg_sys::relation_open(view.relid, pg_sys::AccessShareLock as _);
+                let sorts = !(*pg_sys::get_view_query(view)).sortClause.is_null();
+                pg_sys::relation_close(view, pg_sys::NoLock as _);
+                sorts
+            }
+            _ => false,
+        };
+        has_ordered_input(query) || (1..=within.entries()).any(sorts)
+    }
+}
+
 /// Whether FROM has a subquery with ORDER BY.
 unsafe fn has_ordered_input(query: *mut pg_sys::Query) -> bool {
     // SAFETY: the range table holds RangeTblEntry nodes.
@@ -132,7 +152,7 @@ unsafe fn complete_distinct_on(query: *mut pg_sys::Query) -> bool {
         if !(*query).hasDistinctOn || (*query).hasTargetSRFs {
             return false;
         }
-        if (*query).sortClause.is_null() && has_ordered_input(query) {
+        if (*query).sortClause.is_null() && reads_ordered(query) {
             return false;
         }
         for clause in pointers::<pg_sys::SortGroupClause>((*query).distinctClause).collect::<Vec<_>>() {
@@ -154,7 +174,7 @@ unsafe fn complete_limit(query: *mut pg_sys::Query) -> bool {
         };
         let unlimited = is_null((*query).limitCount) && is_null((*query).limitOffset);
         let unordered = (*query).sortClause.is_null();
-        if unlimited || (*query).hasDistinctOn || unordered && has_ordered_input(query) {
+        if unlimited || (*query).hasDistinctOn || unordered && reads_ordered(query) {
             return false;
         }
         let set = !(*query).setOperations.is_null() || !(*query).distinctClause.is_null() || (*query).hasTargetSRFs;
