@@ -9,7 +9,7 @@
 //! ```
 
 use super::aggregate::{Groups, count, over_nothing};
-use super::group_value::{GroupValue, Rows, first};
+use super::group_value::{Correlation, GroupValue, Rows, first};
 use super::node::{Condition, Node, Sides};
 use super::order::{parts, terms};
 use super::scalar::Row;
@@ -209,21 +209,14 @@ impl<'q> Analyzer<'q> {
         add_missing(&mut exprs, terms.iter().flat_map(parts));
         let f = query.features();
         let whole = f.limited || f.distinct || f.distinct_on || f.grouped || f.windows || f.target_srfs;
-        let (inner, keyed, own) = if whole || query.set_operations().is_some() {
-            let targets = query.targets();
-            let number = |expr: &Expr<'q>| targets.iter().find(|t| t.expr.equals(*expr)).map(|t| t.number);
-            let Some(wanted) = exprs.iter().map(number).collect::<Option<Vec<usize>>>() else {
-                return opaque("it has ARRAY(SELECT …) that is ordered by what its subquery does not select");
-            };
-            let dependent = self.dependent(frame, outer, query, &wanted)?;
-            let keyed = dependent.correlation(&outer.cols);
-            let own = dependent.outside.len();
-            let targets = (own..own + wanted.len()).collect();
-            (Inner { node: Node::new(dependent.rel, []), targets, correlated: Vec::new() }, keyed, own)
-        } else {
+        let direct = (!whole && query.set_operations().is_none()).then(|| {
             let inner = self.inner(frame, query, |_| exprs.clone())?;
             let keyed = self.correlation(outer, &inner)?;
-            (inner, keyed, 0)
+            Ok((inner, keyed, 0))
+        });
+        let (inner, keyed, own) = match direct {
+            None | Some(Err(Stop::Opaque(_))) => self.dependent_array(frame, outer, query, &exprs)?,
+            Some(direct) => direct?,
         };
         // An array is of one row outside only.
         let within: Vec<usize> = (0..own).collect();
@@ -241,6 +234,26 @@ impl<'q> Analyzer<'q> {
         let call = Scalar { sql: call, ..Scalar::deparsed("", inner.targets.clone(), ty, false) };
         let agg = Agg { call, kind: AggKind::Recompute, filter: None };
         self.with_aggregate(outer, inner.node.rel, &keyed, vec![agg], Some(empty), Rows::All)
+    }
+
+    /// The rows of ARRAY(SELECT …) for each row outside, whatever they depend on; and how many columns that is.
+    fn dependent_array(
+        &self,
+        frame: &Frame<'_, 'q>,
+        outer: &Node<'q>,
+        query: Query<'q>,
+        exprs: &[Expr<'q>],
+    ) -> Mapped<(Inner<'q>, Correlation, usize)> {
+        let targets = query.targets();
+        let number = |expr: &Expr<'q>| targets.iter().find(|t| t.expr.equals(*expr)).map(|t| t.number);
+        let Some(wanted) = exprs.iter().map(number).collect::<Option<Vec<usize>>>() else {
+            return opaque("it has ARRAY(SELECT …) that is ordered by what its subquery does not select");
+        };
+        let dependent = self.dependent(frame, outer, query, &wanted)?;
+        let keyed = dependent.correlation(&outer.cols);
+        let own = dependent.outside.len();
+        let targets = (own..own + wanted.len()).collect();
+        Ok((Inner { node: Node::new(dependent.rel, []), targets, correlated: Vec::new() }, keyed, own))
     }
 
     /// Whether each row outside has at most one partner in the subquery.
