@@ -60,6 +60,12 @@ impl DbShared {
         self.failing.iter().filter(|f| f.relid.load(Acquire) == relid).for_each(FailingSource::clear);
     }
 
+    /// Nothing of this is true of the next database that has the place, or of the next capture of the same one.
+    pub fn forget_all_failures(&self) {
+        self.failing.iter().for_each(FailingSource::clear);
+        self.stuck_count.store(0, Release);
+    }
+
     /// Sources that are given up, and when.
     pub fn given_up(&self) -> impl Iterator<Item = (u32, i64)> {
         let given_up = self.failing.iter().filter(|f| f.is_given_up());
@@ -84,6 +90,8 @@ mod tests {
         assert_eq!(DB.given_up().collect::<Vec<_>>(), [(7, 6)]);
         DB.forget_source(7);
         assert_eq!((DB.given_up().count(), DB.count_failure(7, 7)), (0, 1));
+        DB.forget_all_failures();
+        assert_eq!(DB.count_failure(7, 8), 1);
     }
 
     #[test]

@@ -115,6 +115,7 @@ pub fn claim_db(dboid: u32) -> Option<&'static DbShared> {
 /// Gives a database's slot back, with all that was counted for it.
 pub fn release_db(db: &DbShared) {
     let someone_may_wait = is_full();
+    db.forget_all_failures();
     let dboid = db.dboid.swap(0, Ordering::SeqCst);
     if someone_may_wait {
         shared().databases_dirty.store(true, Ordering::SeqCst);
