@@ -185,6 +185,7 @@ fn exchange_columns(st: &StreamTable, draft: &Draft) -> Result<()> {
     let (old, new) = (columns(st.relid), columns(draft.view));
     let kept = common(&old, &new);
     refuse_needed(st, &old[kept..])?;
+    refuse_rewrite(st, draft.view, &new[kept..])?;
     let table = QualifiedName::new(&st.schema, &st.name);
     let drops = old[kept..].iter().map(|c| sql!("DROP COLUMN {}", Ident::new(&c.name)));
     let adds = new[kept..].iter().map(|c| sql!("ADD COLUMN {} {}", Ident::new(&c.name), Sql::deparsed(&c.definition)));
@@ -216,6 +217,35 @@ fn refuse_needed(st: &StreamTable, dropped: &[Column]) -> Result<()> {
             )
             .detail("The new query has no column of that name and type in that place.")
             .hint(format!("Keep the column, or change {reader} first.")));
+        }
+    }
+    Ok(())
+}
+
+/// To add a column of a domain with constraints PostgreSQL rewrites the table, and then whoever reads it with an older snapshot finds
+/// it empty.
+fn refuse_rewrite(st: &StreamTable, view: u32, added: &[Column]) -> Result<()> {
+    for column in added {
+        let constrained: Option<bool> = catalog::scalar(
+            "WITH RECURSIVE types (oid) AS (
+                 SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum = $2
+                  UNION ALL
+                 SELECT t.typbasetype FROM types JOIN pg_catalog.pg_type t USING (oid) WHERE t.typtype = 'd')
+             SELECT true FROM types JOIN pg_catalog.pg_type t USING (oid)
+              WHERE t.typtype = 'd' AND (t.typnotnull OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contypid = t.oid)) LIMIT 1",
+            &[pg_sys::Oid::from(view).into(), column.number.into()],
+        );
+        if constrained == Some(true) {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!(
+                    "cannot give stream table {} this query: its new column \"{}\" is of a domain with constraints",
+                    st.label(),
+                    column.name
+                ),
+            )
+            .detail("Its table would be rewritten, and readers with an older snapshot would find it empty.")
+            .hint("Cast the column to the domain's base type, or drop the stream table and create it again."));
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ mod hostile;
 mod lifecycle;
 mod look;
 mod missed;
+mod readers;
 mod rights;
 mod schedule;
 mod server;
@@ -35,6 +36,7 @@ fn main() {
             .chain(explain::TESTS)
             .chain(functions::TESTS)
             .chain(alter::TESTS)
+            .chain(readers::TESTS)
             .chain(choice::TESTS)
             .chain(definitions::TESTS)
             .chain(hostile::TESTS)
