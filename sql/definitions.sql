@@ -42,9 +42,10 @@ BEGIN
           JOIN pg_class k ON k.oid = f.relid
          CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM uses u WHERE u.relid = f.relid AND u.whole_row)) AS w (whole_row)
          -- A plain table that the query names is a source whatever happens to it; only its row security may have changed,
-         -- by which results change with more than rows.
+         -- by which results change with more than rows, and the expressions of virtual columns.
          WHERE w.whole_row
             OR NOT (f.relid = ANY (tables) AND k.relkind = 'r' AND k.relrowsecurity = s.time_dependent
+                    AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = f.relid AND a.attgenerated = 'v')
                     AND EXISTS (SELECT FROM uses u WHERE u.relid = f.relid AND u.ev_class = to_regclass(format('pgtrickle.def_%s', d.pgt_id))))
          GROUP BY d.pgt_id ORDER BY d.pgt_id
     LOOP
