@@ -42,9 +42,10 @@ BEGIN
           JOIN pg_class k ON k.oid = f.relid
          CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM uses u WHERE u.relid = f.relid AND u.whole_row)) AS w (whole_row)
          -- A plain table that the query names is a source whatever happens to it; only its row security may have changed,
-         -- by which results change with more than rows, and the expressions of virtual columns.
+         -- by which results change with more than rows, or whether its changes are in the WAL, and the expressions of virtual columns.
          WHERE w.whole_row
             OR NOT (f.relid = ANY (tables) AND k.relkind = 'r' AND k.relrowsecurity = s.time_dependent
+                    AND (k.relpersistence = 'p') = (d.source_type IN ('TABLE', 'STREAM_TABLE'))
                     AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = f.relid AND a.attgenerated = 'v')
                     AND EXISTS (SELECT FROM uses u WHERE u.relid = f.relid AND u.ev_class = to_regclass(format('pgtrickle.def_%s', d.pgt_id))))
          GROUP BY d.pgt_id ORDER BY d.pgt_id
@@ -167,7 +168,12 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pgtrickle._means_something_else(c.classid, c.objid)
        FROM pg_event_trigger_ddl_commands() c
-      WHERE c.command_tag <> 'ALTER TABLE' OR EXISTS (SELECT FROM pg_class k WHERE k.oid = c.objid AND k.relkind IN ('v', 'm'));
+      WHERE CASE c.command_tag
+                WHEN 'ALTER TABLE' THEN EXISTS (SELECT FROM pg_class k WHERE k.oid = c.objid AND k.relkind IN ('v', 'm'))
+                -- Of a view, whose query this is.
+                WHEN 'CREATE RULE' THEN EXISTS (SELECT FROM pg_rewrite r WHERE r.oid = c.objid AND r.ev_type = '1')
+                ELSE true
+            END;
     -- A text search configuration that a query uses because a setting says so is no dependency of it.
     PERFORM pgtrickle._sources_changed(s.pgt_id, true)
        FROM pgtrickle.pgt_stream_tables s
@@ -187,13 +193,13 @@ $$;
 REVOKE EXECUTE ON FUNCTION pgtrickle._defined(oid, boolean), pgtrickle._sources_changed(bigint, boolean), pgtrickle._stream_table_rewritten(bigint), pgtrickle._on_replaced(), pgtrickle._look_for_sources(oid[]), pgtrickle._means_something_else(oid, oid), pgtrickle._mark_sources(oid[], text), pgtrickle._on_definition(), pgtrickle._on_partition_drop(),
     pgtrickle._on_rewrite(), pgtrickle._parents_before_drop(oid) FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_definition ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'CREATE TABLE', 'CREATE FOREIGN TABLE') EXECUTE FUNCTION pgtrickle._on_definition();
+    WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'CREATE TABLE', 'CREATE FOREIGN TABLE', 'CREATE SCHEMA') EXECUTE FUNCTION pgtrickle._on_definition();
 ALTER EVENT TRIGGER pg_trickle_on_definition ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_partition_drop ON sql_drop
     WHEN TAG IN ('DROP TABLE', 'DROP FOREIGN TABLE', 'DROP SCHEMA', 'DROP OWNED') EXECUTE FUNCTION pgtrickle._on_partition_drop();
 ALTER EVENT TRIGGER pg_trickle_on_partition_drop ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_replaced ON ddl_command_end
-    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER TABLE', 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'CREATE AGGREGATE', 'CREATE CAST', 'ALTER TYPE',
+    WHEN TAG IN ('CREATE VIEW', 'ALTER VIEW', 'CREATE RULE', 'ALTER MATERIALIZED VIEW', 'ALTER TABLE', 'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE', 'CREATE AGGREGATE', 'CREATE CAST', 'ALTER TYPE',
                  'ALTER TEXT SEARCH CONFIGURATION', 'ALTER TEXT SEARCH DICTIONARY') EXECUTE FUNCTION pgtrickle._on_replaced();
 ALTER EVENT TRIGGER pg_trickle_on_replaced ENABLE ALWAYS;
 CREATE EVENT TRIGGER pg_trickle_on_rewrite ON table_rewrite EXECUTE FUNCTION pgtrickle._on_rewrite();

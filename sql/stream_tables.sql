@@ -69,7 +69,7 @@ $$;
 REVOKE EXECUTE ON FUNCTION pgtrickle._on_stream_table(), pgtrickle._refuse_on_stream_table(), pgtrickle._stream_table_altered(bigint), pgtrickle._schema_altered(oid)
     FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_stream_table ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'ALTER SCHEMA', 'CREATE TABLE', 'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'CREATE TRIGGER', 'CREATE RULE')
+    WHEN TAG IN ('ALTER TABLE', 'ALTER SCHEMA', 'CREATE SCHEMA', 'CREATE TABLE', 'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'CREATE TRIGGER', 'CREATE RULE')
     EXECUTE FUNCTION pgtrickle._on_stream_table();
 ALTER EVENT TRIGGER pg_trickle_on_stream_table ENABLE ALWAYS;
 

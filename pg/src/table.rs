@@ -17,6 +17,8 @@ pub struct Relation {
     pub owner: pg_sys::Oid,
     /// `p`ermanent, `u`nlogged or `t`emporary.
     pub persistence: char,
+    /// An ordinary table of another access method than heap.
+    pub other_method: bool,
     /// A partition of another table.
     pub is_partition: bool,
     /// May have inheritance children.
@@ -56,6 +58,8 @@ impl Relation {
                 relkind: class.relkind as u8 as char,
                 owner: class.relowner,
                 persistence: class.relpersistence as u8 as char,
+                other_method: class.relkind as u8 == pg_sys::RELKIND_RELATION
+                    && class.relam != pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID),
                 is_partition: class.relispartition,
                 has_children: class.relhassubclass,
                 row_security: class.relrowsecurity,
@@ -196,13 +200,11 @@ pub fn partition_condition<'q>(_: &'q Scratch, relid: pg_sys::Oid) -> Vec<Expr<'
     }
 }
 
-/// Whether changes of a table are not in the WAL: a foreign or an unlogged one.
+/// Whether changes of a table are not in the WAL, or not as those of a heap's rows: a foreign or an unlogged one, or one of another
+/// access method.
 pub fn leaves_no_wal(relid: pg_sys::Oid) -> bool {
-    // SAFETY: reads the catalog.
-    unsafe {
-        pg_sys::get_rel_relkind(relid) as u8 == pg_sys::RELKIND_FOREIGN_TABLE
-            || pg_sys::get_rel_persistence(relid) as u8 == pg_sys::RELPERSISTENCE_UNLOGGED
-    }
+    let relation = Relation::describe(relid);
+    relation.relkind == 'f' || relation.persistence == 'u' || relation.other_method
 }
 
 /// The expression of a virtual generated column; the table's columns are those of range table entry 1.

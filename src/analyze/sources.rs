@@ -129,9 +129,10 @@ pub(super) fn capture(relation: &Relation) -> Capture {
         ('m', _) => Capture::Never("a materialized view"),
         ('S', _) => Capture::Never("a sequence"),
         (_, 'u') => Capture::Never("an unlogged table"),
-        ('p', _) if table::with_children(relation.relid).into_iter().any(table::leaves_no_wal) => {
-            Capture::Never("a partitioned table with partitions that are foreign or unlogged")
-        }
+        _ if relation.other_method => Capture::Never("a table of another access method than heap"),
+        ('p', _) if table::with_children(relation.relid).into_iter().any(table::leaves_no_wal) => Capture::Never(
+            "a partitioned table with partitions that are foreign, unlogged or of another access method than heap",
+        ),
         _ => Capture::Wal,
     }
 }

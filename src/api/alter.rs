@@ -1,5 +1,6 @@
 //! `alter_stream_table`: every argument that is NULL leaves its property as it is.
 
+use super::capture::confirm;
 use super::create::{check_mode, check_rights};
 use super::refresh::refresh_now;
 use super::{control, cycle, mode, names, replace};
@@ -77,6 +78,7 @@ fn alter_query(st: &StreamTable, query: &str, mode: &str) -> Result<()> {
     let st = &catalog::by_id(st.pgt_id).ok_or_else(|| Error::no_such_stream_table(&st.label()))?;
     choice::forget(st);
     let draft = replace::draft(st, query, mode)?;
+    confirm(&analysis, mode, &draft.analysis)?;
     if draft.same_columns()? {
         replace::in_place(st, &draft)?;
         let now = catalog::by_id(st.pgt_id).filter(|now| now.is_populated);

@@ -1,5 +1,6 @@
 //! Capture of what a query reads, before a stream table is made of it.
 
+use super::create::check_mode;
 use super::track;
 use crate::analyze::{Analysis, Capture, Source};
 use crate::catalog;
@@ -127,4 +128,22 @@ pub fn hold_buffers(analysis: &Analysis) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Raises an error unless a definition still reads what it did when capture, or the triggers of mode IMMEDIATE, were seen to:
+/// until its view existed nothing kept others from redefining views and tables that it reads.
+pub fn confirm(seen_to: &Analysis, mode: &str, now: &Analysis) -> Result<()> {
+    let known = |source: &Source| {
+        let of_same = |s: &&Source| s.relid == source.relid && s.capture == source.capture;
+        let covers = |s: &Source| source.columns.iter().all(|c| s.columns.contains(c)) || s.columns.is_empty();
+        seen_to.sources.iter().find(of_same).is_some_and(covers)
+    };
+    match now.sources.iter().find(|source| !known(source)) {
+        None => check_mode(mode, now),
+        Some(source) => Err(Error::new(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("somebody has redefined what the query reads of {} meanwhile", source.name),
+        )
+        .hint("Try again.")),
+    }
 }

@@ -1,12 +1,12 @@
 //! `create_stream_table` and its variants.
 
-use super::capture::{Ready, hold_buffers, start_capture};
+use super::capture::{Ready, confirm, hold_buffers, start_capture};
 use super::define::{define, populate, without_semicolon};
 use super::{guard, names};
 use crate::analyze::{self, Analysis, Analyzed, Input};
 use crate::catalog;
 use crate::error::{Error, Result, notice, or_raise};
-use crate::refresh::fill;
+use crate::refresh::{fill, program};
 use crate::{immediate, shmem, workers};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
@@ -93,6 +93,8 @@ fn create(name: &str, query: &str, schedule: Option<&str>, mode: &str, initializ
     check_rights(query);
     let ready = capture_for(&mode, initialize, &first)?;
     let made = define(&target, query, &schedule, &mode)?;
+    let view = program::view_oid(made.st.pgt_id)?;
+    confirm(&first, &mode, &analyze::analyze(Input::View(view.into()))?)?;
     if initialize {
         match made.st.is_immediate() {
             true => immediate::maintain::fill(&made.st, &made.loaded)?,

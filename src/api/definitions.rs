@@ -4,7 +4,7 @@ use super::capture::{is_stream_table, tracker_can};
 use super::define::insert_dependencies;
 use super::track;
 use crate::analyze::{self, Capture, Input, Source};
-use crate::catalog;
+use crate::catalog::{self, SourceType};
 use crate::error::or_raise;
 use crate::immediate;
 use crate::refresh::{fill, program};
@@ -61,15 +61,23 @@ fn look_for_sources(pgt_id: i64, redefined: bool) {
     // Without its view it is being dropped, or the extension is.
     let Ok(view) = program::view_oid(pgt_id) else { return };
     let before: BTreeSet<u32> = st.sources.iter().map(|s| s.relid).collect();
+    let silent_before: BTreeSet<u32> =
+        st.sources.iter().filter(|s| s.kind == SourceType::Other).map(|s| s.relid).collect();
     // What is wrong with the query is the next refresh's to say.
     let Ok(analysis) = analyze::analyze(Input::View(view.into())) else { return recompute(pgt_id, &before) };
     let now: BTreeSet<u32> = analysis.sources.iter().map(|s| s.relid.to_u32()).collect();
+    let silent: BTreeSet<u32> = analysis.sources.iter().filter(|s| is_silent(s)).map(|s| s.relid.to_u32()).collect();
     if st.is_immediate() {
         or_raise(immediate::feasible::check(&analysis).map_err(|error| error.naming(&st.label())));
     }
     // Expressions of virtual columns, for one, are part of what it means.
     let means_the_same = || st.frontier.is_none() || program::load(&st).is_ok_and(|l| l.fingerprint == st.fingerprint);
-    if before == now && analysis.restless == st.time_dependent && !redefined && means_the_same() {
+    if before == now
+        && silent_before == silent
+        && analysis.restless == st.time_dependent
+        && !redefined
+        && means_the_same()
+    {
         return;
     }
     catalog::execute(
@@ -87,6 +95,11 @@ fn look_for_sources(pgt_id: i64, redefined: bool) {
         capture(source);
     }
     recompute(pgt_id, &before.union(&now).copied().collect());
+}
+
+/// Whether nobody tells what happens to a source.
+fn is_silent(source: &Source) -> bool {
+    source.capture != Capture::Wal && !is_stream_table(source)
 }
 
 /// Sees to it that what a stream table reads is captured from the commit of this transaction on.

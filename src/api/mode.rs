@@ -1,7 +1,7 @@
 //! Another refresh mode for a stream table that exists. Between IMMEDIATE and the others it changes who tells of what its
 //! sources do: their writers, or capture.
 
-use super::capture::{Ready, hold_buffers, start_capture};
+use super::capture::{Ready, confirm, hold_buffers, start_capture};
 use super::create::check_mode;
 use super::refresh::refresh_now;
 use crate::analyze::{self, Analysis, Capture, Input};
@@ -20,6 +20,7 @@ pub fn change(st: &StreamTable, mode: &str) -> Result<()> {
     let crosses = st.is_immediate() != (mode == MODE);
     let ready = if crosses { prepare(st, mode, &analysis)? } else { Ready::Yes };
     lock_all(&[st.pgt_id]);
+    confirm(&analysis, mode, &analyze::analyze(Input::View(view.into()))?)?;
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables
             SET refresh_mode = $2, needs_reinit = needs_reinit OR $3, frontier = CASE WHEN NOT $3 THEN frontier END

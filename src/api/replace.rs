@@ -28,7 +28,7 @@ pub struct Draft {
     view: u32,
     query: String,
     mode: String,
-    analysis: Analysis,
+    pub analysis: Analysis,
 }
 
 /// A column of a relation.

@@ -133,14 +133,14 @@ pub fn create_parent_buffer(relid: u32) -> Result<()> {
 fn create_buffer(relid: u32, columns: &[(Ident, Sql)]) {
     let definitions = columns.iter().map(|(name, definition)| sql!(", {} {}", name, definition));
     ddl(&sql!(
-        "CREATE TABLE {} (xid xid8 NOT NULL, lsn pg_lsn NOT NULL, seq bigint NOT NULL, w bigint NOT NULL{})",
+        "CREATE TABLE {} (xid xid8 NOT NULL, lsn pg_lsn NOT NULL, seq bigint NOT NULL, w bigint NOT NULL{}) USING heap",
         buffer(relid),
         Sql::join("", definitions)
     ));
     for number in 0..crate::refresh::sources::SEGMENTS {
         // Rows are appended once, read a few times and truncated, so vacuum has nothing to do here.
         ddl(&sql!(
-            "CREATE TABLE {} () INHERITS ({}) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off)",
+            "CREATE TABLE {} () INHERITS ({}) USING heap WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off)",
             segment(relid, number),
             buffer(relid)
         ));
