@@ -143,8 +143,8 @@ fn measure(db: &DbShared, sources: &BTreeSet<u32>) {
                 let relid = number(1) as u32;
                 found.insert(relid);
                 let Some(place) = shmem::source(dboid, relid) else { continue };
-                let name = row.get::<String>(2).unwrap_or_report().unwrap_or_default();
-                shmem::store_text(&place.name, &name);
+                let name = row.get::<Vec<u8>>(2).unwrap_or_report().unwrap_or_default();
+                shmem::store_text(&place.name, &String::from_utf8_lossy(&name));
                 let pending = row.get::<i64>(3).unwrap_or_report();
                 place.buffered.store(pending.is_some(), Relaxed);
                 place.pending_rows.store(pending.unwrap_or_default() as u64, Relaxed);
@@ -155,7 +155,7 @@ fn measure(db: &DbShared, sources: &BTreeSet<u32>) {
     shmem::retain_sources(dboid, |relid| found.contains(&relid));
 }
 
-/// One row per source: pending are the rows of its buffer that some stream table has not seen yet, NULL if it has none.
+/// One row per source: its name as it is, which in a database of encoding SQL_ASCII may be any bytes; pending are the rows of its buffer that some stream table has not seen yet, NULL if it has none.
 fn query(sources: &BTreeSet<u32>) -> Sql {
     let each = sources.iter().map(|&relid| {
         if refresh::sources::buffer_of(relid).is_none() {
@@ -176,7 +176,7 @@ fn query(sources: &BTreeSet<u32>) -> Sql {
              SELECT d.source_relid, s.frontier, s.frontier_xid
                FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
               WHERE s.refresh_mode <> 'IMMEDIATE')
-         SELECT m.relid::bigint, format('%s.%s', n.nspname, c.relname), m.pending,
+         SELECT m.relid::bigint, convert_to(format('%s.%s', n.nspname, c.relname), 'SQL_ASCII'), m.pending,
                 (SELECT coalesce(sum(pg_total_relation_size(i.inhrelid)), 0)::bigint FROM pg_inherits i
                   WHERE i.inhparent = to_regclass('pgtrickle_changes.changes_' || m.relid))
            FROM ({}) AS m (relid, pending)
