@@ -23,13 +23,20 @@ const FUNCTIONS: &[&str] = &[
 /// Numbers of the catalogs that pgrx leaves out.
 const CONSTANTS: &[&str] = &["Anum_pg_inherits_.*", "InheritsRelationId", "InheritsRelidSeqnoIndexId"];
 
-/// Given to PostgreSQL as C callbacks, or called where no error can be raised: the plain symbols.
+/// Given to PostgreSQL as C callbacks, called where no error can be raised, or called for each of many rows within one guard: the
+/// plain symbols.
 const RAW: &[&str] = &[
+    "ExecStoreBufferHeapTuple",
     "ExecStoreHeapTuple",
+    "MemoryContextReset",
     "SetLatch",
     "SignalHandlerForConfigReload",
     "die",
+    "heap_getnextslot",
+    "slot_getsomeattrs_int",
     "standard_ProcessUtility",
+    "tuplestore_gettupleslot",
+    "tuplestore_puttupleslot",
     "wal_segment_close",
     "wal_segment_open",
 ];

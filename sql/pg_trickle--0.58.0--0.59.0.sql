@@ -20,7 +20,7 @@ CREATE TABLE pgtrickle.pgt_stage_costs (
     total_ms            double precision NOT NULL,
     PRIMARY KEY (pgt_id, stage)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE pgtrickle.pgt_stage_costs IS 'What each stage of a stream table has cost since it was planned as it is; written about once a second';
+COMMENT ON TABLE pgtrickle.pgt_stage_costs IS 'What each stage of a stream table has cost since it was planned as it is; written every ten seconds at most';
 GRANT SELECT ON pgtrickle.pgt_stage_costs TO PUBLIC;
 CREATE TABLE pgtrickle.pgt_immediate (
     pgt_id bigint PRIMARY KEY REFERENCES pgtrickle.pgt_stream_tables ON DELETE CASCADE,

@@ -254,15 +254,7 @@ pub fn by_relid(relid: u32) -> Option<StreamTable> {
 
 /// The stream table that a user names, by the search path.
 pub fn by_name(name: &str) -> Result<StreamTable> {
-    let relid = Spi::connect(|client| {
-        client
-            .select("SELECT pg_catalog.to_regclass($1)::oid", Some(1), &[name.into()])
-            .unwrap_or_report()
-            .first()
-            .get_one::<pg_sys::Oid>()
-            .unwrap_or_report()
-    });
-    relid.and_then(|relid| by_relid(relid.to_u32())).ok_or_else(|| Error::no_such_stream_table(name))
+    class::by_text(name).and_then(by_relid).ok_or_else(|| Error::no_such_stream_table(name))
 }
 
 /// The stream table that a user names, which the user must own.

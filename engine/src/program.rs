@@ -10,12 +10,13 @@ use crate::origin::{self, Origins};
 use crate::plan::Catalog;
 use crate::plan::kept::Kept;
 use crate::plan::stage::StagePlan;
-use crate::relevant::{Changes, Relevance, relevance};
+use crate::relevant::{Changes, Relevance, partner_keys, relevance};
 use crate::selection::{Selection, keep};
 use crate::single::as_semi_joins;
 use crate::sql::{From, Ident, QualifiedName, Query, Select, Sql};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// A source as the printer needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +158,10 @@ pub struct Program {
     relevant: BTreeMap<SourceId, Vec<Relevance>>,
     /// Where the columns of each stage come from.
     origins: Vec<Origins>,
+    /// The keys of sources and stages.
+    keys: Arc<KnownKeys>,
+    /// Those that changes are read by: they must have been keys before.
+    relied_on: Vec<(usize, Vec<usize>)>,
     /// Construct and inputs of each stage and of the root.
     outline: Vec<(&'static str, String)>,
 }
@@ -204,9 +209,11 @@ impl Program {
         let outline = all.map(|rel| (construct(rel), over(rel, &definition.sources))).collect();
         Ok(Program {
             outline,
-            relevant: relevance(stages.stages.iter().chain([&stages.root])),
+            relevant: relevance(stages.stages.iter().chain([&stages.root]), &known),
+            relied_on: partner_keys(stages.stages.iter().chain([&stages.root]), &known),
             origins: origin::of_stages(&stages),
             catalog: Catalog::new(&definition.sources, &stages, &known, target.pgt_id),
+            keys: Arc::new(known),
             root: Kept::root(target, &definition.columns, cols, identity),
             query: Origin::Rules(stages.root),
             compared: definition.root.compared_sources(),
@@ -231,6 +238,8 @@ impl Program {
             compared: BTreeSet::new(),
             relevant: BTreeMap::new(),
             origins: Vec::new(),
+            keys: Arc::default(),
+            relied_on: Vec::new(),
             outline: vec![("The whole query", format!("of {}", plain(view)))],
         }
     }
@@ -249,6 +258,11 @@ impl Program {
     /// of a query without delta rules.
     pub fn relevant(&self, source: SourceId) -> Option<&[Relevance]> {
         self.relevant.get(&source).map(Vec::as_slice)
+    }
+
+    /// The keys of the query's parts without which changes would be read otherwise: rows from before may lack them.
+    pub fn relied_on(&self) -> &[(usize, Vec<usize>)] {
+        &self.relied_on
     }
 
     /// The hidden tables to create.
@@ -279,8 +293,12 @@ impl Program {
 
     /// The same, each stage's steps with its number in [`outline`](Self::outline), from 0.
     pub fn refresh_by_stage(&self, changes: &Changes) -> Vec<(usize, Vec<Step>)> {
-        let mut changed = Changed::with(changes, &self.relevant);
+        let mut changed = self.changed(changes);
         self.steps_for(&mut changed)
+    }
+
+    fn changed(&self, changes: &Changes) -> Changed {
+        Changed::with(changes, &self.relevant).knowing(self.keys.clone())
     }
 
     fn steps_for(&self, changed: &mut Changed) -> Vec<(usize, Vec<Step>)> {
@@ -308,7 +326,7 @@ impl Program {
     /// Where the columns of what [`refresh_by_stage`](Self::refresh_by_stage) stages and of the state tables come from, by the
     /// relation's name (of a state table without its schema). Such a column's name ends in its number, from 1.
     pub fn origins(&self, changes: &Changes) -> BTreeMap<String, Origins> {
-        let mut changed = Changed::with(changes, &self.relevant);
+        let mut changed = self.changed(changes);
         self.steps_for(&mut changed);
         let shared = changed.shared_from(0);
         let shared = shared.iter().map(|value| origin::of_zset(value, &self.origins)).enumerate();

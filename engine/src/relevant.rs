@@ -5,9 +5,10 @@
 //! π_used σ_p S:   Δ = π_used σ_p ΔS,   so old and new row of an update cancel out if p holds for both and they agree in `used`
 //! ```
 //!
-//! Staging leaves out what matters to no scan. The rules do not rely on it.
+//! Staging leaves out what matters to no scan. The rules do not rely on it, unless it says that every row passes.
 
-use crate::ir::{Rel, Scalar, SourceId};
+use crate::ir::{JoinKind, Rel, Scalar, SourceId};
+use crate::keys::{KnownKeys, key};
 use crate::liveness::{Columns, all, used_below};
 use crate::sql;
 use crate::sql::{From, Ident, QualifiedName, Select, Sql};
@@ -63,29 +64,56 @@ pub struct Changes {
     /// The scans, by their number in [`Program::relevant`](crate::program::Program::relevant), to which nothing of their
     /// source's change matters.
     pub idle: BTreeSet<(SourceId, usize)>,
+    /// The sources of whose staged changes every row passes the condition of their only scan.
+    pub passed: BTreeSet<SourceId>,
 }
 
 impl FromIterator<SourceId> for Changes {
     /// Of these sources nothing but that they have changed.
     fn from_iter<T: IntoIterator<Item = SourceId>>(sources: T) -> Changes {
-        Changes { sources: sources.into_iter().collect(), idle: BTreeSet::new() }
+        Changes { sources: sources.into_iter().collect(), ..Changes::default() }
     }
 }
 
 /// What the scans in these relations, all of whose columns are used, make of their sources' rows.
-pub fn relevance<'a>(relations: impl IntoIterator<Item = &'a Rel>) -> BTreeMap<SourceId, Vec<Relevance>> {
-    let mut found = Found::default();
+pub fn relevance<'a>(
+    relations: impl IntoIterator<Item = &'a Rel>,
+    keys: &KnownKeys,
+) -> BTreeMap<SourceId, Vec<Relevance>> {
+    let mut found = Found { scans: BTreeMap::new(), keys };
     relations.into_iter().for_each(|rel| found.visit(rel, &all(rel)));
-    found.0
+    found.scans
 }
 
-#[derive(Default)]
-struct Found(BTreeMap<SourceId, Vec<Relevance>>);
+/// The keys by which joins tell whether a row's partner is the first, one after the other.
+pub fn partner_keys<'a>(relations: impl IntoIterator<Item = &'a Rel>, keys: &KnownKeys) -> Vec<(usize, Vec<usize>)> {
+    let (mut found, mut number) = (Vec::new(), 0);
+    for rel in relations {
+        rel.visit(&mut |rel| {
+            found.extend(partner_key(rel, keys).map(|key| (number, key)));
+            number += 1;
+        });
+    }
+    found
+}
 
-impl Found {
+/// The key of a join's right side, if it tells whether a partner is the first.
+fn partner_key(rel: &Rel, keys: &KnownKeys) -> Option<Vec<usize>> {
+    match rel {
+        Rel::Join { kind: JoinKind::Left | JoinKind::Semi | JoinKind::Anti, right, .. } => key(right, keys),
+        _ => None,
+    }
+}
+
+struct Found<'a> {
+    scans: BTreeMap<SourceId, Vec<Relevance>>,
+    keys: &'a KnownKeys,
+}
+
+impl Found<'_> {
     fn add(&mut self, source: SourceId, columns: &[i16], predicates: &[Scalar], used: &Columns) {
         let used: BTreeSet<i16> = used.iter().map(|c| columns[*c]).collect();
-        let scans = self.0.entry(source).or_default();
+        let scans = self.scans.entry(source).or_default();
         match scans.iter_mut().find(|scan| scan.is_of(columns, predicates)) {
             Some(known) => known.used.extend(used),
             None => scans.push(Relevance { columns: columns.to_vec(), predicates: predicates.to_vec(), used }),
@@ -103,7 +131,10 @@ impl Found {
             }
             _ => {}
         }
-        let below = used_below(rel, used);
+        let mut below = used_below(rel, used);
+        if let (Some(key), Some(of_right)) = (partner_key(rel, self.keys), below.last_mut()) {
+            of_right.extend(key);
+        }
         rel.inputs().into_iter().zip(below).for_each(|(input, used)| self.visit(input, &used));
     }
 }

@@ -29,7 +29,15 @@ pub enum Zset {
     Matching { input: Box<Zset>, right: Rel, on: Vec<Conjunct>, matched: bool },
     /// How the presence of keys in a relation has changed: weight 1 for a key that has come, -1 for one that has gone,
     /// nothing for one that had or has rows all the time. Outputs the relation's columns, those outside of the key NULL.
-    Presence { right: Rel, change: Box<Zset>, keys: Vec<usize>, only: Vec<Conjunct>, left_arity: usize },
+    Presence {
+        right: Rel,
+        change: Box<Zset>,
+        keys: Vec<usize>,
+        only: Vec<Conjunct>,
+        left_arity: usize,
+        /// Columns that no two rows of the relation share, if the change is netted by them, too.
+        own: Option<Vec<usize>>,
+    },
     /// The rows of which a change of a relation decides whether they have a partner: weighted 1 if they have got the
     /// first, -1 if they have lost the last.
     Flips { input: Box<Zset>, right: Rel, change: Box<Zset>, on: Vec<Conjunct> },

@@ -51,7 +51,7 @@ impl Kept {
             inputs.push(of_stage);
         }
         let root = state.rel(&stages.root);
-        let relevant = relevance(stages.stages.iter().chain([&stages.root]));
+        let relevant = relevance(stages.stages.iter().chain([&stages.root]), &KnownKeys::default());
         Kept { stages, inputs, state, root, relevant }
     }
 

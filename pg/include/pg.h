@@ -1,6 +1,7 @@
 /* What build.rs reads: the headers that declare the functions listed there. */
 #include "postgres.h"
 
+#include "access/heapam.h"
 #include "access/heaptoast.h"
 #include "access/xlogutils.h"
 #include "catalog/partition.h"
@@ -16,3 +17,4 @@
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/datum.h"
+#include "utils/memutils.h"

@@ -13,12 +13,14 @@ use pgrx::pg_sys::*;
 
 include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 
-/// Unguarded: to be handed to PostgreSQL as function pointers, or called where they cannot raise an error.
+/// Unguarded: to be handed to PostgreSQL as function pointers, or called where they cannot raise an error, or within a guard over
+/// frames without destructors.
 pub mod raw {
     use pgrx::pg_sys::*;
 
     // The headers' name; pgrx has a module of that name with the values in it.
     type ProcessUtilityContext = pgrx::pg_sys::ProcessUtilityContext::Type;
+    type ScanDirection = pgrx::pg_sys::ScanDirection::Type;
 
     include!(concat!(env!("OUT_DIR"), "/raw.rs"));
 }

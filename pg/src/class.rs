@@ -1,6 +1,6 @@
 //! Relations by name and OID, through the system caches.
 
-use pgrx::pg_sys;
+use pgrx::{IntoDatum, pg_sys};
 use std::ffi::{CStr, CString};
 
 /// OID of the relation `schema.name`, if there is one.
@@ -15,6 +15,13 @@ pub fn named(schema: &CStr, name: &str) -> Option<u32> {
         let relid = pg_sys::get_relname_relid(name.as_ptr(), namespace).to_u32();
         (relid != 0).then_some(relid)
     }
+}
+
+/// OID of the relation that a text names by the search path, as `to_regclass` finds it.
+pub fn by_text(name: &str) -> Option<u32> {
+    // SAFETY: a function of one text.
+    let found = unsafe { pgrx::direct_function_call::<pg_sys::Oid>(pg_sys::to_regclass, &[name.into_datum()]) };
+    found.map(|relid| relid.to_u32())
 }
 
 /// Learns of what other transactions have defined meanwhile; without, caches may still say that it is not there.

@@ -6,7 +6,7 @@ mod relevant;
 pub(crate) use relevant::Looked;
 pub use relevant::{Mattered, Reader};
 
-use crate::bindings;
+use crate::bindings::{self, raw};
 use crate::snapshot::Snapshot;
 use crate::spi::Plan;
 use crate::transition::Batch;
@@ -18,6 +18,9 @@ use std::rc::Rc;
 
 /// Number of the four fixed columns of a change buffer: xid, lsn, seq, w.
 const FIXED_COLUMNS: i32 = 4;
+
+/// So many rows are read before interrupts are looked for.
+const ROWS_WITHIN_GUARD: usize = 4096;
 
 /// A tuplestore registered under a name with the SPI connection in which it was made; it ends with that connection.
 pub struct Staged {
@@ -42,6 +45,28 @@ impl Staged {
         rows: u64,
     ) -> Staged {
         Staged { store, desc, lender: Some(lender), rows }
+    }
+
+    /// How many rows come and how many go, as its last column, a bigint, says.
+    pub fn come_and_gone(&self) -> (i64, i64) {
+        let (mut come, mut gone) = (0, 0);
+        // SAFETY: nobody else uses the store's first pointer, or reads it meanwhile; within the guard, no frame has a destructor.
+        unsafe {
+            let slot = pg_sys::MakeSingleTupleTableSlot(self.desc, &raw const pg_sys::TTSOpsMinimalTuple);
+            let last = (*self.desc).natts;
+            pg_sys::tuplestore_select_read_pointer(self.store, 0);
+            pg_sys::tuplestore_rescan(self.store);
+            pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                while raw::tuplestore_gettupleslot(self.store, true, false, slot) {
+                    raw::slot_getsomeattrs_int(slot, last);
+                    let weight = (*(*slot).tts_values.add(last as usize - 1)).value() as i64;
+                    come += weight.max(0);
+                    gone -= weight.min(0);
+                }
+            });
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+        }
+        (come, gone)
     }
 
     /// The rows and their type, both as long-lived as this value.
@@ -83,6 +108,25 @@ pub struct SegmentScan {
     pub newest_lsn: u64,
     /// Where the next refresh may start if this one commits.
     pub next: Position,
+}
+
+/// What is to be done with a transaction's rows, of which many follow each other.
+struct Verdict<F> {
+    last: Option<(u64, Reach)>,
+    reach: F,
+}
+
+impl<F: FnMut(u64) -> Reach> Verdict<F> {
+    fn on(&mut self, xid: u64) -> Reach {
+        match self.last {
+            Some((known, reach)) if known == xid => reach,
+            _ => {
+                let reach = (self.reach)(xid);
+                self.last = Some((xid, reach));
+                reach
+            }
+        }
+    }
 }
 
 /// A tuplestore that is being filled with change rows.
@@ -143,11 +187,10 @@ impl Filling {
         segment: u32,
         snapshot: &Snapshot,
         from: Option<Position>,
-        mut reach: impl FnMut(u64) -> Reach,
+        reach: impl FnMut(u64) -> Reach,
     ) -> SegmentScan {
-        // SAFETY: the relation stays open and locked while scanned; `heap_getnextslot` keeps the slot's page pinned until
-        // the next call, and the four fixed columns are NOT NULL, by value and first. Errors abort the transaction, which
-        // closes scan, slot and relation.
+        // SAFETY: the relation stays open and locked while scanned. Errors abort the transaction, which closes scan, slot and
+        // relation; where one is raised within the guard, no frame has a destructor.
         unsafe {
             let rel = pg_sys::relation_open(pg_sys::Oid::from(segment), pg_sys::AccessShareLock as i32);
             let filenode = filenode(rel);
@@ -169,33 +212,14 @@ impl Filling {
                 pg_sys::heap_setscanlimits(scan, start, blocks - start);
                 let slot = pg_sys::MakeSingleTupleTableSlot((*rel).rd_att, &raw const pg_sys::TTSOpsBufferHeapTuple);
                 let mut held = Held::new((*rel).rd_att);
-                let mut last: Option<(u64, Reach)> = None;
-                while pg_sys::heap_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
-                    pg_sys::slot_getsomeattrs_int(slot, FIXED_COLUMNS);
-                    let fixed = std::slice::from_raw_parts((*slot).tts_values, FIXED_COLUMNS as usize);
-                    let xid = fixed[0].value() as u64;
-                    let verdict = match last {
-                        Some((known, verdict)) if known == xid => verdict,
-                        _ => reach(xid),
-                    };
-                    last = Some((xid, verdict));
-                    // Rows are appended: none comes to lie before the last one. Pages behind it may be empty yet.
-                    if found.later_rows == 0 {
-                        found.next.block = slot_block(slot);
-                    }
-                    match verdict {
-                        Reach::Known => {}
-                        Reach::Later => found.later_rows += 1,
-                        Reach::New => {
-                            found.newest_lsn = found.newest_lsn.max(fixed[1].value() as u64);
-                            self.take(slot, fixed[3].value() as i64, &mut held, &mut found);
-                        }
-                    }
-                    if found.new_rows & 0xfff == 0xfff {
-                        pgrx::check_for_interrupts!();
-                    }
+                let mut verdict = Verdict { last: None, reach };
+                // One guard for many rows: to set one up takes longer than most of what is called for a row.
+                while pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                    self.add_some(scan, slot, &mut verdict, &mut held, &mut found)
+                }) {
+                    pgrx::check_for_interrupts!();
                 }
-                self.release(&mut held);
+                pg_sys::ffi::pg_guard_ffi_boundary(|| self.release(&mut held));
                 held.end();
                 pg_sys::ExecDropSingleTupleTableSlot(slot);
                 pg_sys::heap_endscan(scan);
@@ -207,10 +231,49 @@ impl Filling {
         }
     }
 
+    /// Adds some of a scan's next rows; says whether there may be more.
+    ///
+    /// # Safety
+    /// The slot is for the scan's rows, which are those of a buffer. To be called within a guard.
+    unsafe fn add_some<F: FnMut(u64) -> Reach>(
+        &mut self,
+        scan: pg_sys::TableScanDesc,
+        slot: *mut pg_sys::TupleTableSlot,
+        verdict: &mut Verdict<F>,
+        held: &mut Held,
+        found: &mut SegmentScan,
+    ) -> bool {
+        for _ in 0..ROWS_WITHIN_GUARD {
+            // SAFETY: the caller's scan and slot, whose page stays pinned until the next call; the four fixed columns are NOT NULL,
+            // by value and first.
+            unsafe {
+                if !raw::heap_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
+                    return false;
+                }
+                raw::slot_getsomeattrs_int(slot, FIXED_COLUMNS);
+                let fixed = std::slice::from_raw_parts((*slot).tts_values, FIXED_COLUMNS as usize);
+                let verdict = verdict.on(fixed[0].value() as u64);
+                // Rows are appended: none comes to lie before the last one. Pages behind it may be empty yet.
+                if found.later_rows == 0 {
+                    found.next.block = slot_block(slot);
+                }
+                match verdict {
+                    Reach::Known => {}
+                    Reach::Later => found.later_rows += 1,
+                    Reach::New => {
+                        found.newest_lsn = found.newest_lsn.max(fixed[1].value() as u64);
+                        self.take(slot, fixed[3].value() as i64, held, found);
+                    }
+                }
+            }
+        }
+        true
+    }
+
     /// Adds a row that becomes visible, if it matters. One that goes is held until it is known whether the next takes its place.
     ///
     /// # Safety
-    /// The slot holds a row of a buffer, of this weight.
+    /// The slot holds a row of a buffer, of this weight. To be called within a guard.
     #[inline]
     unsafe fn take(
         &mut self,
@@ -237,22 +300,30 @@ impl Filling {
                     found.cancelled_rows += 2;
                 } else {
                     held.put_into(self.store);
-                    pg_sys::tuplestore_puttupleslot(self.store, slot);
+                    raw::tuplestore_puttupleslot(self.store, slot);
                     self.mattered.to(differing);
                 }
             } else {
                 self.release(held);
-                pg_sys::tuplestore_puttupleslot(self.store, slot);
+                raw::tuplestore_puttupleslot(self.store, slot);
                 self.mattered.to(readers);
             }
         }
     }
 
     /// A row that goes, and that none follows which could take its place.
-    fn release(&mut self, held: &mut Held) {
+    ///
+    /// # Safety
+    /// To be called within a guard.
+    unsafe fn release(&mut self, held: &mut Held) {
         self.mattered.to(held.readers());
         // SAFETY: the store is ours; what is held is complete.
         unsafe { held.put_into(self.store) };
+    }
+
+    /// Whether there is one reader, whose condition every row fulfils.
+    pub fn is_filtered(&self) -> bool {
+        self.relevant.is_one_condition()
     }
 
     /// Which readers the rows matter to.
@@ -272,6 +343,13 @@ impl Filling {
 pub fn stage_query(plan: &Plan, snapshot: &Snapshot, name: &str, estimate: impl FnOnce(u64) -> f64) -> Staged {
     let staged = stored(plan, snapshot);
     register(name, staged.store, staged.desc, estimate(staged.rows));
+    staged
+}
+
+/// Registers a relation under `name` that has the columns of a query and no rows.
+pub fn stage_nothing(plan: &Plan, name: &str, estimate: f64) -> Staged {
+    let staged = Staged::own(new_store(), plan.result_desc(), 0);
+    register(name, staged.store, staged.desc, estimate);
     staged
 }
 

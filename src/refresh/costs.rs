@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 /// Costs are written at most this often, per process and stream table.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// What one stage has cost since it was last written down.
 #[derive(Clone, Copy, Default)]

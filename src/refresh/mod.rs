@@ -282,7 +282,6 @@ fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outco
     };
     let (task, mut action) = choose(&st, &loaded, round, &changes);
     let mut delta_rows = 0;
-    let mut ran = None;
     if action != Action::NoData {
         let written = {
             let _settings = settings_of(&st, &task, &loaded.program);
@@ -299,7 +298,6 @@ fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outco
             let mut clock = costs::Clock::start();
             let written = run::run(&st, &statements, &mut relations, &round.snapshot, &mut clock, progress.as_ref())?;
             clock.stop(st.pgt_id, loaded.fingerprint);
-            ran = Some(statements);
             written
         };
         if action == Action::Reinitialize {
@@ -322,7 +320,7 @@ fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outco
         }
     }
     if action != Action::NoData || changes.cancelled > 0 || st.status == "ERROR" {
-        let counts = || ran.map_or((0, 0), |steps| run::come_and_gone(&steps, &relations, &round.snapshot));
+        let counts = || run::come_and_gone(&relations);
         store::store_frontier(&st, round, &loaded, (action, initiator), delta_rows, begun_at, counts);
     }
     drop(relations);

@@ -276,6 +276,9 @@ fn fingerprint(plan: &Analyzed, program: &Program) -> i64 {
         format!("{:?}", definition.root).hash(&mut hasher);
     }
     format!("{:?} {:?} {:?}", program.state_tables(), program.identity_index(), program.explain()).hash(&mut hasher);
+    if !program.relied_on().is_empty() {
+        program.relied_on().hash(&mut hasher);
+    }
     hasher.finish() as i64
 }
 

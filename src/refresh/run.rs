@@ -9,7 +9,7 @@ use crate::shmem::Progress;
 use pgtrickle_engine::program::{Program, Step};
 use pgtrickle_engine::sql::{Ident, Sql};
 use pgtrickle_pg::snapshot::Snapshot;
-use pgtrickle_pg::staging::{Staged, restage_query, stage_query};
+use pgtrickle_pg::staging::{Staged, restage_query, stage_nothing, stage_query};
 use pgtrickle_pg::statistics::Told;
 use std::collections::HashMap;
 
@@ -71,7 +71,10 @@ pub fn run(
                 classes.push(u8::from(skip));
                 log(st, query);
                 let plan = statements.plan(number, query.as_str(), classes);
-                let staged = stage_query(&plan, snapshot, name.as_str(), |rows| size_class(rows).1);
+                let staged = match skip {
+                    true => stage_nothing(&plan, name.as_str(), size_class(0).1),
+                    false => stage_query(&plan, snapshot, name.as_str(), |rows| size_class(rows).1),
+                };
                 rows += staged.rows;
                 relations.insert(name.clone(), staged);
             }
@@ -109,17 +112,8 @@ pub fn run(
 }
 
 /// How many rows the refresh has put into the stream table, and how many it has taken out of it.
-pub fn come_and_gone(statements: &Statements, relations: &Relations, snapshot: &Snapshot) -> (i64, i64) {
-    const COUNTS: &str =
-        "SELECT coalesce(sum(w) FILTER (WHERE w > 0), 0) || ' ' || coalesce(-sum(w) FILTER (WHERE w < 0), 0)
-                            FROM pgt_root";
-    if relations.rows(&Program::root_delta()) == 0 {
-        return (0, 0);
-    }
-    let plan = statements.plan(usize::MAX, COUNTS, relations.classes(&[Program::root_delta()]));
-    let counts = plan.first_text(snapshot).unwrap_or_default();
-    let mut counts = counts.split(' ').map(|count| count.parse().unwrap_or_default());
-    (counts.next().unwrap_or_default(), counts.next().unwrap_or_default())
+pub fn come_and_gone(relations: &Relations) -> (i64, i64) {
+    relations.get(&Program::root_delta()).map_or((0, 0), Staged::come_and_gone)
 }
 
 /// The same columns, no rows.

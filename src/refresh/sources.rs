@@ -43,6 +43,8 @@ pub struct Changes {
     pub changed: BTreeSet<SourceId>,
     /// Scans of them, by number, to which nothing matters.
     idle: BTreeSet<(SourceId, usize)>,
+    /// Sources of whose staged changes all pass the condition of their only scan.
+    passed: BTreeSet<SourceId>,
     /// Change rows staged.
     pub rows: u64,
     /// Change rows that make no difference to what the query reads: the frontier moves over them.
@@ -69,7 +71,11 @@ impl Changes {
 
     /// What the program of a refresh depends on: these changes, and sources whose changes it finds out by itself.
     pub fn with_compared(&self, compared: &BTreeSet<SourceId>) -> relevant::Changes {
-        relevant::Changes { sources: self.changed.union(compared).copied().collect(), idle: self.idle.clone() }
+        relevant::Changes {
+            sources: self.changed.union(compared).copied().collect(),
+            idle: self.idle.clone(),
+            passed: self.passed.clone(),
+        }
     }
 
     /// Once the refresh has committed, the next one may start where this one ended.
@@ -130,6 +136,9 @@ pub fn stage(
         let id = SourceId(source.relid);
         let name = Program::source_delta(id);
         let mattered = filling.mattered();
+        if filling.is_filtered() {
+            found.passed.insert(id);
+        }
         let idle = (0..scans.len()).filter(|scan| !mattered.contains(*scan));
         into.insert(name.clone(), filling.register(name.as_str(), size_class(rows).1));
         if rows > 0 {

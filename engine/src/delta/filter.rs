@@ -1,4 +1,6 @@
 //! Δ(σ R) = σ ΔR
+//!
+//! Where all that was staged is known to pass, there is nothing to filter.
 
 use super::{Changed, delta as change, leaf};
 use crate::ir::{Rel, Scalar};
@@ -9,6 +11,9 @@ pub(super) fn delta(input: &Rel, predicates: &[Scalar], changed: &Changed) -> Op
     let below = match input {
         Rel::Scan { source, columns, cols } => leaf::scan(*source, columns, cols, predicates, changed),
         _ => change(input, changed),
-    };
-    Some(Zset::Filter { input: Box::new(below?), predicates: predicates.to_vec() })
+    }?;
+    match input {
+        Rel::Scan { source, .. } if changed.passed.contains(source) => Some(below),
+        _ => Some(Zset::Filter { input: Box::new(below), predicates: predicates.to_vec() }),
+    }
 }

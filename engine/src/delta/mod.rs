@@ -16,6 +16,7 @@ mod semi_join;
 mod union_all;
 
 use crate::ir::{JoinKind, Rel, Scalar, SourceId};
+use crate::keys::KnownKeys;
 use crate::relevant::{Changes, Relevance};
 use crate::zset::Zset;
 use std::cell::RefCell;
@@ -31,6 +32,10 @@ pub struct Changed {
     pub stages: BTreeSet<usize>,
     /// Scans to which nothing of their source's change matters.
     idle: Vec<(SourceId, Relevance)>,
+    /// Sources of whose staged change every row passes the condition of the only scan.
+    passed: BTreeSet<SourceId>,
+    /// The keys of sources and stages.
+    keys: Arc<KnownKeys>,
     shared: RefCell<Vec<Arc<Zset>>>,
     /// Nothing is shared.
     apart: bool,
@@ -45,7 +50,17 @@ impl Changed {
     /// The same where more is known of their changes; `relevant` tells what the numbers of scans mean.
     pub fn with(changes: &Changes, relevant: &BTreeMap<SourceId, Vec<Relevance>>) -> Changed {
         let scan = |(source, number): &(SourceId, usize)| Some((*source, relevant.get(source)?.get(*number)?.clone()));
-        Changed { idle: changes.idle.iter().filter_map(scan).collect(), ..Changed::of(changes.sources.clone()) }
+        let only = |source: &SourceId| relevant.get(source).is_some_and(|scans| scans.len() == 1);
+        Changed {
+            idle: changes.idle.iter().filter_map(scan).collect(),
+            passed: changes.passed.iter().copied().filter(only).collect(),
+            ..Changed::of(changes.sources.clone())
+        }
+    }
+
+    /// The same where the keys of sources and stages are known. No change of a key may have been left out of the changes.
+    pub fn knowing(self, keys: Arc<KnownKeys>) -> Changed {
+        Changed { keys, ..self }
     }
 
     /// Whether a scan with these predicates right above it may see a change.
@@ -57,8 +72,7 @@ impl Changed {
     /// The same for a change in which a recursive reference may mean one thing here and another there: its terms share
     /// nothing that would be staged before.
     pub fn apart(&self) -> Changed {
-        let (sources, stages) = (self.sources.clone(), self.stages.clone());
-        Changed { sources, stages, idle: self.idle.clone(), apart: true, ..Changed::default() }
+        Changed { apart: true, shared: RefCell::default(), ..self.clone() }
     }
 
     /// What several terms will read: to be staged once, before whatever they are part of. How many rows it has is then

@@ -2,6 +2,7 @@
 //!
 //! Where the condition is equality of columns (and conditions on one side alone), partners are counted per key of R:
 //! L_old · Δ∃R = π(L ⋈ P) − π(ΔL ⋈ P)        with P = Δδ(keys of R), δ(k) = [n > 0]
+//! Where R's rows can be told apart, its change tells which of them were there before, and nothing is counted.
 //! Otherwise they are counted per row that the change touches, by the equalities that the condition has:
 //! L_old · Δ∃R = X · Δ∃R                      with X = touched L − touched ΔL
 //! Of ΔR only what the condition reads matters, so what cancels out there touches nothing.
@@ -11,6 +12,8 @@
 
 use super::Changed;
 use crate::ir::{Conjunct, Rel, Scalar};
+use crate::keys::key;
+use crate::liveness::Columns;
 use crate::single::is_single;
 use crate::zset::Zset;
 
@@ -58,9 +61,12 @@ fn per_key(
     let mut keys: Vec<usize> = between.iter().filter_map(|c| c.equi).map(|(_, r)| r).collect();
     keys.sort_unstable();
     keys.dedup();
-    let dr = changed.share(netted(dr, left.arity(), &[only.as_slice(), &between].concat()));
-    let present = Zset::Presence { right: right.clone(), change: Box::new(dr), keys, only, left_arity: left.arity() };
-    let present = changed.share(present);
+    let left_arity = left.arity();
+    let read = read_of_right(left_arity, &[only.as_slice(), &between].concat());
+    let own = own_columns(right, &read, changed);
+    let by = own.iter().flatten().chain(&read).copied().collect();
+    let (right, change) = (right.clone(), Box::new(changed.share(netted(dr, &by))));
+    let present = changed.share(Zset::Presence { right, change, keys, only, left_arity, own });
     let exprs: Vec<Scalar> = left.cols().iter().enumerate().map(|(i, col)| Scalar::column(i, col)).collect();
     let flipped =
         |rows: Zset| Zset::Map { input: Box::new(Zset::join(rows, present.clone(), &between)), exprs: exprs.clone() };
@@ -72,7 +78,7 @@ fn per_key(
 }
 
 fn per_row((left, dl): (&Rel, Option<&Zset>), (right, dr): (&Rel, Zset), on: &[Conjunct], changed: &Changed) -> Zset {
-    let dr = changed.share(netted(dr, left.arity(), on));
+    let dr = changed.share(netted(dr, &read_of_right(left.arity(), on)));
     let equalities: Vec<Conjunct> = on.iter().filter(|c| c.equi.is_some()).cloned().collect();
     let touched = |rows: Zset| match equalities.is_empty() {
         true => rows,
@@ -86,15 +92,25 @@ fn per_row((left, dl): (&Rel, Option<&Zset>), (right, dr): (&Rel, Zset), on: &[C
     Zset::Flips { input: Box::new(changed.share(rows)), right: right.clone(), change: Box::new(dr), on: on.to_vec() }
 }
 
-/// The change of the right side in what the condition reads of it. Values that are equal may differ in what a condition
-/// makes of them, unless equal means identical.
-fn netted(dr: Zset, left: usize, on: &[Conjunct]) -> Zset {
-    let mut by: Vec<usize> = on.iter().flat_map(|c| &c.condition.cols).filter_map(|c| c.checked_sub(left)).collect();
-    by.sort_unstable();
-    by.dedup();
+fn read_of_right(left: usize, on: &[Conjunct]) -> Columns {
+    on.iter().flat_map(|c| &c.condition.cols).filter_map(|c| c.checked_sub(left)).collect()
+}
+
+/// Columns by which the rows of the right side are told apart by plain equality, if its change can be netted by them.
+fn own_columns(right: &Rel, read: &Columns, changed: &Changed) -> Option<Vec<usize>> {
+    let (own, cols) = (key(right, &changed.keys)?, right.cols());
+    let plain = |c: &usize| cols[*c].not_null && cols[*c].ty.equality_operator.is_none();
+    let exact = |c: &usize| cols[*c].ty.is_exact();
+    let told_apart = !own.is_empty() && own.iter().all(|c| plain(c) && exact(c)) && read.iter().all(exact);
+    told_apart.then_some(own)
+}
+
+/// The change of the right side in these columns, what the condition reads of it. Values that are equal may differ in what a
+/// condition makes of them, unless equal means identical.
+fn netted(dr: Zset, by: &Columns) -> Zset {
     let cols = dr.cols();
     if by.is_empty() || by.iter().any(|c| !cols[*c].ty.is_exact()) {
         return dr;
     }
-    Zset::Netted { input: Box::new(dr), by }
+    Zset::Netted { input: Box::new(dr), by: by.iter().copied().collect() }
 }

@@ -22,8 +22,16 @@ impl Catalog {
     }
 
     /// The change of which keys a relation has. One that more rows have left than come is gone if none is left; one that more
-    /// have come to is new if these are all.
-    pub(super) fn presence(&self, right: &Rel, change: &Zset, keys: &[usize], only: &[Conjunct], l: usize) -> Query {
+    /// have come to is new if these are all. Where rows are known by columns of their `own`, no row may be there that has not
+    /// come, nor one have left: then the first that is found decides, instead of a count of all.
+    pub(super) fn presence(
+        &self,
+        (right, own): (&Rel, Option<&[usize]>),
+        change: &Zset,
+        keys: &[usize],
+        only: &[Conjunct],
+        l: usize,
+    ) -> Query {
         let cols = right.cols();
         let names: Vec<Ident> = keys.iter().map(|k| Ident::column(l + k)).collect();
         let key_cols: Vec<Col> = keys.iter().map(|k| cols[*k].clone()).collect();
@@ -44,10 +52,22 @@ impl Catalog {
         let left = Select::from(partner(partners())).filter(on.clone());
         let gone = Select::from(touched("sum(w::integer) < 0")).columns(values.clone());
         let gone = gone.column("(-1)::bigint", Ident::new("w")).filter(sql!("NOT EXISTS ({})", left.sql()));
-        let present = partner(partners().column("true", Ident::new("i2")));
-        let come = counted(touched("sum(w::integer) > 0").join(JoinType::Left, present, on), &names, &[]);
-        let come = Select::from(come).columns(values).column("1::bigint", Ident::new("w")).filter("i2 = i1");
-        Query::UnionAll(vec![gone.into(), come.into()])
+        let come = match own {
+            Some(own) => {
+                let own: Vec<Ident> = own.iter().map(|c| Ident::column(l + c)).collect();
+                let come = named(own.clone(), self.numbered_change(change, "d", l)).filter(condition(only));
+                let known = sql!("({}) NOT IN ({})", Sql::list(own), come.filter("w > 0").sql());
+                let others = partner(partners().filter(known));
+                let others = Select::from(others).filter(on);
+                Select::from(touched("min(w::integer) > 0")).filter(sql!("NOT EXISTS ({})", others.sql()))
+            }
+            None => {
+                let present = partner(partners().column("true", Ident::new("i2")));
+                let counted = counted(touched("sum(w::integer) > 0").join(JoinType::Left, present, on), &names, &[]);
+                Select::from(counted).filter("i2 = i1")
+            }
+        };
+        Query::UnionAll(vec![gone.into(), come.columns(values).column("1::bigint", Ident::new("w")).into()])
     }
 
     /// The rows that have got their first partner or lost their last, by any condition.

@@ -72,8 +72,8 @@ impl Catalog {
                 named(weighted_columns(value.arity()), From::Enr { name: shared(*number), alias: None }).into()
             }
             Zset::Matching { input, right, on, matched } => self.matching(input, right, on, *matched),
-            Zset::Presence { right, change, keys, only, left_arity } => {
-                self.presence(right, change, keys, only, *left_arity)
+            Zset::Presence { right, change, keys, only, left_arity, own } => {
+                self.presence((right, own.as_deref()), change, keys, only, *left_arity)
             }
             Zset::Flips { input, right, change, on } => self.flips(input, right, change, on),
             Zset::Netted { input, by } => self.netted(input, by),

@@ -213,7 +213,7 @@ impl State {
                 let kept = |row: &&Row| partners(row, &right, on) > 0;
                 rows.iter().filter(|(row, _)| kept(row) == *matched).map(|(row, w)| (row.clone(), *w)).collect()
             }
-            Zset::Presence { right, change, keys, only, left_arity } => {
+            Zset::Presence { right, change, keys, only, left_arity, .. } => {
                 let (now, change) = (self.rel(right), self.zset(change));
                 let before = plus(&now, &change, -1);
                 let offset = |row: &Row| [vec![Value::Null; *left_arity], row.clone()].concat();

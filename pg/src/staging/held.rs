@@ -1,6 +1,7 @@
 //! The old row of an update, kept back until its new one is seen.
 
 use super::relevant::{self, Relevant};
+use crate::bindings::raw;
 use pgrx::pg_sys;
 
 /// A row that goes, kept back until it is known whether the next one is the same again.
@@ -27,13 +28,13 @@ impl Held {
     /// Holds the row in a scan's slot, with a pin of its own on its page.
     ///
     /// # Safety
-    /// The slot has a tuple on a page.
+    /// The slot has a tuple on a page. To be called within a guard.
     pub(super) unsafe fn hold(&mut self, slot: *mut pg_sys::TupleTableSlot, readers: u64) {
         // SAFETY: a slot of these operations is a BufferHeapTupleTableSlot; the box does not move while it is stored.
         unsafe {
             let buffered = slot.cast::<pg_sys::BufferHeapTupleTableSlot>();
             *self.tuple = *(*buffered).base.tuple;
-            pg_sys::ExecStoreBufferHeapTuple(&raw mut *self.tuple, self.slot, (*buffered).buffer);
+            raw::ExecStoreBufferHeapTuple(&raw mut *self.tuple, self.slot, (*buffered).buffer);
         }
         (self.full, self.readers) = (true, readers);
     }
@@ -59,11 +60,11 @@ impl Held {
     /// Nothing is held any more; what was is in the store.
     ///
     /// # Safety
-    /// The store is alive.
+    /// The store is alive. To be called within a guard.
     pub(super) unsafe fn put_into(&mut self, store: *mut pg_sys::Tuplestorestate) {
         if self.full {
             // SAFETY: the slot's tuple is complete.
-            unsafe { pg_sys::tuplestore_puttupleslot(store, self.slot) };
+            unsafe { raw::tuplestore_puttupleslot(store, self.slot) };
             self.forget();
         }
     }

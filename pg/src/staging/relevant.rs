@@ -1,6 +1,7 @@
 //! What matters to the readers of a source: the rows that they let through, and the columns that they look at.
 
 use super::FIXED_COLUMNS;
+use crate::bindings::raw;
 use crate::spi::Plan;
 use pgrx::pg_sys;
 
@@ -67,21 +68,27 @@ impl Relevant {
         }
     }
 
+    /// Whether there is one reader, who has a condition.
+    pub(super) fn is_one_condition(&self) -> bool {
+        matches!(self.tests.as_slice(), [test] if !test.condition.is_null())
+    }
+
     /// Who lets the row in a slot through.
     ///
     /// # Safety
-    /// The slot has a tuple of the buffer.
+    /// The slot has a tuple of the buffer. To be called within a guard.
     pub(super) unsafe fn readers_of(&self, slot: *mut pg_sys::TupleTableSlot) -> u64 {
         if self.tests.is_empty() {
             return ALL;
         }
-        let passes = |test: &Test| {
-            // SAFETY: the condition was made for rows of the buffer; what it allocates is freed with the next row.
-            test.condition.is_null() || unsafe { pg_sys::ExecQual(test.condition, self.context) }
-        };
-        // SAFETY: the context is ours, the slot the caller's.
+        // SAFETY: the condition was made for rows of the buffer.
+        let passes = |test: &Test| test.condition.is_null() || unsafe { fulfils(test.condition, self.context) };
+        // SAFETY: the context is ours, the slot the caller's. What the last row's conditions have allocated goes.
         unsafe {
-            pg_sys::MemoryContextReset((*self.context).ecxt_per_tuple_memory);
+            let memory = (*self.context).ecxt_per_tuple_memory;
+            if !(*memory).isReset || !(*memory).firstchild.is_null() {
+                raw::MemoryContextReset(memory);
+            }
             (*self.context).ecxt_scantuple = slot;
         }
         self.tests.iter().enumerate().filter(|(_, test)| passes(test)).fold(NONE, |set, (i, _)| set | 1 << i)
@@ -90,7 +97,7 @@ impl Relevant {
     /// Those of the readers for whom two rows differ in what they look at.
     ///
     /// # Safety
-    /// The slots have tuples of the buffer.
+    /// The slots have tuples of the buffer. To be called within a guard.
     pub(super) unsafe fn differing(
         &self,
         old: *mut pg_sys::TupleTableSlot,
@@ -105,13 +112,33 @@ impl Relevant {
     }
 }
 
+/// Whether a condition is true in a context, as `ExecQual` tells.
+///
+/// # Safety
+/// The condition is ready for what is in the context. To be called within a guard.
+unsafe fn fulfils(condition: *mut pg_sys::ExprState, context: *mut pg_sys::ExprContext) -> bool {
+    let mut is_null = false;
+    // SAFETY: the caller's; an error puts the memory context back.
+    unsafe {
+        let Some(evaluate) = (*condition).evalfunc else { return false };
+        let before = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = (*context).ecxt_per_tuple_memory;
+        let value = evaluate(condition, context, &mut is_null);
+        pg_sys::CurrentMemoryContext = before;
+        value.value() != 0
+    }
+}
+
 impl Test {
     fn looks_alike(&self, old: *mut pg_sys::TupleTableSlot, new: *mut pg_sys::TupleTableSlot) -> bool {
         let needed = self.columns.last().map_or(0, |last| last.at + 1) as i32;
         // SAFETY: called with slots of the buffer's rows; so many attributes are taken apart in both, and both stay pinned.
         unsafe {
-            pg_sys::slot_getsomeattrs_int(old, needed);
-            pg_sys::slot_getsomeattrs_int(new, needed);
+            for slot in [old, new] {
+                if i32::from((*slot).tts_nvalid) < needed {
+                    raw::slot_getsomeattrs_int(slot, needed);
+                }
+            }
             let (a, b) = (&*old, &*new);
             self.columns.iter().all(|column| column.same_in(a, b))
         }
