@@ -36,10 +36,15 @@ impl Expr<'_> {
             }
             let conversion = self.node().cast::<pg_sys::CoerceViaIO>();
             let (from, to) = (pg_sys::exprType((*conversion).arg.cast()), (*conversion).resulttype);
+            // Of built-in types only we convert by way of text what has a cast.
+            if from.to_u32().max(to.to_u32()) < pg_sys::FirstNormalObjectId {
+                return false;
+            }
             let mut function = pg_sys::InvalidOid;
             let path =
                 pg_sys::find_coercion_pathway(to, from, pg_sys::CoercionContext::COERCION_EXPLICIT, &mut function);
-            path != pg_sys::CoercionPathType::COERCION_PATH_COERCEVIAIO
+            path == pg_sys::CoercionPathType::COERCION_PATH_FUNC
+                || path == pg_sys::CoercionPathType::COERCION_PATH_RELABELTYPE
         }
     }
 }
