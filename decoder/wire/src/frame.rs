@@ -101,11 +101,11 @@ impl FrameWriter {
         self.record(|buf| row::write_row_raw(buf, kind, paired, rel, tuple));
     }
 
-    /// Appends both halves of an UPDATE; they stay in one frame.
+    /// Appends both halves of an UPDATE. Each is a record of its own: together they may be larger than a frame can be.
     #[inline]
     pub fn update_raw(&mut self, rel: u32, old: &RawTuple<'_>, new: &RawTuple<'_>) {
-        self.count(2);
-        self.record(|buf| row::write_update_raw(buf, rel, old, new));
+        self.row_raw(RowKind::Delete, true, rel, old);
+        self.row_raw(RowKind::Insert, true, rel, new);
     }
 
     /// Appends a raw row whose data `fill` writes into zeroed space; see [`row::write_row_raw_space`].

@@ -142,26 +142,13 @@ pub fn raw_size_max(tuple: &RawTuple<'_>) -> usize {
     HEAD_MAX + tuple.bitmap.len() + tuple.data.len()
 }
 
-#[inline]
-fn put_raw(buf: &mut BytesMut, kind: RowKind, paired: bool, rel: u32, tuple: &RawTuple<'_>) {
-    raw_head(kind, paired, rel, tuple, tuple.data.len()).put(buf);
-    buf.extend_from_slice(tuple.bitmap);
-    buf.extend_from_slice(tuple.data);
-}
-
 /// Appends one raw row.
 #[inline]
 pub fn write_row_raw(buf: &mut BytesMut, kind: RowKind, paired: bool, rel: u32, tuple: &RawTuple<'_>) {
     buf.reserve(raw_size_max(tuple));
-    put_raw(buf, kind, paired, rel, tuple);
-}
-
-/// Appends both halves of an UPDATE, reserving once.
-#[inline]
-pub fn write_update_raw(buf: &mut BytesMut, rel: u32, old: &RawTuple<'_>, new: &RawTuple<'_>) {
-    buf.reserve(raw_size_max(old) + raw_size_max(new));
-    put_raw(buf, RowKind::Delete, true, rel, old);
-    put_raw(buf, RowKind::Insert, true, rel, new);
+    raw_head(kind, paired, rel, tuple, tuple.data.len()).put(buf);
+    buf.extend_from_slice(tuple.bitmap);
+    buf.extend_from_slice(tuple.data);
 }
 
 /// Appends a raw row whose `len` bytes of data the caller fills in (they are zero until then). The bitmap of
