@@ -224,7 +224,10 @@ impl Drop for Batch {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: made by us; while an error unwinds, the end of the transaction frees memory and files.
-            unsafe { pg_sys::tuplestore_end(self.store) }
+            unsafe {
+                pg_sys::tuplestore_end(self.store);
+                pg_sys::FreeTupleDesc(self.desc);
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Statements of every kind, triggers and foreign keys, and what is not let through.
 
 use pgtrickle_tests::server::Server;
-use pgtrickle_tests::{During, Outcome};
+use pgtrickle_tests::{During, Failure, Outcome};
 
 use super::{Test, arrange, assert_error, assert_exact, create, exact_after_each};
 
@@ -12,7 +12,25 @@ pub const TESTS: &[Test] = &[
     ("rolled_back_parts_leave_nothing", rolled_back_parts_leave_nothing),
     ("rights", rights),
     ("refused_queries", refused_queries),
+    ("many_statements_in_a_transaction", many_statements),
 ];
+
+/// What a statement needed is given back before the transaction ends.
+fn many_statements(server: &Server) -> Outcome {
+    let schema = "now_many";
+    let columns: Vec<String> = (0..20).map(|i| format!("c{i} int")).collect();
+    let mut session = arrange(server, schema, &format!("CREATE TABLE t ({})", columns.join(", ")))?;
+    create(&mut session, schema, "st", "SELECT sum(c0) AS s, max(c19) AS m FROM t")?;
+    let used = "SELECT sum(used_bytes)::bigint FROM pg_backend_memory_contexts WHERE name = 'TopTransactionContext'";
+    let many = "DO $$ BEGIN FOR i IN 1..500 LOOP INSERT INTO t (c0) VALUES (i); END LOOP; END $$";
+    session.run("BEGIN")?;
+    session.run(many)?;
+    let before: i64 = session.text(used)?.parse().unwrap_or(0);
+    session.run(many)?;
+    let after: i64 = session.text(used)?.parse().unwrap_or(i64::MAX);
+    session.run("COMMIT")?;
+    if after - before < 200_000 { Ok(()) } else { Err(Failure::new(format!("{before} bytes have become {after}"))) }
+}
 
 fn triggers_write_sources(server: &Server) -> Outcome {
     let schema = "now_triggers";
