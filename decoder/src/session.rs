@@ -5,7 +5,7 @@ use crate::link::Link;
 use crate::options::{Options, Tables};
 use crate::relations::{Announcements, Capture, Quarantine, Relations, Source};
 use pgtrickle_pg::decoding::{Change, Context, REINIT, Transaction, XidWidener};
-use pgtrickle_pg::relation::Relation;
+use pgtrickle_pg::relation::{self, Relation};
 use pgtrickle_pg::tuple::{Missing, Tuple, Update};
 use pgtrickle_pg::{spi, worker};
 use pgtrickle_wire::{
@@ -91,6 +91,8 @@ pub struct Session {
     skipped: u32,
 }
 
+/// Bytes of a message's reason that are passed on.
+const REASON_MAX: usize = 1000;
 /// After this many changes of which nothing was told, whoever drives the plugin learns that it is alive.
 const SKIPPED_MAX: u32 = 100;
 
@@ -202,11 +204,13 @@ impl Session {
         self.send(context);
     }
 
-    /// A logical message.
+    /// A logical message. Anybody can write one, of any size, in the name of anything.
     pub fn message(&mut self, context: Context, message: &LogicalMessage<'_>) {
         let ours = message.prefix == PLUGIN.as_bytes();
         if self.tracked_only && ours && message.transactional {
-            if let Some((relid, reason)) = parse_reinit(message.content) {
+            let reinit = parse_reinit(message.content).filter(|&(relid, _)| relation::tracked(relid).is_some());
+            if let Some((relid, reason)) = reinit {
+                let reason = &reason[..reason.len().min(REASON_MAX)];
                 self.out.in_transaction().reinit(&Reinit { relid, reason });
             }
         } else if self.all_messages || self.tracked_only && ours {

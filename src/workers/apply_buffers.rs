@@ -97,8 +97,12 @@ impl Buffers {
         Ok(())
     }
 
-    /// Writes a row of a prefix alone.
+    /// Writes a row of a prefix alone, unless there is no buffer for it. Of a source that is not known yet, and may not be one,
+    /// nothing is kept then.
     pub fn put_marker(&mut self, relid: u32, prefix: &Prefix) {
+        if !self.by_relid.contains_key(&relid) && segment(relid, 0).is_none() {
+            return;
+        }
         let at = self.at(relid);
         let buffer = &mut self.buffers[at];
         if buffer.writer.is_open() || buffer.open() {
@@ -131,6 +135,10 @@ impl Buffers {
     }
 }
 
+fn segment(relid: u32, number: u32) -> Option<u32> {
+    heap::find_table(SCHEMA, &format!("changes_{relid}_{number}"))
+}
+
 impl Buffer {
     fn new(relid: u32) -> Self {
         Buffer {
@@ -158,8 +166,7 @@ impl Buffer {
     }
 
     fn look_up(&mut self) {
-        let segment = |n| heap::find_table(SCHEMA, &format!("changes_{}_{n}", self.relid));
-        self.segments = [segment(0), segment(1)];
+        self.segments = [segment(self.relid, 0), segment(self.relid, 1)];
         self.unfitted = true;
     }
 
