@@ -89,7 +89,7 @@ fn work(dboid: u32, db: &'static DbShared) {
         wake.clear();
         worker::attend();
         apply.take_events();
-        worker::report_statistics();
+        apply.applier.report_statistics();
         let unsent = apply.peer.as_ref().is_some_and(Peer::has_unsent);
         let retry = (unsent || apply.applier.is_flushing()).then_some(ACK_RETRY);
         set.wait(Interest::Read, retry);

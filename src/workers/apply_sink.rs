@@ -162,6 +162,13 @@ impl Applier {
         }
     }
 
+    /// Tells what was written since this was last called, unless a transaction is open, which counts its rows itself until it ends.
+    pub fn report_statistics(&self) {
+        if self.open.is_none() {
+            worker::report_statistics();
+        }
+    }
+
     fn note_progress(&mut self, lsn: u64) {
         self.progress = lsn;
         self.progress_at = Instant::now();
