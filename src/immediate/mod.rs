@@ -191,7 +191,9 @@ pub fn defined(relid: u32, moved: bool) -> Result<()> {
 pub fn hold_off_writers(st: &StreamTable) {
     let (parents, tables): (Vec<_>, Vec<_>) =
         st.sources.iter().map(|source| source.relid).partition(|&relid| catalog::by_relid(relid).is_some());
-    tables.into_iter().for_each(triggers::hold_off_writers);
+    for table in tables {
+        triggers::hold_off_writers(table);
+    }
     lock_all(&parents.into_iter().filter_map(catalog::by_relid).map(|parent| parent.pgt_id).collect::<Vec<_>>());
 }
 

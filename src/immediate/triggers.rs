@@ -35,7 +35,7 @@ pub fn install(sources: &[Source]) -> Result<()> {
     may_trigger(sources)?;
     for source in tables {
         let relid = source.relid.to_u32();
-        parts(relid).into_iter().for_each(|part| set(part, &name_of(part)));
+        hold_off_writers(relid).into_iter().for_each(|part| set(part, &name_of(part)));
         // Whether or not a trigger was missing, others must learn of a new reader.
         depend::invalidate(relid);
     }
@@ -97,9 +97,18 @@ fn parts(relid: u32) -> Vec<u32> {
     parts
 }
 
-/// Whoever is writing to a source is waited for; from then on, until this transaction ends, nobody else writes to it.
-pub fn hold_off_writers(relid: u32) {
-    parts(relid).into_iter().for_each(lock::against_writers);
+/// Whoever is writing to a source is waited for; from then on, until this transaction ends, nobody else writes to it, or gives it
+/// a partition. Returns what it consists of then.
+pub fn hold_off_writers(relid: u32) -> Vec<u32> {
+    lock::against_writers(relid);
+    loop {
+        // Whoever was waited for may have attached one, at any level.
+        let known = parts(relid);
+        known.iter().copied().for_each(lock::against_writers);
+        if parts(relid) == known {
+            return known;
+        }
+    }
 }
 
 fn name_of(relid: u32) -> QualifiedName {
