@@ -361,14 +361,13 @@ pub fn query_hash(query: &str) -> i64 {
     scalar("SELECT pg_catalog.hashtextextended($1, 0)", &[query.into()]).unwrap_or_default()
 }
 
-/// Numbers of a relation's columns that are not dropped, ascending.
+/// Numbers of a relation's columns that are not dropped, ascending, as they are now: the statement may have a snapshot of
+/// before another query was given to the stream table.
 pub fn live_attributes(relid: u32) -> Vec<i16> {
-    scalar(
-        "SELECT array(SELECT attnum FROM pg_catalog.pg_attribute
-                       WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum)",
-        &[pg_sys::Oid::from(relid).into()],
-    )
-    .unwrap_or_default()
+    const LIVE: &str = "
+        SELECT array(SELECT attnum FROM pg_catalog.pg_attribute
+                      WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum)";
+    Snapshot::latest().active(|| scalar(LIVE, &[pg_sys::Oid::from(relid).into()])).unwrap_or_default()
 }
 
 /// The one value that a query returns, run as the owner of the extension; None if it is NULL. It needs, and gives, this
