@@ -47,6 +47,17 @@ fn require_server() -> Result<()> {
     if !wal::is_logical() {
         return Err(Error::wal_level());
     }
+    if loses_invalidations(worker::server_version()) {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "this minor release of PostgreSQL cannot capture changes reliably",
+        )
+        .detail(
+            "Before 15.13, 16.9 and 17.5, logical decoding does not tell transactions that are open of new definitions, \
+             so changes of a source could be lost for good.",
+        )
+        .hint("Install the current minor release of PostgreSQL, and restart the server."));
+    }
     if !pgtrickle_pg::databases::speaks_utf8() {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -55,6 +66,16 @@ fn require_server() -> Result<()> {
         .hint("CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and move the data there."));
     }
     require_primary()
+}
+
+/// Whether logical decoding leaves what it has cached as it was when definitions change beneath a transaction that is open.
+fn loses_invalidations(server_version: u32) -> bool {
+    match server_version / 10_000 {
+        15 => server_version < 150_013,
+        16 => server_version < 160_009,
+        17 => server_version < 170_005,
+        _ => false,
+    }
 }
 
 /// Whoever changes stream tables, or waits for them, cannot do so on a standby.
@@ -110,4 +131,17 @@ fn resolved_search_path() -> String {
             .unwrap_or_report()
     });
     path.unwrap_or_else(|| "pg_catalog".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::loses_invalidations;
+
+    #[test]
+    fn old_minor_releases_are_refused() {
+        for (last_bad, first_good) in [(150_012, 150_013), (160_008, 160_009), (170_004, 170_005)] {
+            assert!(loses_invalidations(last_bad) && !loses_invalidations(first_good));
+        }
+        assert!(!loses_invalidations(180_000));
+    }
 }
