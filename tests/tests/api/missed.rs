@@ -23,6 +23,8 @@ pub const TESTS: &[Test] = &[
     ("a_failure_without_changes", failed_without_changes),
     ("programs_are_the_same_in_every_time_zone", time_zones),
     ("who_writes_a_partition_is_waited_for", writer_of_partition),
+    ("a_partition_attached_during_the_creation", attached_during_creation),
+    ("a_refresh_that_waited_for_another_query", waited_for_query),
     ("own_changes_of_a_partition", changed_partition),
     ("own_changes_of_what_is_maintained_at_once", changed_at_once),
     ("a_reader_is_current_when_its_parents_are", stale_parent),
@@ -318,6 +320,53 @@ fn writer_of_partition(server: &Server) -> Outcome {
     let mut session = creation.join().expect("the creation panicked")?;
     session.run("SELECT pgtrickle.refresh_stream_table('of_b')")?;
     assert_text(&mut session, "SELECT string_agg(b::text, ',') FROM of_b", "10")
+}
+
+/// Runs `first` and leaves its transaction open until `second`, in another session, waits for it.
+fn overlap(server: &Server, mut session: Session, first: &str, second: &'static str) -> Outcome<Session> {
+    let schema = session.text("SELECT current_schema()")?;
+    let mut other = server.session()?;
+    other.each(&format!("SET search_path = {schema}; BEGIN; {first}"))?;
+    let pid = session.backend_pid()?;
+    let waiter = std::thread::spawn(move || session.run(second).map(|()| session));
+    let waiting = format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)");
+    let mut watch = server.session()?;
+    wait::until("who waits", wait::PATIENCE, || Ok(waiter.is_finished() || watch.holds(&waiting)?))?;
+    other.run("COMMIT")?;
+    waiter.join().expect("the waiter panicked")
+}
+
+/// What a table consists of is known only once nobody can change it.
+fn attached_during_creation(server: &Server) -> Outcome {
+    let session = arrange(server, "attached", &format!("{PARTITIONED}; CREATE TABLE p_9 (a int, b int)"))?;
+    let mut session = overlap(
+        server,
+        session,
+        "ALTER TABLE p ATTACH PARTITION p_9 FOR VALUES FROM (900) TO (1000)",
+        "SELECT pgtrickle.create_stream_table('st', 'SELECT sum(b) AS s FROM p', refresh_mode => 'IMMEDIATE')",
+    )?;
+    session.run("INSERT INTO p_9 VALUES (901, 5)")?;
+    assert_text(&mut session, "SELECT s FROM st", "5")
+}
+
+/// The columns are those of the query that it finds.
+fn waited_for_query(server: &Server) -> Outcome {
+    let mut session = arrange(server, "waited_query", "CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, 1)")?;
+    session.each(
+        "SELECT pgtrickle.create_stream_table('parent', 'SELECT a, b FROM t', '1h');
+         SELECT pgtrickle.create_stream_table('child', 'SELECT sum(a) AS s FROM parent', '1h');
+         INSERT INTO t VALUES (2, 2)",
+    )?;
+    let mut fresh = server.session()?;
+    fresh.run("SET search_path = waited_query")?;
+    let mut session = overlap(
+        server,
+        fresh,
+        "SELECT pgtrickle.alter_stream_table('parent', 'SELECT a, b + 1 AS c FROM t')",
+        "SELECT pgtrickle.refresh_stream_table('parent')",
+    )?;
+    session.each("INSERT INTO t VALUES (3, 3); SELECT pgtrickle.refresh_stream_table('child')")?;
+    assert_text(&mut session, "SELECT s FROM child", "6")
 }
 
 /// A table whose partition can be written to directly.
