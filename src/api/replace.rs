@@ -180,7 +180,8 @@ pub fn beside(st: &StreamTable, draft: &Draft, ready: Ready) -> Result<()> {
     Ok(())
 }
 
-/// Columns are dropped and added from the first one on that differs, so that they are in the query's order.
+/// Columns are dropped and added from the first one on that differs, so that they are in the query's order. In the owner's name:
+/// a type may have a default, which PostgreSQL computes for the rows that are there.
 fn exchange_columns(st: &StreamTable, draft: &Draft) -> Result<()> {
     let (old, new) = (columns(st.relid), columns(draft.view));
     let kept = common(&old, &new);
@@ -192,6 +193,7 @@ fn exchange_columns(st: &StreamTable, draft: &Draft) -> Result<()> {
     let changes: Vec<Sql> = drops.chain(adds).collect();
     if !changes.is_empty() {
         let _path = catalog::pinned_path();
+        let _owner = RunAs::restricted(st.owner);
         let _ours = ours::begin(st.relid);
         fill::ddl(&sql!("ALTER TABLE {} {}", table, Sql::list(changes)));
     }

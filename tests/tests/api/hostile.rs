@@ -10,6 +10,7 @@ use crate::{Test, arrange, assert_error, assert_text};
 pub const TESTS: &[Test] = &[
     ("functions_in_types_run_as_their_user", functions_in_types),
     ("functions_in_queries_run_as_their_user", functions_in_queries),
+    ("messages_of_anybody", messages_of_anybody),
     ("only_its_owner_prepares_the_end_of_the_extension", end_of_the_extension),
     ("no_way_around_the_guard", no_way_around_the_guard),
     ("transition_tables_called_like_changes", transition_tables),
@@ -56,7 +57,35 @@ fn functions_in_types(server: &Server) -> Outcome {
     session.run("SELECT pgtrickle.alter_stream_table('st', $$SELECT a, '{1,2}'::inner_d[] AS b FROM t$$)")?;
     session.each("INSERT INTO t VALUES (2); INSERT INTO d VALUES (2, 2)")?;
     follows(&mut session, "SELECT (SELECT count(*) FROM st) + (SELECT count(*) FROM child)", "4")?;
+    // When a superuser alters it, new columns get their types' defaults.
+    session.each("CREATE DOMAIN defaulted AS bigint DEFAULT spied_types.spy(1); RESET ROLE")?;
+    session.run("SELECT pgtrickle.alter_stream_table('st', $$SELECT a, a::bigint::defaulted AS c FROM t$$)")?;
     assert_text(&mut session, "SELECT string_agg(DISTINCT who, ',') FROM seen", "spied_types_user")
+}
+
+/// Anybody may write logical messages, in the name of anything.
+fn messages_of_anybody(server: &Server) -> Outcome {
+    let mut session = arrange_user(server, "messages")?;
+    session.run("SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t', '0s')")?;
+    follows(&mut session, "SELECT count(*) FROM st", "1")?;
+    let pid = server.session()?.text(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_trickle_apply' AND datname = current_database()",
+    )?;
+    let data_kb = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+    };
+    let before = data_kb();
+    session.run(
+        "SELECT count(pg_logical_emit_message(true, 'pg_trickle', 'reinit ' || g || ' x')) FROM generate_series(1000000, 1010000) g",
+    )?;
+    session.run("INSERT INTO t VALUES (2)")?;
+    follows(&mut session, "SELECT count(*) FROM st", "2")?;
+    match (before, data_kb()) {
+        (Some(before), Some(after)) if after < before + 50_000 => Ok(()),
+        sizes => Err(Failure::new(format!("the apply worker has grown: kB before and after: {sizes:?}"))),
+    }
 }
 
 /// Constants are folded when a query is analysed, in every process that refreshes.
