@@ -49,4 +49,5 @@ pub mod wait;
 pub mod wal;
 pub mod window;
 pub mod worker;
+mod written;
 pub mod xact;
