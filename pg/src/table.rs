@@ -59,7 +59,7 @@ impl Relation {
                 owner: class.relowner,
                 persistence: class.relpersistence as u8 as char,
                 other_method: class.relkind as u8 == pg_sys::RELKIND_RELATION
-                    && class.relam != pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID),
+                    && class.relam != pg_sys::HEAP_TABLE_AM_OID,
                 is_partition: class.relispartition,
                 has_children: class.relhassubclass,
                 row_security: class.relrowsecurity,
