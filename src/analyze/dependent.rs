@@ -99,7 +99,10 @@ pub(super) fn same(left: usize, l: &Col, width: usize, right: usize, r: &Col) ->
     let text = match (never_null, l.ty.equality_operator.is_some()) {
         (true, _) => sql!("({} {} {})", a, equal, b),
         (false, false) => sql!("({} IS NOT DISTINCT FROM {})", a, b),
-        (false, true) => sql!("(({} {} {}) OR ({} IS NULL AND {} IS NULL))", a, equal, b, a, b),
+        (false, true) => {
+            let null = "IS NOT DISTINCT FROM NULL";
+            sql!("(({} {} {}) OR ({} {} AND {} {}))", a, equal, b, a, null, b, null)
+        }
     };
     let read = vec![left, width + right];
     Conjunct {

@@ -1,7 +1,7 @@
 //! The rows whose keys were staged: what makes the work of a stage proportional to what was touched.
 
 use super::super::Catalog;
-use super::super::matching::{of, same_key, same_key_with_null, same_key_without_null};
+use super::super::matching::{is_not_null, is_null, of, same_key, same_key_with_null, same_key_without_null};
 use crate::ir::{Col, Rel};
 use crate::sql;
 use crate::sql::{From, Ident, JoinType, Query, Select, Sql};
@@ -27,12 +27,12 @@ impl Keys<'_> {
         };
         let nullable = || self.cols.iter().zip(&wanted).filter(|(col, _)| !col.not_null).map(|(_, key)| key);
         let mut usual = matching(same_key_without_null(self.cols, keys, &wanted));
-        usual.filter = nullable().map(|key| sql!("{} IS NOT NULL", key)).collect();
+        usual.filter = nullable().map(is_not_null).collect();
         if usual.filter.is_empty() {
             return usual.into();
         }
         let with_null = matching(same_key_with_null(self.cols, keys, &wanted));
-        let is_null = Sql::any(nullable().map(|key| sql!("{} IS NULL", key)));
+        let is_null = Sql::any(nullable().map(is_null));
         Query::UnionAll(vec![usual.into(), with_null.filter(sql!("({})", is_null)).into()])
     }
 

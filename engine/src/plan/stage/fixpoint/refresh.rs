@@ -1,7 +1,7 @@
 //! The steps that carry changes through a recursion; the equations are in the module above.
 
 use super::super::super::matching::{images_agree, of};
-use super::super::super::matching::{row_image, same_key_with_null, same_key_without_null};
+use super::super::super::matching::{is_not_null, is_null, row_image, same_key_with_null, same_key_without_null};
 use super::super::super::render::named;
 use super::super::super::{Catalog, weighted_columns};
 use super::{FixpointPlan, cast, following, working};
@@ -104,11 +104,11 @@ impl FixpointPlan {
         let mut branches = Vec::new();
         for rel in [&self.base, &self.step] {
             let mut usual = self.derived(&after, rel, same_key_without_null);
-            usual.filter = nullable().map(|d| sql!("{} IS NOT NULL", d)).collect();
+            usual.filter = nullable().map(|d| is_not_null(&d)).collect();
             branches.push(usual.into());
             if nullable().next().is_some() {
                 let with_null = self.derived(&after, rel, same_key_with_null);
-                let is_null = Sql::any(nullable().map(|d| sql!("{} IS NULL", d)));
+                let is_null = Sql::any(nullable().map(|d| is_null(&d)));
                 branches.push(with_null.filter(sql!("({})", is_null)).into());
             }
         }
