@@ -1,6 +1,7 @@
 //! Hash and image of a row of values of any types, by which rows without a key are found again.
 
 use crate::bindings;
+use crate::nodes::pointers;
 use pgrx::pg_sys;
 
 /// Mixes the hash of one more value into that of a row. The multiplier is 2^64 divided by the golden ratio.
@@ -12,6 +13,8 @@ fn mix(hash: u64, value: u64) -> u64 {
 struct Argument {
     by_value: bool,
     length: i16,
+    /// Its own: arguments of several collations have none in common.
+    collation: pg_sys::Oid,
     entry: *mut pg_sys::TypeCacheEntry,
 }
 
@@ -30,11 +33,28 @@ unsafe fn arguments(fcinfo: pg_sys::FunctionCallInfo) -> Vec<(Argument, Option<p
                     pgrx::error!("could not determine the type of argument {}", i + 1);
                 }
                 let entry = pg_sys::lookup_type_cache(typ, flags as i32);
-                let argument = Argument { by_value: (*entry).typbyval, length: (*entry).typlen, entry };
+                let argument = Argument {
+                    by_value: (*entry).typbyval,
+                    length: (*entry).typlen,
+                    collation: collation(fcinfo, i),
+                    entry,
+                };
                 let value = &(*fcinfo).args.as_slice((*fcinfo).nargs as usize)[i];
                 (argument, (!value.isnull).then_some(value.value))
             })
             .collect()
+    }
+}
+
+/// The collation of the call's argument `i`.
+unsafe fn collation(fcinfo: pg_sys::FunctionCallInfo, i: usize) -> pg_sys::Oid {
+    // SAFETY: where an argument's type is known, the function was called by an expression of this kind.
+    unsafe {
+        let call = (*(*fcinfo).flinfo).fn_expr.cast::<pg_sys::FuncExpr>();
+        match pg_sys::exprCollation(pointers((*call).args).nth(i).unwrap_or(std::ptr::null_mut())) {
+            pg_sys::InvalidOid => pg_sys::DEFAULT_COLLATION_OID,
+            own => own,
+        }
     }
 }
 
@@ -46,12 +66,12 @@ impl Argument {
     }
 
     /// A hash that is the same for all values that the type calls equal.
-    unsafe fn hash(&self, value: pg_sys::Datum, collation: pg_sys::Oid) -> u64 {
+    unsafe fn hash(&self, value: pg_sys::Datum) -> u64 {
         // SAFETY: the support function takes the value and a seed.
         unsafe {
             let function = &raw mut (*self.entry).hash_extended_proc_finfo;
             if (*function).fn_oid != pg_sys::InvalidOid {
-                pg_sys::FunctionCall2Coll(function, collation, value, pg_sys::Datum::from(0)).value() as u64
+                pg_sys::FunctionCall2Coll(function, self.collation, value, pg_sys::Datum::from(0)).value() as u64
             } else if (*self.entry).eq_opr != pg_sys::InvalidOid {
                 // Equality without hashing: every value is a candidate.
                 1
@@ -89,12 +109,8 @@ impl Argument {
 pub unsafe fn row_hash(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
     // SAFETY: passed on from the caller.
     unsafe {
-        let collation = match (*fcinfo).fncollation {
-            pg_sys::InvalidOid => pg_sys::DEFAULT_COLLATION_OID,
-            given => given,
-        };
         let values = arguments(fcinfo);
-        values.iter().fold(0, |hash, (arg, value)| mix(hash, value.map_or(0, |v| arg.hash(v, collation)))) as i64
+        values.iter().fold(0, |hash, (arg, value)| mix(hash, value.map_or(0, |v| arg.hash(v)))) as i64
     }
 }
 
