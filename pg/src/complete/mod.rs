@@ -61,8 +61,8 @@ pub(crate) unsafe fn complete(_: &Scratch, query: *mut pg_sys::Query) -> bool {
                 changed |= complete_aggregates(query);
                 changed |= complete_arrays(query);
                 changed |= complete_keys(query);
-                changed |= complete_distinct(query);
-                changed |= !recursions.contains(&query) && complete_sets(query);
+                changed |= !limit_reads_with(query) && complete_distinct(query);
+                changed |= !recursions.contains(&query) && !limit_reads_with(query) && complete_sets(query);
                 changed |= complete_distinct_on(query);
                 changed |= !endless && complete_limit(query);
             }
@@ -182,7 +182,7 @@ unsafe fn complete_limit(query: *mut pg_sys::Query) -> bool {
             if is_null((*query).limitOffset) {
                 return false;
             }
-            if sorts_by_junk(query) {
+            if !can_wrap(query) {
                 return false;
             }
             // Rows before the offset are chosen first, then ties are looked for among the rest.
@@ -194,7 +194,7 @@ unsafe fn complete_limit(query: *mut pg_sys::Query) -> bool {
             complete_limit(inner);
             return true;
         }
-        if set && sorts_by_junk(query) {
+        if set && !can_wrap(query) {
             return false;
         }
         if set {
@@ -203,6 +203,20 @@ unsafe fn complete_limit(query: *mut pg_sys::Query) -> bool {
         complete_order(query);
         true
     }
+}
+
+/// Whether LIMIT has a subquery that may read what WITH computes: it stays outside when a query is wrapped, and WITH goes inside.
+unsafe fn limit_reads_with(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: both are expressions or missing.
+    unsafe {
+        let nested = |node: *mut pg_sys::Node| !node.is_null() && pg_sys::checkExprHasSubLink(node);
+        !(*query).cteList.is_null() && (nested((*query).limitCount) || nested((*query).limitOffset))
+    }
+}
+
+unsafe fn can_wrap(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: as for the functions called.
+    unsafe { !sorts_by_junk(query) && !limit_reads_with(query) }
 }
 
 /// Whether ORDER BY has a term that is not selected.
