@@ -54,6 +54,8 @@ pub struct Ty {
     pub number: Number,
     /// A collation other than the type's default, quoted and qualified.
     pub collation: Option<Sql>,
+    /// A domain, which may refuse NULL.
+    pub domain: bool,
 }
 
 impl Ty {
@@ -66,7 +68,14 @@ impl Ty {
             hashable: true,
             number: Number::No,
             collation: None,
+            domain: false,
         }
+    }
+
+    /// NULL of this type. A conversion to a domain asks whether that allows NULL, which nobody asks of the element that an
+    /// array lacks.
+    pub fn null(&self) -> Sql {
+        if self.domain { sql!("(NULL::{}[])[1]", self.sql) } else { sql!("NULL::{}", self.sql) }
     }
 
     /// The same with another equality; a type without equality is not hashable either.
@@ -167,7 +176,7 @@ impl Scalar {
 
     /// NULL of some type.
     pub fn null(ty: &Ty) -> Scalar {
-        Scalar { sql: sql!("NULL::{}", ty.sql), cols: Vec::new(), ty: ty.clone(), not_null: false, column: None }
+        Scalar { sql: ty.null(), cols: Vec::new(), ty: ty.clone(), not_null: false, column: None }
     }
 
     /// Whether values that it gives may be equal and look different.

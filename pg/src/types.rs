@@ -49,6 +49,8 @@ pub struct TypeFacts {
     pub array: bool,
     /// A row type: `IS NULL` asks about its columns, not about itself.
     pub composite: bool,
+    /// A domain, which may refuse NULL.
+    pub domain: bool,
     /// smallint, integer, bigint or numeric, or a domain over one.
     pub exact_number: bool,
     /// record, unknown, anyarray...: no column can have it.
@@ -72,6 +74,7 @@ pub fn facts(printing: &Printing, ty: TypeRef) -> TypeFacts {
             collation: collation_name(ty),
             array: pg_sys::get_element_type(base.oid) != pg_sys::InvalidOid,
             composite: base.oid == pg_sys::RECORDOID || pg_sys::get_typ_typrelid(base.oid) != pg_sys::InvalidOid,
+            domain: base.oid != ty.oid,
             exact_number: [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID, pg_sys::NUMERICOID].contains(&base.oid),
             pseudo: pg_sys::get_typtype(base.oid) as u8 == pg_sys::TYPTYPE_PSEUDO,
         }

@@ -39,6 +39,7 @@ impl<'q> Types<'q> {
             hashable: facts.hashable,
             number: number(ty),
             collation: facts.collation.map(Sql::deparsed),
+            domain: facts.domain,
         }
     }
 
@@ -51,7 +52,7 @@ impl<'q> Types<'q> {
     }
 }
 
-fn number(ty: TypeRef) -> Number {
+pub(super) fn number(ty: TypeRef) -> Number {
     let base = types::base_type(ty);
     match base.oid {
         pgrx::pg_sys::INT2OID | pgrx::pg_sys::INT4OID => Number::Small,

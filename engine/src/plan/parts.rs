@@ -263,7 +263,7 @@ impl Part {
         match self {
             Part::Count { .. } | Part::Sum { .. } | Part::Scales { .. } => vec![plus(&stored[0], &change[0])],
             Part::Extremum { most, .. } => vec![most.of(&stored[0], &change[0])],
-            Part::Value { call } => vec![sql!("NULL::{}", call.ty.sql)],
+            Part::Value { call } => vec![call.ty.null()],
         }
     }
 

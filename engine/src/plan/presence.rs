@@ -46,7 +46,7 @@ impl Catalog {
         let on = Sql::all(same_key_without_null(&key_cols, &of("k", &names), &of("r", &names)));
         let value = |(i, col): (usize, &Col)| match keys.contains(&i) {
             true => (Sql::column(l + i), Ident::column(i)),
-            false => (sql!("NULL::{}", col.ty.sql), Ident::column(i)),
+            false => (col.ty.null(), Ident::column(i)),
         };
         let values: Vec<(Sql, Ident)> = cols.iter().enumerate().map(value).collect();
         let left = Select::from(partner(partners())).filter(on.clone());
@@ -109,7 +109,7 @@ impl Catalog {
     pub(super) fn netted(&self, input: &Zset, by: &[usize]) -> Query {
         let column = |(i, col): (usize, &Col)| match by.contains(&i) {
             true => (Sql::column(i), Ident::column(i)),
-            false => (sql!("NULL::{}", col.ty.sql), Ident::column(i)),
+            false => (col.ty.null(), Ident::column(i)),
         };
         let columns: Vec<(Sql, Ident)> = input.cols().iter().enumerate().map(column).collect();
         let mut select = Select::from(self.item_of_zset(input)).columns(columns);

@@ -204,7 +204,7 @@ fn values(rows: &[Vec<Scalar>], cols: &[Col]) -> Query {
         Query::from(Select::default().columns(values))
     });
     let nothing = || {
-        let nulls = cols.iter().enumerate().map(|(i, col)| (sql!("NULL::{}", col.ty.sql), Ident::column(i)));
+        let nulls = cols.iter().enumerate().map(|(i, col)| (col.ty.null(), Ident::column(i)));
         Query::from(Select::default().columns(nulls).filter("false"))
     };
     if rows.is_empty() { nothing() } else { Query::UnionAll(branches.collect()) }
