@@ -61,6 +61,8 @@ pub enum Shape<'q> {
     Operator {
         operator: pg_sys::Oid,
         function: pg_sys::Oid,
+        /// The one that it compares by.
+        collation: pg_sys::Oid,
         args: Vec<Expr<'q>>,
     },
     Function {
@@ -266,7 +268,12 @@ impl<'q> Expr<'q> {
                     let op = self.cast::<pg_sys::OpExpr>();
                     match op.opretset {
                         true => Shape::Function { function: op.opfuncid, args: args(op.args), returns_set: true },
-                        false => Shape::Operator { operator: op.opno, function: op.opfuncid, args: args(op.args) },
+                        false => Shape::Operator {
+                            operator: op.opno,
+                            function: op.opfuncid,
+                            collation: op.inputcollid,
+                            args: args(op.args),
+                        },
                     }
                 }
                 pg_sys::NodeTag::T_FuncExpr => {

@@ -1,14 +1,14 @@
 //! Values of groups, joined to the rows outside that they belong to.
 
 use super::node::{Node, Sides, sublinks};
-use super::scalar::Row;
+use super::scalar::{Row, number};
 use super::subquery::Inner;
 use super::{Analyzer, Mapped, opaque};
 use pgtrickle_engine::ir::{Agg, AggKind, Col, Conjunct, Equality, JoinKind, Number, Rel, Scalar, Ty};
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::Sql;
 use pgtrickle_pg::expr::{Expr, Shape};
-use pgtrickle_pg::types::{self, TypeRef};
+use pgtrickle_pg::types::{self, TypeEquality, TypeRef};
 
 /// Which rows must stay when a subquery's value is joined to them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl<'q> Analyzer<'q> {
             // A subquery with two rows raises the very error that PostgreSQL raises. It depends on the row, as a parallel plan
             // computes beforehand what does not.
             let several = Sql::column(at + 2);
-            let error = sql!("(SELECT NULL::{} FROM (VALUES (1), (2)) AS several WHERE {})", ty.sql, several);
+            let error = sql!("(SELECT {} FROM (VALUES (1), (2)) AS several WHERE {})", ty.null(), several);
             text = sql!("CASE WHEN {} THEN {} ELSE {} END", Sql::column(at + 2), error, text);
             read.push(at + 2);
         }
@@ -122,7 +122,7 @@ impl<'q> Analyzer<'q> {
                 outside_only.push(condition.expr);
                 continue;
             }
-            let Some(inside) = inner_side(condition.expr) else {
+            let Some(inside) = self.inner_side(condition.expr) else {
                 return opaque("a subquery depends on the row outside by more than equalities");
             };
             keys.push(self.scalar(inside, &inner_row)?);
@@ -143,6 +143,26 @@ impl<'q> Analyzer<'q> {
             on.push(self.conjunct(expr, &Sides { cols: &cols, width: outer.width(), left: &left, right: &|_| None })?);
         }
         Ok(Correlation { keys, on })
+    }
+
+    /// The inner side of a condition, if it is an equality between an inner and an outer side by which no value outside
+    /// equals several groups of the inner ones.
+    fn inner_side(&self, expr: Expr<'q>) -> Option<Expr<'q>> {
+        let Shape::Operator { operator, collation, args, .. } = expr.shape() else { return None };
+        let &[a, b] = args.as_slice() else { return None };
+        let inner = |e: Expr<'_>| !e.reads_outer() && !e.columns().is_empty() && sublinks(e).is_empty();
+        let outer = |e: Expr<'_>| e.reads_outer() && e.columns().is_empty() && sublinks(e).is_empty();
+        let inside = match (inner(a) && outer(b), inner(b) && outer(a)) {
+            (true, _) => a,
+            (_, true) => b,
+            _ => return None,
+        };
+        let ty = inside.ty();
+        let by_bytes = |ty| self.types.facts(ty).equality == TypeEquality::Image;
+        let grouped_alike = ty.collation == collation || by_bytes(ty) && by_bytes(TypeRef { collation, ..ty });
+        let integers = [a, b].iter().all(|e| matches!(number(e.ty()), Number::Small | Number::Big));
+        let exact = integers && types::is_join_equality(operator, ty.oid);
+        (exact || grouped_alike && types::is_default_equality(operator, ty)).then_some(inside)
     }
 }
 
@@ -167,20 +187,4 @@ fn weakest(number: Number) -> Number {
         Number::Numeric { .. } => Number::Numeric { fixed_scale: false },
         other => other,
     }
-}
-
-/// The inner side of a condition, if it is an equality between an inner and an outer side.
-fn inner_side(expr: Expr<'_>) -> Option<Expr<'_>> {
-    let Shape::Operator { operator, args, .. } = expr.shape() else { return None };
-    let &[a, b] = args.as_slice() else { return None };
-    let inner = |e: Expr<'_>| !e.reads_outer() && !e.columns().is_empty() && sublinks(e).is_empty();
-    let outer = |e: Expr<'_>| e.reads_outer() && e.columns().is_empty() && sublinks(e).is_empty();
-    let inside = match (inner(a) && outer(b), inner(b) && outer(a)) {
-        (true, _) => a,
-        (_, true) => b,
-        _ => return None,
-    };
-    let ty: TypeRef = inside.ty();
-    let equality = types::is_default_equality(operator, ty) || types::is_join_equality(operator, ty.oid);
-    equality.then_some(inside)
 }
