@@ -187,8 +187,11 @@ pub fn policy(code: Code) -> Policy {
             "A limit of the server is too low for it: raise that (temp_file_limit, say), then pgtrickle.resume_stream_table().",
         ),
         ("53", _) => passes("The server lacks memory, connections or the like. It is tried again."),
-        // A row that came and went may have a value that cannot be computed; the query itself never sees that row.
-        ("22", _) => recompute(Some("A value cannot be computed: change the row, or the query so that it can be.")),
+        // A row that came and went, or rows that were never there together, may have a value that cannot be computed; the query
+        // itself never sees them. Nor do its functions, which raise 38, 39 and P0, nor its subqueries of one row (21).
+        ("21" | "22" | "38" | "39" | "P0", _) => {
+            recompute(Some("A value cannot be computed: change the row, or the query so that it can be."))
+        }
         ("23", _) => recompute(Some("If a constraint or unique index was added to the stream table, drop it.")),
         ("42", "501") => counts("The stream table's owner lacks a privilege: grant it. Refreshes run as the owner."),
         ("XX", "001") => recompute(None),
