@@ -78,6 +78,21 @@ impl Ty {
         if self.domain { sql!("(NULL::{}[])[1]", self.sql) } else { sql!("NULL::{}", self.sql) }
     }
 
+    /// A value of this type, or of the type beneath a domain, as one of this type. Whatever is converted to a domain later must
+    /// not be NULL.
+    pub fn of_base(&self, value: Sql) -> Sql {
+        match self.domain {
+            true => sql!(
+                "CASE WHEN {} IS NOT DISTINCT FROM NULL THEN {} ELSE {}::{} END",
+                value,
+                self.null(),
+                value,
+                self.sql
+            ),
+            false => value,
+        }
+    }
+
     /// The same with another equality; a type without equality is not hashable either.
     pub fn with_equality(mut self, equality: Equality) -> Ty {
         self.equality = equality;

@@ -59,7 +59,7 @@ impl Catalog {
     pub fn zset(&self, zset: &Zset) -> Query {
         match zset {
             Zset::Bag(rel) => one_each(rel.arity(), self.item_of_rel(rel)).into(),
-            Zset::SourceChange { source, columns, .. } => source_change(*source, columns).into(),
+            Zset::SourceChange { source, columns, cols } => source_change(*source, columns, cols).into(),
             Zset::StageChange { stage, .. } => self.stages[*stage].change(),
             Zset::Map { input, exprs } => weighted(mapped(exprs, self.item_of_zset(input))).into(),
             Zset::Filter { input, predicates } => {
@@ -191,10 +191,13 @@ impl Catalog {
     }
 }
 
-fn source_change(source: SourceId, attnums: &[i16]) -> Select {
+fn source_change(source: SourceId, attnums: &[i16], cols: &[Col]) -> Select {
     let select = Select::from(From::Enr { name: Program::source_delta(source), alias: None });
-    let column = |(i, attnum): (usize, &i16)| (Ident::numbered("c", attnum).into(), Ident::column(i));
-    weighted(select.columns(attnums.iter().enumerate().map(column))).filter("w <> 0")
+    let column = |(i, (attnum, col)): (usize, (&i16, &Col))| {
+        let value = Sql::from(&Ident::numbered("c", attnum));
+        (col.ty.of_base(value), Ident::column(i))
+    };
+    weighted(select.columns(attnums.iter().zip(cols).enumerate().map(column))).filter("w <> 0")
 }
 
 /// Constant rows; without any, a query that returns none but has the types.

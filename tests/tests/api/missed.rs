@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     ("who_writes_a_partition_is_waited_for", writer_of_partition),
     ("a_partition_attached_during_the_creation", attached_during_creation),
     ("a_refresh_that_waited_for_another_query", waited_for_query),
+    ("a_definition_replaced_during_the_audit", redefined_during_audit),
     ("own_changes_of_a_partition", changed_partition),
     ("own_changes_of_what_is_maintained_at_once", changed_at_once),
     ("a_reader_is_current_when_its_parents_are", stale_parent),
@@ -367,6 +368,24 @@ fn waited_for_query(server: &Server) -> Outcome {
     )?;
     session.each("INSERT INTO t VALUES (3, 3); SELECT pgtrickle.refresh_stream_table('child')")?;
     assert_text(&mut session, "SELECT s FROM child", "6")
+}
+
+/// The audit is of one definition.
+fn redefined_during_audit(server: &Server) -> Outcome {
+    let mut session = arrange(
+        server,
+        "audited",
+        "CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 9); CREATE VIEW v AS SELECT a FROM t WHERE a > 5;
+         CREATE TABLE audits (missing bigint, extra bigint)",
+    )?;
+    // Its program is known to the session: a refresh has no need to look at the view.
+    session.each(
+        "SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM v', '1h'); SELECT pgtrickle.refresh_stream_table('st')",
+    )?;
+    let audit = "INSERT INTO audits SELECT * FROM pgtrickle.verify_stream_table('st')";
+    let mut session = overlap(server, session, "CREATE OR REPLACE VIEW v AS SELECT a FROM t WHERE a < 3", audit)?;
+    assert_text(&mut session, "SELECT missing || ',' || extra FROM audits", "0,0")?;
+    assert_text(&mut session, "SELECT count(*) FROM st", "2")
 }
 
 /// A table whose partition can be written to directly.
