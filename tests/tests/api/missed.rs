@@ -374,7 +374,7 @@ fn waited_for_query(server: &Server) -> Outcome {
 fn redefined_during_audit(server: &Server) -> Outcome {
     let mut session = arrange(
         server,
-        "audited",
+        "audited_meanwhile",
         "CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 9); CREATE VIEW v AS SELECT a FROM t WHERE a > 5;
          CREATE TABLE audits (missing bigint, extra bigint)",
     )?;
