@@ -61,21 +61,13 @@ unsafe fn names(list: *mut pg_sys::List) -> Vec<String> {
 macro_rules! before_drop_function {
     ($symbol:ident, $info:ident, $body:path) => {
         #[doc(hidden)]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $info() -> &'static ::pgrx::pg_sys::Pg_finfo_record {
-            const V1: ::pgrx::pg_sys::Pg_finfo_record = ::pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
-            &V1
-        }
-
-        #[doc(hidden)]
-        #[unsafe(no_mangle)]
-        #[::pgrx::pg_guard]
-        pub unsafe extern "C-unwind" fn $symbol(fcinfo: ::pgrx::pg_sys::FunctionCallInfo) -> ::pgrx::pg_sys::Datum {
+        unsafe fn before_drop_call(fcinfo: ::pgrx::pg_sys::FunctionCallInfo) -> i32 {
             // SAFETY: PostgreSQL calls us with the call's own information.
             if let Some(dropped) = unsafe { $crate::drops::dropped(fcinfo) } {
                 $body(dropped);
             }
-            ::pgrx::pg_sys::Datum::from(0)
+            0
         }
+        $crate::variadic_function!($symbol, $info, before_drop_call);
     };
 }
