@@ -252,6 +252,8 @@ fn one_or_anew(st: StreamTable, round: &Round, initiator: Initiator) -> Result<O
     match one(st.clone(), round, initiator) {
         Err(error) if error.code == Code::ERRCODE_DATA_CORRUPTED && initiator == Initiator::Manual => {
             pgrx::warning!("{}; it is recomputed", error.message);
+            // What was taken out of it until then is in no difference that comes now: readers compare everything, too.
+            crate::api::tell_readers(&st)?;
             one(StreamTable { needs_reinit: true, ..st }, round, initiator)
         }
         result => result,

@@ -50,8 +50,6 @@ shared_struct! {
         pub stuck_count: AtomicU32,
         /// Set when the extension is gone from the database: capture is to stop and the slot to be dropped.
         pub retired: AtomicBool,
-        /// The backend for whose command nobody may be connected to the database, 0 for none; see `workers/away.rs`.
-        pub emptied_by: AtomicI32,
         /// Set by drain(): no refresh is begun by the scheduler until resume_all().
         pub draining: AtomicBool,
         /// Set when the catalog of stream tables changed and the scheduler must read it again.

@@ -57,6 +57,9 @@ shared_struct! {
         /// Until then (µs since 2000-01-01) pools start no workers: somebody else found no free one.
         pub pools_rest_until: AtomicI64,
         pub track_requests: [TrackRequest; 16],
+        /// Databases that nobody may be connected to for the command of a backend: OID and, in the lower half, process id; see
+        /// `workers/away.rs`.
+        pub emptied: [AtomicU64; 16],
         pub databases: [DbShared; MAX_DATABASES],
         pub stream_tables: [StreamTableShared; MAX_STREAM_TABLES],
         pub sources: [SourceShared; MAX_SOURCES],

@@ -1,10 +1,11 @@
 //! Commands that PostgreSQL runs only on a database that nobody is connected to: DROP, RENAME and SET TABLESPACE of it, and
 //! CREATE DATABASE with it as TEMPLATE. Our workers leave for as long as the transaction of such a command lasts.
 
-use crate::shmem::{self, DbShared};
+use crate::shmem;
 use pgtrickle_pg::{databases, spi, utility, wait, worker, xact};
 use std::cell::Cell;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::ffi::CStr;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// Workers that have not left by then are PostgreSQL's to complain of.
@@ -12,8 +13,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(10);
 
 thread_local! {
-    /// Whose workers this backend has sent away.
-    static EMPTIED: Cell<Option<&'static DbShared>> = const { Cell::new(None) };
+    /// Whether this backend has sent workers away in its transaction.
+    static EMPTIED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What [`shmem::Shared::emptied`] holds for a database and the backend that wants it empty.
+fn entry(dboid: u32, pid: i32) -> u64 {
+    u64::from(dboid) << 32 | pid as u64
+}
+
+fn holder(entry: u64) -> i32 {
+    entry as u32 as i32
 }
 
 /// Sets the hooks. While the library is preloaded.
@@ -23,20 +33,23 @@ pub fn register() {
 }
 
 /// Whether the workers of a database shall be away. A process that died over its command wants nothing any more.
-pub fn wanted(db: &DbShared) -> bool {
-    let pid = db.emptied_by.load(Acquire);
-    if pid != 0 && !worker::is_backend(pid) {
-        let _ = db.emptied_by.compare_exchange(pid, 0, AcqRel, Relaxed);
-    }
-    db.emptied_by.load(Acquire) != 0
+pub fn wanted(dboid: u32) -> bool {
+    let entries = shmem::shared().emptied.iter().map(|place| place.load(SeqCst));
+    entries.filter(|entry| (entry >> 32) as u32 == dboid).any(|entry| worker::is_backend(holder(entry)))
 }
 
-/// Connects a worker to its database, or ends it if workers shall be away.
-pub fn connect(dboid: u32) {
-    let attend = || shmem::db(dboid).filter(|db| wanted(db)).map_or((), |_| worker::end());
+/// Connects a worker to its database, or ends it if workers shall be away. Only by its name is it found to be sent away.
+pub fn connect(dboid: u32, name: &CStr) {
+    let attend = || {
+        if wanted(dboid) {
+            worker::end()
+        }
+    };
     attend();
     worker::connect(dboid);
+    worker::set_config(c"application_name", name);
     attend();
+    worker::neutralise_settings();
 }
 
 /// Sends the workers of a database away and waits until they have left. Whoever may not run the command changes nothing.
@@ -44,10 +57,13 @@ fn leave(database: &str) {
     // There may be a new database to look into.
     super::on_commit_look_for_databases();
     let owned = databases::owned(database).filter(|&dboid| dboid != spi::my_database_id());
-    let Some((dboid, db)) = owned.and_then(|dboid| Some((dboid, shmem::db(dboid)?))) else { return };
-    if db.emptied_by.compare_exchange(0, worker::pid(), AcqRel, Relaxed).is_ok() {
-        EMPTIED.set(Some(db));
-    }
+    let Some(dboid) = owned else { return };
+    // Also where none are known of: the first may be about to look whether the extension is there.
+    let free =
+        |entry: u64| (entry == 0 || !worker::is_backend(holder(entry))).then(|| self::entry(dboid, worker::pid()));
+    EMPTIED.set(true);
+    // When all places are taken, workers are only asked to leave.
+    let _ = shmem::shared().emptied.iter().find(|place| place.fetch_update(SeqCst, SeqCst, free).is_ok());
     let deadline = Instant::now() + PATIENCE;
     loop {
         let there = databases::workers(dboid, c"pg_trickle_");
@@ -62,8 +78,11 @@ fn leave(database: &str) {
 
 /// At the end of every transaction: the workers may come back, if there still is a database.
 fn come_back() {
-    if let Some(db) = EMPTIED.take() {
-        let _ = db.emptied_by.compare_exchange(worker::pid(), 0, SeqCst, Relaxed);
+    if EMPTIED.take() {
+        let mine = |entry: u64| (holder(entry) == worker::pid()).then_some(0);
+        for place in &shmem::shared().emptied {
+            let _ = place.fetch_update(SeqCst, SeqCst, mine);
+        }
         shmem::shared().databases_dirty.store(true, SeqCst);
         shmem::shared().launcher_latch.wake();
     }

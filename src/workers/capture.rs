@@ -21,9 +21,7 @@ pub fn socket_path(dboid: u32) -> String {
 /// First steps of a capture worker: signals, database, identity, shared memory.
 pub fn start(dboid: u32, name: &CStr) -> &'static DbShared {
     worker::handle_signals();
-    away::connect(dboid);
-    worker::set_config(c"application_name", name);
-    worker::neutralise_settings();
+    away::connect(dboid, name);
     if pgtrickle_pg::spi::setting(c"wal_level").as_deref() != Some("logical") {
         Error::wal_level().raise();
     }

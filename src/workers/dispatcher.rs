@@ -25,9 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub extern "C-unwind" fn pgtrickle_dispatcher_main(argument: pg_sys::Datum) {
     worker::handle_signals();
     let (dboid, _) = seat::argument(argument);
-    away::connect(dboid);
-    worker::set_config(c"application_name", c"pg_trickle_dispatcher");
-    worker::neutralise_settings();
+    away::connect(dboid, c"pg_trickle_dispatcher");
     let Some(db) = shmem::db(dboid) else { return };
     if db.dispatcher_pid.compare_exchange(0, worker::pid(), Ordering::SeqCst, Ordering::Relaxed).is_err() {
         return;

@@ -47,7 +47,7 @@ impl Database {
         self.scheduler.look();
         self.capture.iter_mut().for_each(Seat::look);
         match shmem::db(dboid) {
-            Some(db) if away::wanted(db) => self.capture.iter_mut().chain([&mut self.scheduler]).for_each(Seat::stop),
+            _ if away::wanted(dboid) => self.capture.iter_mut().chain([&mut self.scheduler]).for_each(Seat::stop),
             Some(db) if db.retired.load(Ordering::SeqCst) => self.capture.iter_mut().for_each(|seat| {
                 seat.stop();
                 seat.pardon();
@@ -74,7 +74,7 @@ impl Database {
 
     /// How long until a worker that ended is to be started again. Where the extension is not installed none will be.
     fn next_start(&self, dboid: u32) -> Option<Duration> {
-        let served = shmem::db(dboid).is_some_and(|db| !db.retired.load(Ordering::SeqCst) && !away::wanted(db));
+        let served = shmem::db(dboid).is_some_and(|db| !db.retired.load(Ordering::SeqCst) && !away::wanted(dboid));
         let seats = self.capture.iter().chain([&self.scheduler]).filter(|_| served);
         let waiting = seats.filter(|seat| !seat.is_filled() && seat.failures > 0);
         let until = |seat: &Seat| seat.next_start.saturating_duration_since(Instant::now()) + Duration::from_millis(1);

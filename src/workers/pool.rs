@@ -31,10 +31,8 @@ pub fn wanted() -> usize {
 pub extern "C-unwind" fn pgtrickle_pool_main(argument: pg_sys::Datum) {
     worker::handle_signals();
     let (dboid, number) = seat::argument(argument);
-    away::connect(dboid);
     let name = CString::new(format!("pg_trickle_pool_{number}")).unwrap_or_default();
-    worker::set_config(c"application_name", &name);
-    worker::neutralise_settings();
+    away::connect(dboid, &name);
     worker::commit_asynchronously();
     let (Some(db), place) = (shmem::db(dboid), number - 1) else { return };
     if db.pool_pids[place].compare_exchange(0, worker::pid(), Ordering::SeqCst, Ordering::Relaxed).is_err() {

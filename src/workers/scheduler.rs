@@ -35,9 +35,7 @@ const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 pub extern "C-unwind" fn pgtrickle_scheduler_main(dboid: pg_sys::Datum) {
     worker::handle_signals();
     let dboid = dboid.value() as u32;
-    away::connect(dboid);
-    worker::set_config(c"application_name", c"pg_trickle_scheduler");
-    worker::neutralise_settings();
+    away::connect(dboid, c"pg_trickle_scheduler");
     worker::commit_asynchronously();
     // Another database's scheduler may be at it, too.
     drop(xact::attempt(|| {

@@ -3,9 +3,8 @@
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::{Failure, Outcome, oracle, wait};
-use std::time::Duration;
 
-use crate::{Test, arrange, assert_error, assert_text};
+use crate::{Test, arrange, assert_error, assert_text, follows};
 
 pub const TESTS: &[Test] = &[
     ("functions_in_types_run_as_their_user", functions_in_types),
@@ -39,10 +38,6 @@ fn arrange_user(server: &Server, schema: &str) -> Outcome<Session> {
          SET ROLE {schema}_user; CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t VALUES (1)"
     ))?;
     Ok(session)
-}
-
-fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
-    wait::until(query, Duration::from_secs(20), || Ok(session.text(query)? == expected))
 }
 
 /// Already the parser reads a constant of a type whose values are checked by a user's function.

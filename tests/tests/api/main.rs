@@ -10,6 +10,7 @@ mod functions;
 mod hostile;
 mod lifecycle;
 mod look;
+mod meanwhile;
 mod missed;
 mod readers;
 mod rights;
@@ -20,7 +21,7 @@ mod upheavals;
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::suite::{self, Shared};
-use pgtrickle_tests::{Failure, Outcome};
+use pgtrickle_tests::{Failure, Outcome, wait};
 
 const SETTINGS: &[(&str, &str)] = &[("pg_trickle.differential_max_change_ratio", "1000000")];
 
@@ -40,6 +41,7 @@ fn main() {
             .chain(choice::TESTS)
             .chain(definitions::TESTS)
             .chain(hostile::TESTS)
+            .chain(meanwhile::TESTS)
             .chain(missed::TESTS)
             .chain(rights::TESTS)
             .chain(upheavals::TESTS)
@@ -80,4 +82,9 @@ fn assert_error(session: &mut Session, sql: &str, state: &str, parts: &[&str]) -
 fn assert_text(session: &mut Session, sql: &str, expected: &str) -> Outcome {
     let found = session.text(sql)?;
     if found == expected { Ok(()) } else { Err(Failure::new(format!("{sql} is {found}, not {expected}"))) }
+}
+
+/// The scheduler sees to it that the query's text becomes this.
+fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
+    wait::until(query, wait::PATIENCE, || Ok(session.text(query)? == expected))
 }

@@ -3,16 +3,14 @@
 
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
-use pgtrickle_tests::{Outcome, oracle, wait};
-use std::time::Duration;
+use pgtrickle_tests::{Outcome, oracle};
 
-use crate::{Test, arrange, assert_error, assert_text};
+use crate::meanwhile::PARTITIONED;
+use crate::{Test, arrange, assert_error, assert_text, follows};
 
 pub const TESTS: &[Test] = &[
     ("refreshed_twice_in_a_transaction", refreshed_twice),
-    ("replaced_while_it_is_recomputed", replaced_meanwhile),
     ("functions_beneath_are_replaced", functions_beneath),
-    ("a_child_made_during_the_creation", child_during_creation),
     ("a_row_that_cannot_be_computed_has_gone", impossible_row),
     ("a_view_without_tables_is_replaced", without_tables),
     ("text_search_is_redefined", text_search),
@@ -22,20 +20,11 @@ pub const TESTS: &[Test] = &[
     ("tampered_with", tampered_with),
     ("a_failure_without_changes", failed_without_changes),
     ("programs_are_the_same_in_every_time_zone", time_zones),
-    ("who_writes_a_partition_is_waited_for", writer_of_partition),
-    ("a_partition_attached_during_the_creation", attached_during_creation),
-    ("a_refresh_that_waited_for_another_query", waited_for_query),
-    ("a_definition_replaced_during_the_audit", redefined_during_audit),
     ("own_changes_of_a_partition", changed_partition),
     ("own_changes_of_what_is_maintained_at_once", changed_at_once),
     ("a_reader_is_current_when_its_parents_are", stale_parent),
     ("refreshes_that_write_no_row_of_the_result", only_state),
-    ("a_definition_that_needs_more_columns", more_columns),
 ];
-
-fn follows(session: &mut Session, query: &str, expected: &str) -> Outcome {
-    wait::until(query, Duration::from_secs(30), || Ok(session.text(query)? == expected))
-}
 
 /// All that a parent writes in one transaction is told under one transaction id, at whichever of its refreshes.
 fn refreshed_twice(server: &Server) -> Outcome {
@@ -58,28 +47,6 @@ fn refreshed_twice(server: &Server) -> Outcome {
         assert_text(&mut session, both, "t")?;
     }
     Ok(())
-}
-
-/// What asks for a recomputation while one runs asks for another.
-fn replaced_meanwhile(server: &Server) -> Outcome {
-    let mut session = arrange(server, "meanwhile", "CREATE TABLE t (v int); INSERT INTO t VALUES (1)")?;
-    let definition = |value: i32| {
-        // It can be made to wait for a lock, once it is called by a refresh.
-        format!(
-            "CREATE OR REPLACE FUNCTION meanwhile.f(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS \
-             $$ BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN {value}; END $$"
-        )
-    };
-    session.run(&definition(1))?;
-    session.run("SELECT pgtrickle.create_stream_table('st', 'SELECT meanwhile.f(v) AS f FROM t', '1s')")?;
-    let mut gate = server.session()?;
-    gate.run("SELECT pg_advisory_lock(4711)")?;
-    session.run(&definition(2))?;
-    let waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted)";
-    wait::until("a recomputation", Duration::from_secs(30), || session.holds(waiting))?;
-    session.run(&definition(3))?;
-    gate.run("SELECT pg_advisory_unlock(4711)")?;
-    follows(&mut session, "SELECT f FROM st", "3")
 }
 
 /// A query's aggregates and operators are made of functions, and so are functions whose body is parsed.
@@ -135,19 +102,6 @@ pub fn rows_too_wide(server: &Server) -> Outcome {
     follows(&mut session, "SELECT max(v) FROM st_other", "8")?;
     follows(&mut session, "SELECT count(*) FROM st WHERE s IS NULL", "1")?;
     assert_text(&mut session, state, "ACTIVE")
-}
-
-/// Who defines it finds no reader, as the creation of that has not committed yet.
-fn child_during_creation(server: &Server) -> Outcome {
-    let mut session = arrange(server, "unborn", "CREATE TABLE t (v int); INSERT INTO t VALUES (1)")?;
-    session.each("BEGIN; SELECT pgtrickle.create_stream_table('st', 'SELECT v FROM t', '0s')")?;
-    server.session()?.each("CREATE TABLE unborn.child () INHERITS (unborn.t); INSERT INTO unborn.child VALUES (10)")?;
-    session.each("COMMIT; INSERT INTO t VALUES (100)")?;
-    follows(&mut session, "SELECT sum(v) FROM st", "111")?;
-    session.each("INSERT INTO child VALUES (1000)")?;
-    follows(&mut session, "SELECT sum(v) FROM st", "1111")?;
-    session.each("DELETE FROM child WHERE v = 10; SELECT pgtrickle.refresh_stream_table('st')")?;
-    assert_text(&mut session, "SELECT sum(v) FROM st", "1101")
 }
 
 /// A row that the query cannot be computed for has come and gone between two refreshes.
@@ -270,7 +224,16 @@ fn tampered_with(server: &Server) -> Outcome {
          SET session_replication_role = replica; DELETE FROM st WHERE g = 1; RESET session_replication_role; \
          INSERT INTO t VALUES (1), (3); SELECT pgtrickle.refresh_stream_table('st')"
     ))?;
-    oracle::assert_exact(&mut session, "st", query)
+    oracle::assert_exact(&mut session, "st", query)?;
+    // Its readers hear of what was taken out of it before that was noticed.
+    session.each(
+        "CREATE TABLE u (v int); INSERT INTO u SELECT i % 5 FROM generate_series(1, 20) i; \
+         SELECT pgtrickle.create_stream_table('bag', 'SELECT v FROM u', '1h'); \
+         SELECT pgtrickle.create_stream_table('reader', 'SELECT count(*) AS n FROM bag', '1h'); \
+         SET session_replication_role = replica; DELETE FROM bag WHERE v = 1; RESET session_replication_role; \
+         DELETE FROM u WHERE v < 3; SELECT pgtrickle.refresh_stream_table('bag'), pgtrickle.refresh_stream_table('reader')",
+    )?;
+    oracle::assert_exact(&mut session, "reader", "SELECT count(*) AS n FROM u")
 }
 
 /// It could not be refreshed, the server crashed, and after that there is nothing to refresh.
@@ -302,95 +265,6 @@ fn time_zones(server: &Server) -> Outcome {
         "DIFFERENTIAL",
     )
 }
-
-/// They have locked the partition, not the whole table. What they wrote before another column was captured is of no use.
-fn writer_of_partition(server: &Server) -> Outcome {
-    let mut session = arrange(server, "of_partition", PARTITIONED)?;
-    session.run("SELECT pgtrickle.create_stream_table('of_a', 'SELECT a FROM p', '1h')")?;
-    let mut writer = server.session()?;
-    writer.each("BEGIN; INSERT INTO of_partition.p_1 VALUES (1, 10)")?;
-    let pid = session.backend_pid()?;
-    let creation = std::thread::spawn(move || {
-        session.run("SELECT pgtrickle.create_stream_table('of_b', 'SELECT b FROM p', '1h')").map(|()| session)
-    });
-    let waiting =
-        format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND locktype = 'virtualxid' AND NOT granted)");
-    let mut watch = server.session()?;
-    wait::until("a creation", wait::PATIENCE, || Ok(creation.is_finished() || watch.holds(&waiting)?))?;
-    writer.run("COMMIT")?;
-    let mut session = creation.join().expect("the creation panicked")?;
-    session.run("SELECT pgtrickle.refresh_stream_table('of_b')")?;
-    assert_text(&mut session, "SELECT string_agg(b::text, ',') FROM of_b", "10")
-}
-
-/// Runs `first` and leaves its transaction open until `second`, in another session, waits for it.
-fn overlap(server: &Server, mut session: Session, first: &str, second: &'static str) -> Outcome<Session> {
-    let schema = session.text("SELECT current_schema()")?;
-    let mut other = server.session()?;
-    other.each(&format!("SET search_path = {schema}; BEGIN; {first}"))?;
-    let pid = session.backend_pid()?;
-    let waiter = std::thread::spawn(move || session.run(second).map(|()| session));
-    let waiting = format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)");
-    let mut watch = server.session()?;
-    wait::until("who waits", wait::PATIENCE, || Ok(waiter.is_finished() || watch.holds(&waiting)?))?;
-    other.run("COMMIT")?;
-    waiter.join().expect("the waiter panicked")
-}
-
-/// What a table consists of is known only once nobody can change it.
-fn attached_during_creation(server: &Server) -> Outcome {
-    let session = arrange(server, "attached", &format!("{PARTITIONED}; CREATE TABLE p_9 (a int, b int)"))?;
-    let mut session = overlap(
-        server,
-        session,
-        "ALTER TABLE p ATTACH PARTITION p_9 FOR VALUES FROM (900) TO (1000)",
-        "SELECT pgtrickle.create_stream_table('st', 'SELECT sum(b) AS s FROM p', refresh_mode => 'IMMEDIATE')",
-    )?;
-    session.run("INSERT INTO p_9 VALUES (901, 5)")?;
-    assert_text(&mut session, "SELECT s FROM st", "5")
-}
-
-/// The columns are those of the query that it finds.
-fn waited_for_query(server: &Server) -> Outcome {
-    let mut session = arrange(server, "waited_query", "CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, 1)")?;
-    session.each(
-        "SELECT pgtrickle.create_stream_table('parent', 'SELECT a, b FROM t', '1h');
-         SELECT pgtrickle.create_stream_table('child', 'SELECT sum(a) AS s FROM parent', '1h');
-         INSERT INTO t VALUES (2, 2)",
-    )?;
-    let mut fresh = server.session()?;
-    fresh.run("SET search_path = waited_query")?;
-    let mut session = overlap(
-        server,
-        fresh,
-        "SELECT pgtrickle.alter_stream_table('parent', 'SELECT a, b + 1 AS c FROM t')",
-        "SELECT pgtrickle.refresh_stream_table('parent')",
-    )?;
-    session.each("INSERT INTO t VALUES (3, 3); SELECT pgtrickle.refresh_stream_table('child')")?;
-    assert_text(&mut session, "SELECT s FROM child", "6")
-}
-
-/// The audit is of one definition.
-fn redefined_during_audit(server: &Server) -> Outcome {
-    let mut session = arrange(
-        server,
-        "audited_meanwhile",
-        "CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 9); CREATE VIEW v AS SELECT a FROM t WHERE a > 5;
-         CREATE TABLE audits (missing bigint, extra bigint)",
-    )?;
-    // Its program is known to the session: a refresh has no need to look at the view.
-    session.each(
-        "SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM v', '1h'); SELECT pgtrickle.refresh_stream_table('st')",
-    )?;
-    let audit = "INSERT INTO audits SELECT * FROM pgtrickle.verify_stream_table('st')";
-    let mut session = overlap(server, session, "CREATE OR REPLACE VIEW v AS SELECT a FROM t WHERE a < 3", audit)?;
-    assert_text(&mut session, "SELECT missing || ',' || extra FROM audits", "0,0")?;
-    assert_text(&mut session, "SELECT count(*) FROM st", "2")
-}
-
-/// A table whose partition can be written to directly.
-const PARTITIONED: &str = "CREATE TABLE p (a int, b int) PARTITION BY RANGE (a);
-     CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (100)";
 
 /// What the transaction itself has written is seen by its own refreshes and creations, and told again once it has committed.
 fn changed_partition(server: &Server) -> Outcome {
@@ -472,25 +346,4 @@ fn only_state(server: &Server) -> Outcome {
         assert_text(&mut session, &format!("SELECT ({version})::text <> '{before}'"), if writes { "t" } else { "f" })?;
     }
     Ok(())
-}
-
-/// Neither writers nor capture wait for the transaction that makes another column of a source matter.
-fn more_columns(server: &Server) -> Outcome {
-    let mut session = arrange(
-        server,
-        "more_columns",
-        "CREATE TABLE t (a int, b int); CREATE TABLE u (v int); CREATE VIEW v AS SELECT a FROM t; INSERT INTO t VALUES (1, 1)",
-    )?;
-    session.each(
-        "SELECT pgtrickle.create_stream_table('st', 'SELECT sum(a) AS s FROM v', '1h');
-         SELECT pgtrickle.create_stream_table('other', 'SELECT sum(v) AS s FROM u', '1h');
-         BEGIN; CREATE OR REPLACE VIEW v AS SELECT a FROM t WHERE b > 0",
-    )?;
-    let mut writer = server.session()?;
-    writer.each(
-        "SET statement_timeout = '20s'; SET search_path = more_columns; INSERT INTO t VALUES (10, 1), (100, -1);
-         INSERT INTO u VALUES (1); SELECT pgtrickle.refresh_stream_table('other')",
-    )?;
-    session.each("COMMIT; INSERT INTO t VALUES (1000, 1); SELECT pgtrickle.refresh_stream_table('st')")?;
-    assert_text(&mut session, "SELECT s FROM st", "1011")
 }

@@ -95,7 +95,16 @@ pub fn rename_database(server: &Server) -> Outcome {
     session.run("BEGIN")?;
     session.run("ALTER DATABASE store RENAME TO nothing")?;
     session.run("ROLLBACK")?;
-    follows(&mut server.session_in("store")?)
+    follows(&mut server.session_in("store")?)?;
+    // Two in one transaction, one of them just about to get its first worker.
+    drop(shop(server)?);
+    session.run("CREATE DATABASE fresh")?;
+    server.session_in("fresh")?.run("CREATE EXTENSION pg_trickle")?;
+    session.each(
+        "BEGIN; ALTER DATABASE fresh RENAME TO young; ALTER DATABASE store RENAME TO one; ALTER DATABASE shop RENAME TO two; COMMIT",
+    )?;
+    follows(&mut server.session_in("one")?)?;
+    follows(&mut server.session_in("two")?)
 }
 
 /// Copies and moves: original and copy are followed afterwards, each by itself.
