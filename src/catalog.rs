@@ -403,6 +403,16 @@ pub fn installed() -> bool {
     class::named(c"pgtrickle", "pgt_stream_tables").is_some()
 }
 
+/// What it holds is in doubt: it is compared with its query, and so are its readers. They have been told differences only, and
+/// the next one is of what it holds by then.
+pub fn doubt(st: &StreamTable) {
+    execute(
+        "UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true
+          WHERE pgt_id = $1 OR pgt_id IN (SELECT pgt_id FROM pgtrickle.pgt_dependencies WHERE source_relid = $2)",
+        &[st.pgt_id.into(), pg_sys::Oid::from(st.relid).into()],
+    );
+}
+
 /// Makes the scheduler read the catalog again once this transaction commits.
 pub fn changed() {
     crate::workers::on_commit_reread_catalog();

@@ -140,7 +140,8 @@ impl Failure {
         unreachable!("reporting an error does not return")
     }
 
-    pub(crate) fn from_caught(error: CaughtError) -> Failure {
+    /// What is told of a caught error.
+    pub fn from_caught(error: CaughtError) -> Failure {
         let (CaughtError::PostgresError(report)
         | CaughtError::ErrorReport(report)
         | CaughtError::RustPanic { ereport: report, .. }) = error;
@@ -199,19 +200,57 @@ pub fn telling<T, E>(work: impl FnOnce() -> Result<T, E>, tell: impl FnOnce(Fail
 
 /// Runs `work` in a subtransaction and rolls that back: locks that it took are released, what it wrote is undone.
 pub fn undone<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: the subtransaction is ended below, however `work` ends.
-    let (context, owner) = unsafe {
-        let before = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
-        pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        pg_sys::MemoryContextSwitchTo(before.0);
-        before
-    };
+    let subtransaction = Subtransaction::begin();
     let result = std::panic::catch_unwind(AssertUnwindSafe(work));
-    // SAFETY: context and resource owner are those of the caller, as PL/pgSQL restores them.
-    unsafe {
-        pg_sys::RollbackAndReleaseCurrentSubTransaction();
-        pg_sys::MemoryContextSwitchTo(context);
-        pg_sys::CurrentResourceOwner = owner;
-    }
+    subtransaction.roll_back();
     result.unwrap_or_else(|error| std::panic::resume_unwind(error))
+}
+
+/// Runs `work` in a subtransaction, which any error rolls back: the work's own, within, or PostgreSQL's, without.
+pub fn or_undone<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<Result<T, E>, CaughtError> {
+    let subtransaction = Subtransaction::begin();
+    let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work()))).catch_others(Err).catch_rust_panic(Err).execute();
+    match result {
+        Ok(Ok(_)) => subtransaction.release(),
+        _ => subtransaction.roll_back(),
+    }
+    result
+}
+
+/// One that was begun, with what is the caller's again at its end, as PL/pgSQL restores it.
+struct Subtransaction {
+    context: pg_sys::MemoryContext,
+    owner: pg_sys::ResourceOwner,
+}
+
+impl Subtransaction {
+    fn begin() -> Subtransaction {
+        // SAFETY: whoever begins it ends it, however the work in between ends.
+        unsafe {
+            let begun = Subtransaction { context: pg_sys::CurrentMemoryContext, owner: pg_sys::CurrentResourceOwner };
+            pg_sys::BeginInternalSubTransaction(std::ptr::null());
+            pg_sys::MemoryContextSwitchTo(begun.context);
+            begun
+        }
+    }
+
+    fn release(self) {
+        // SAFETY: it is the innermost one, as all that was begun in it has ended.
+        unsafe { pg_sys::ReleaseCurrentSubTransaction() };
+        self.restore();
+    }
+
+    fn roll_back(self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::RollbackAndReleaseCurrentSubTransaction() };
+        self.restore();
+    }
+
+    fn restore(self) {
+        // SAFETY: both were current when it was begun, and outlive it.
+        unsafe {
+            pg_sys::MemoryContextSwitchTo(self.context);
+            pg_sys::CurrentResourceOwner = self.owner;
+        }
+    }
 }

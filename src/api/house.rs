@@ -54,6 +54,7 @@ pub fn record_failure(st: &StreamTable, failure: &Failure) {
     let told = format!("SQLSTATE {}. {}", sqlstate(failure.code as i32), policy.hint.unwrap_or(READ_ON));
     alert(if suspended { "auto_suspended" } else { "refresh_failed" }, Some(st), &told);
     if corrupt {
+        catalog::doubt(st);
         alert("reinitialize_needed", Some(st), &told);
     }
     if let Some(counters) = st.counters() {

@@ -37,10 +37,7 @@ fn pg_trickle_repair_stream_table(name: &str) {
 fn reinitialize(st: &StreamTable) -> Result<()> {
     // Before the catalog row is locked, as a refresh does it.
     lock_all(&refreshed_with(st));
-    catalog::execute(
-        "UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true WHERE pgt_id = $1",
-        &[st.pgt_id.into()],
-    );
+    catalog::doubt(st);
     refresh_now(st, |_, _| ())
 }
 
@@ -99,10 +96,11 @@ fn record(st: &StreamTable, analysis: &Analysis) -> Result<()> {
     for source in analysis.sources.iter().filter(|s| is_stream_table(s)) {
         track::create_parent_buffer(source.relid.to_u32())?;
     }
+    catalog::doubt(st);
     catalog::execute(
         "UPDATE pgtrickle.pgt_stream_tables
             SET home_relid = pgt_relid, pgt_schema = $2, pgt_name = $3, program_fingerprint = 0, frontier = NULL,
-                needs_reinit = true, consecutive_errors = 0,
+                consecutive_errors = 0,
                 status = CASE WHEN status IN ('SUSPENDED', 'ERROR') THEN 'ACTIVE' ELSE status END
           WHERE pgt_id = $1",
         &[st.pgt_id.into(), st.schema.as_str().into(), st.name.as_str().into()],

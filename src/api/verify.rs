@@ -28,10 +28,7 @@ fn verify_stream_table(name: &str) -> TableIterator<'static, (name!(missing, i64
         counts = or_raise(or_raise(refresh_now(&st, compare)));
     }
     if counts != (0, 0) {
-        catalog::execute(
-            "UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true WHERE pgt_id = $1",
-            &[st.pgt_id.into()],
-        );
+        catalog::doubt(&st);
         catalog::changed();
         warning!("stream table {} differs from its query; its next refresh recomputes it", st.label());
     }

@@ -22,7 +22,7 @@ pub mod templates;
 
 use crate::api;
 use crate::catalog::{self, Frontier, SourceType, StreamTable};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, policy};
 use crate::settings;
 use crate::shmem::{self, Progress, Status};
 use pgrx::PgSqlErrorCode as Code;
@@ -30,7 +30,8 @@ use pgtrickle_engine::ir::SourceId;
 use pgtrickle_engine::program::Program;
 use pgtrickle_pg::snapshot::Snapshot;
 use pgtrickle_pg::spi::{Connection, LocalSettings, RunAs};
-use pgtrickle_pg::{class, lock, spi, worker};
+use pgtrickle_pg::xact::Failure;
+use pgtrickle_pg::{class, lock, spi, worker, xact};
 use program::{Loaded, Task};
 use round::{Round, SharedRound};
 use run::Relations;
@@ -247,17 +248,24 @@ fn lock_sources(stream_tables: &[StreamTable]) -> Result<()> {
     Ok(())
 }
 
-/// Where stored state contradicts the changes, who asked by hand gets it computed anew at once. (The scheduler tells of it first.)
+/// Where stored state contradicts the changes, or these have a value that cannot be computed, maybe of a row that has come and
+/// gone, who asked by hand gets it computed anew at once. (The scheduler tells of it first.)
 fn one_or_anew(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> {
-    match one(st.clone(), round, initiator) {
-        Err(error) if error.code == Code::ERRCODE_DATA_CORRUPTED && initiator == Initiator::Manual => {
-            pgrx::warning!("{}; it is recomputed", error.message);
-            // What was taken out of it until then is in no difference that comes now: readers compare everything, too.
-            crate::api::tell_readers(&st)?;
-            one(StreamTable { needs_reinit: true, ..st }, round, initiator)
-        }
-        result => result,
+    if initiator == Initiator::Scheduler || st.needs_reinit || st.frontier.is_none() {
+        return one(st, round, initiator);
     }
+    let failure = match xact::or_undone(|| one(st.clone(), round, initiator)) {
+        Ok(Err(error)) if policy(error.code).recompute => error.into(),
+        Ok(result) => return result,
+        Err(caught) if policy(xact::failure_code(&caught)).recompute => Failure::from_caught(caught),
+        Err(caught) => caught.rethrow(),
+    };
+    pgrx::warning!("{}; stream table {} is recomputed", failure.message, st.label());
+    if failure.code == Code::ERRCODE_DATA_CORRUPTED {
+        // What somebody took out of it is in no difference that comes now: readers compare everything, too.
+        api::tell_readers(&st)?;
+    }
+    one(StreamTable { needs_reinit: true, ..st }, round, initiator)
 }
 
 fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> {
