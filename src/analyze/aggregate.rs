@@ -105,10 +105,18 @@ impl<'q> Analyzer<'q> {
                 "GROUP BY chooses among values that are equal but look different, in a recursion, or in a view whose choices cannot be made for it",
             );
         }
+        let sets = groups.sets(frame.query.grouping_sets());
+        if sets.len() > 1
+            && groups
+                .has_lookalikes(&[exprs, &windowed, &frame.query.having().into_iter().collect::<Vec<_>>()].concat())
+        {
+            return opaque(
+                "it groups by sets of columns that look the same, or by a constant that it uses elsewhere, too",
+            );
+        }
         let front = self.front(frame, &from);
         let calls: Vec<Agg> =
             groups.calls.iter().map(|&call| self.aggregate(frame, call, &from.rel, &row)).collect::<Mapped<_>>()?;
-        let sets = groups.sets(frame.query.grouping_sets());
         let grouped = sets
             .iter()
             .map(|set| {
@@ -339,6 +347,19 @@ impl Groups<'_> {
             positions
         };
         sets.into_iter().map(positions).collect()
+    }
+
+    /// Whether several names stand for one key, or a constant that is a key is found elsewhere: where a set lacks the key, only what
+    /// GROUP BY names is NULL.
+    fn has_lookalikes(&self, above: &[Expr<'_>]) -> bool {
+        let is_used = |key: &Expr<'_>| {
+            let whole = above.iter().filter(|expr| expr.equals(*key)).count();
+            whole > 1 || above.iter().any(|expr| !expr.equals(*key) && expr.any(&mut |part| part.equals(*key)))
+        };
+        let names: BTreeSet<u32> = self.numbers.iter().map(|(number, _)| *number).collect();
+        let named: BTreeSet<usize> = self.numbers.iter().map(|(_, key)| *key).collect();
+        let mut constants = self.keys.iter().filter(|key| matches!(key.shape(), Shape::Constant { .. }));
+        names.len() > named.len() || constants.any(is_used)
     }
 
     fn position(&self, number: u32) -> Option<usize> {
