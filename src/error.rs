@@ -98,6 +98,14 @@ impl Error {
         .hint("Commit first, then refresh.")
     }
 
+    pub fn refreshing() -> Error {
+        Error::new(Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "a stream table is being refreshed")
+            .detail("What a refresh calls, such as a trigger on a stream table, cannot itself compute stream tables.")
+            .hint(
+                "A refresh brings what it reads up to date by itself, and the scheduler refreshes readers together with what they read.",
+            )
+    }
+
     pub fn restored(name: &str) -> Error {
         Error::new(
             Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -143,6 +151,7 @@ impl Error {
             Error::unserved(true),
             Error::capture_restarted(),
             Error::own_changes("…"),
+            Error::refreshing(),
             Error::restored("…"),
             Error::concurrent_change("…"),
             Error::unseen_change("…"),

@@ -8,7 +8,7 @@ use crate::analyze::{self, Input};
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result, or_raise};
 use crate::immediate;
-use crate::refresh::{choice, lock_all};
+use crate::refresh::{choice, lock_all, ours};
 use pgrx::prelude::*;
 use pgtrickle_pg::spi::RunAs;
 use pgtrickle_pg::xact;
@@ -64,6 +64,7 @@ pub fn alter(
 
 /// Gives a stream table another query, and the rows of that.
 fn alter_query(st: &StreamTable, query: &str, mode: &str) -> Result<()> {
+    ours::must_rest()?;
     // Analysing locks the sources, which would keep the tracker out; so it is done and undone first.
     let analysis = xact::undone(|| analyze::analyze(Input::Text(query)))?;
     check_mode(mode, &analysis)?;

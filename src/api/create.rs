@@ -6,7 +6,7 @@ use super::{guard, names};
 use crate::analyze::{self, Analysis, Analyzed, Input};
 use crate::catalog;
 use crate::error::{Error, Result, notice, or_raise};
-use crate::refresh::{fill, program};
+use crate::refresh::{fill, ours, program};
 use crate::{immediate, shmem, workers};
 use pgrx::pg_sys::panic::ErrorReportable;
 use pgrx::prelude::*;
@@ -78,6 +78,7 @@ fn create_or_replace_stream_table(
 
 fn create(name: &str, query: &str, schedule: Option<&str>, mode: &str, initialize: bool) -> Result<i64> {
     super::require_preloaded()?;
+    ours::must_rest()?;
     let target = names::resolve(name)?;
     if target.existing().is_some() {
         return Err(Error::new(

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, policy};
 use crate::refresh::costs::Clock;
 use crate::refresh::program::{self, Loaded, Task, size_class};
 use crate::refresh::run::{self, Relations};
-use crate::refresh::{fill, settings_of, store};
+use crate::refresh::{fill, ours, settings_of, store};
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::prelude::*;
 use pgtrickle_engine::ir::SourceId;
@@ -38,6 +38,7 @@ pub fn maintain(st: &StreamTable, changes: &[Change]) -> Result<()> {
 
 /// Computes a stream table anew, whose lock is held, applies the difference, and stores that it is right.
 pub fn recompute(st: &StreamTable) -> Result<()> {
+    ours::must_rest()?;
     telling(st, || compute(st))
 }
 

@@ -143,6 +143,7 @@ pub fn refresh_then<T>(
     initiator: Initiator,
     after: impl FnOnce(&Snapshot) -> T,
 ) -> Result<(Vec<Outcome>, T)> {
+    ours::must_rest()?;
     let mut stream_tables = Vec::new();
     // A worker that waits for somebody's lock keeps others waiting who have nothing to do with it.
     let _patience = (initiator == Initiator::Scheduler).then(|| LocalSettings::new(&[PATIENCE]));

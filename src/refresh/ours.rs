@@ -1,5 +1,6 @@
 //! Whether what this process does to a stream table at this moment is the extension's own work.
 
+use crate::error::{Error, Result};
 use pgtrickle_pg::xact::trigger_depth;
 use std::cell::Cell;
 
@@ -27,6 +28,12 @@ pub fn begin(relid: u32) -> Work {
 /// Whether such work is being done.
 pub fn working() -> bool {
     WORK.get().is_some()
+}
+
+/// An error while it is: what is computed in the midst of that would be of changes that are not all told yet, and these would then
+/// be applied twice.
+pub fn must_rest() -> Result<()> {
+    if working() { Err(Error::refreshing()) } else { Ok(()) }
 }
 
 /// Whether a trigger of this table was fired by such work.

@@ -16,6 +16,7 @@ mod readers;
 mod rights;
 mod schedule;
 mod server;
+mod triggers;
 mod upheavals;
 
 use pgtrickle_tests::server::Server;
@@ -44,6 +45,7 @@ fn main() {
             .chain(meanwhile::TESTS)
             .chain(missed::TESTS)
             .chain(rights::TESTS)
+            .chain(triggers::TESTS)
             .chain(upheavals::TESTS)
         {
             trials.push(shared.trial(name, test));
