@@ -30,6 +30,20 @@ pub fn accept_changes() {
     unsafe { pg_sys::AcceptInvalidationMessages() }
 }
 
+/// Whether a relation has triggers besides the one of this name.
+pub fn has_triggers_besides(relid: u32, ours: &CStr) -> bool {
+    // SAFETY: the relation, and with it what its triggers are, stays open while their names are compared.
+    unsafe {
+        let rel = pg_sys::relation_open(pg_sys::Oid::from(relid), pg_sys::AccessShareLock as i32);
+        let described = (*rel).trigdesc.as_ref();
+        let triggers =
+            described.map_or(&[][..], |d| std::slice::from_raw_parts(d.triggers, d.numtriggers.max(0) as usize));
+        let others = triggers.iter().any(|trigger| CStr::from_ptr(trigger.tgname) != ours);
+        pg_sys::relation_close(rel, pg_sys::NoLock as i32);
+        others
+    }
+}
+
 /// The role that owns a relation, if the relation exists.
 pub fn owner(relid: u32) -> Option<u32> {
     // SAFETY: the tuple stays valid until it is released; pg_class tuples begin with the fixed struct.

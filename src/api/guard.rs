@@ -10,8 +10,12 @@ use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::{class, depend};
+use std::ffi::CStr;
 
-/// The trigger on each stream table: a statement that is not a refresh's may not change its rows.
+/// The name of the trigger on each stream table.
+pub const NAME: &CStr = c"pgtrickle_guard";
+
+/// That trigger: a statement that is not a refresh's may not change its rows.
 #[pg_trigger]
 fn _guard<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgTriggerError> {
     if !ours::fired(trigger.relid()?.to_u32()) {

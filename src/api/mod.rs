@@ -28,6 +28,7 @@ mod verify;
 pub use capture::is_stream_table;
 pub use house::{alert, drop_capture, drop_lost_origins, keep_house, record_failure};
 pub use mode::tell_readers;
+pub use refresh::source_changed_by_us;
 
 use crate::catalog::{self, StreamTable};
 use crate::error::{Error, Result};

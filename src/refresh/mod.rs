@@ -294,6 +294,7 @@ fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outco
     let (task, mut action) = choose(&st, &loaded, round, &changes);
     let mut delta_rows = 0;
     if action != Action::NoData {
+        round.compare_if_disturbed(&mut st);
         let written = {
             let _settings = settings_of(&st, &task, &loaded.program);
             let _owner = RunAs::restricted(st.owner);
@@ -311,6 +312,7 @@ fn one(mut st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outco
             clock.stop(st.pgt_id, loaded.fingerprint);
             written
         };
+        round.note_triggers(&st);
         if action == Action::Reinitialize {
             let _owner = catalog::as_owner();
             fill::ensure_index(&st, &loaded);

@@ -8,11 +8,13 @@
 //! snapshot of its own, as it does without a dispatcher.
 
 use super::barrier;
+use crate::api::{guard, source_changed_by_us};
 use crate::catalog::{self, SourceType, StreamTable};
 use crate::error::{Error, Result};
 use crate::shmem::{DbShared, Job, SNAPSHOT_BYTES};
 use pgtrickle_pg::snapshot::{self, Snapshot, XidSet};
-use pgtrickle_pg::{inherit, lock, worker};
+use pgtrickle_pg::{class, inherit, lock, worker};
+use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -31,6 +33,8 @@ pub(super) struct Round {
     pub barrier: Duration,
     /// This transaction has written before: it may have refreshed stream tables already.
     pub written: bool,
+    /// Triggers of users, which may write what others of the stream tables read, have been fired.
+    disturbed: Cell<bool>,
 }
 
 impl Round {
@@ -60,8 +64,18 @@ impl Round {
         let visible = snapshot.xids();
         let snapshot_at = worker::now_us();
         let (barrier, written) = (Duration::ZERO, snapshot::current_xid().is_some());
-        let mut round =
-            Round { snapshot, visible, lsn, snapshot_at, generation, degraded: Vec::new(), barrier, written };
+        let disturbed = Cell::new(false);
+        let mut round = Round {
+            snapshot,
+            visible,
+            lsn,
+            snapshot_at,
+            generation,
+            degraded: Vec::new(),
+            barrier,
+            written,
+            disturbed,
+        };
         if !bases.is_empty() {
             round.barrier = barrier::wait_for_capture()?;
             if catalog::generation() != generation {
@@ -72,6 +86,26 @@ impl Round {
             round.degraded = degraded;
         }
         Ok(Some(round))
+    }
+}
+
+impl Round {
+    /// After rows of a stream table were written.
+    pub(super) fn note_triggers(&self, st: &StreamTable) {
+        if class::has_triggers_besides(st.relid, guard::NAME) {
+            self.disturbed.set(true);
+        }
+    }
+
+    /// Before a stream table is computed: what triggers, or cascades, of those before it have written to its sources is seen, and will
+    /// be told as a change after our commit. So it is asked for another comparison, which stays asked for.
+    pub(super) fn compare_if_disturbed(&self, st: &mut StreamTable) {
+        if self.disturbed.get() && source_changed_by_us(st).is_some() {
+            let ask = "UPDATE pgtrickle.pgt_stream_tables SET needs_reinit = true WHERE pgt_id = $1";
+            catalog::execute(ask, &[st.pgt_id.into()]);
+            catalog::changed();
+            st.row_version = 0;
+        }
     }
 }
 
@@ -231,8 +265,8 @@ impl SharedRound {
         let snapshot = Snapshot::held_by(self.db.dispatcher_pid.load(Ordering::SeqCst), &bytes)?;
         let visible = snapshot.xids();
         // What kept the sources locked until we had our own locks was this round's transaction.
-        let degraded = Vec::new();
-        let round = Round { snapshot, visible, lsn, snapshot_at, generation, degraded, barrier, written: false };
+        let (degraded, written, disturbed) = (Vec::new(), false, Cell::new(false));
+        let round = Round { snapshot, visible, lsn, snapshot_at, generation, degraded, barrier, written, disturbed };
         is_open().then_some(round)
     }
 }
