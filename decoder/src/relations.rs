@@ -289,16 +289,18 @@ fn source(physical: Relation<'_>, relid: u32, tracked: Option<Tracked>) -> Resul
     })
 }
 
+/// Those that were dropped are left out: PostgreSQL lets nobody drop a column that a query names.
 fn tracked_columns(all: &[Column], attnums: &[i16]) -> Result<Vec<Column>, String> {
     let find = |&attnum: &i16| match all.iter().find(|c| c.attnum == attnum) {
-        None => Err(format!("tracked column number {attnum} does not exist")),
-        Some(c) if c.dropped => Err(format!("tracked column number {attnum} was dropped")),
+        None => Some(Err(format!("tracked column number {attnum} does not exist"))),
+        Some(c) if c.dropped => None,
         Some(c) if c.generated_virtual => {
-            Err(format!("column {} is generated when read, so it is not in the WAL", String::from_utf8_lossy(&c.name)))
+            let name = String::from_utf8_lossy(&c.name);
+            Some(Err(format!("column {name} is generated when read, so it is not in the WAL")))
         }
-        Some(c) => Ok(c.clone()),
+        Some(c) => Some(Ok(c.clone())),
     };
-    attnums.iter().map(find).collect()
+    attnums.iter().filter_map(find).collect()
 }
 
 /// Where the physical relation has a published column; a partition may have them in another order.

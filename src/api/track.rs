@@ -13,17 +13,27 @@ use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::depend;
 use std::cell::Cell;
 
+/// A live column: its number, its name, and its type, which is that beneath a domain.
+struct Column {
+    attnum: i16,
+    name: String,
+    definition: Sql,
+}
+
 /// What the catalog says of a table that is to be captured.
 struct Source {
     name: QualifiedName,
     kind: String,
-    /// Attribute number and type (that of a domain's base type) of each live column.
-    columns: Vec<(i16, Sql)>,
+    /// The live columns.
+    columns: Vec<Column>,
     /// Tables whose replica identity matters (itself, or itself and its partitions): those where it is FULL, and the others.
     full: Vec<QualifiedName>,
     not_full: Vec<QualifiedName>,
     identity: i8,
 }
+
+/// Columns of a buffer in front of those that are captured.
+const PREFIX: usize = 4;
 
 /// An error if replica identities are left to the user.
 pub fn may_set_identity(table: &QualifiedName) -> Result<()> {
@@ -51,39 +61,32 @@ pub fn track(relid: u32, columns: &[i16]) -> Result<()> {
     let source = Source::read(relid)?;
     let known = catalog::tracking(&[relid]).pop();
     let mut captured = known.as_ref().map(|t| t.columns.clone()).unwrap_or_default();
-    if buffer_of(relid).is_none() {
-        // What was captured under these numbers was so in another database, from which this one was restored.
-        captured.retain(|c| source.columns.iter().any(|(attnum, _)| attnum == c));
-    }
-    let new: Vec<i16> = columns.iter().copied().filter(|c| !captured.contains(c)).collect();
-    captured.extend(&new);
+    captured.retain(|&c| source.column(c).is_some());
+    captured.extend(columns.iter().filter(|c| !captured.contains(c)).copied().collect::<Vec<_>>());
     source.set_identity_full()?;
-    match &known {
-        None => {
+    if known.is_none() {
+        create_buffer(relid, &source.definitions(&captured));
+        catalog::execute(
+            "INSERT INTO pgtrickle.pgt_change_tracking (source_relid, slot_name, columns, replica_identity)
+             SELECT $1, 'pg_trickle_' || oid, $2, $3 FROM pg_catalog.pg_database WHERE datname = current_database()",
+            &[pg_sys::Oid::from(relid).into(), captured.into(), source.identity.into()],
+        );
+    } else {
+        let mut retyped = false;
+        if let Some(buffer) = buffer_of(relid) {
+            (captured, retyped) = source.alter_buffer(relid, buffer.relid, captured);
+        } else {
             create_buffer(relid, &source.definitions(&captured));
-            catalog::execute(
-                "INSERT INTO pgtrickle.pgt_change_tracking (source_relid, slot_name, columns, replica_identity)
-                 SELECT $1, 'pg_trickle_' || oid, $2, $3 FROM pg_catalog.pg_database WHERE datname = current_database()",
-                &[pg_sys::Oid::from(relid).into(), captured.into(), source.identity.into()],
-            );
         }
-        Some(_) => {
-            if buffer_of(relid).is_none() {
-                let kept: Vec<i16> = captured.iter().copied().filter(|c| !new.contains(c)).collect();
-                create_buffer(relid, &source.definitions(&kept));
-            }
-            for (name, definition) in source.definitions(&new) {
-                ddl(&sql!("ALTER TABLE {} ADD COLUMN {} {}", buffer(relid), name, definition));
-            }
-            catalog::execute(
-                "UPDATE pgtrickle.pgt_change_tracking
-                    SET columns = $2, state = CASE state WHEN 'ACTIVE' THEN 'ACTIVE' ELSE 'RESUMING' END,
-                        tracked_at = CASE state WHEN 'ACTIVE' THEN tracked_at ELSE clock_timestamp() END,
-                        slot_name = 'pg_trickle_' || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-                  WHERE source_relid = $1",
-                &[pg_sys::Oid::from(relid).into(), captured.into()],
-            );
-        }
+        // Rows on their way that are of the type that a column had are told to be missing.
+        catalog::execute(
+            "UPDATE pgtrickle.pgt_change_tracking
+                SET columns = $2, state = CASE WHEN state = 'ACTIVE' AND NOT $3 THEN 'ACTIVE' ELSE 'RESUMING' END,
+                    tracked_at = CASE WHEN state = 'ACTIVE' AND NOT $3 THEN tracked_at ELSE clock_timestamp() END,
+                    slot_name = 'pg_trickle_' || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+              WHERE source_relid = $1",
+            &[pg_sys::Oid::from(relid).into(), captured.into(), retyped.into()],
+        );
     }
     depend::invalidate(relid);
     Ok(())
@@ -124,7 +127,7 @@ pub fn create_parent_buffer(relid: u32) -> Result<()> {
         lock_all(&catalog::by_relid(relid).map_or_else(Vec::new, |parent| vec![parent.pgt_id]));
         let _owner = catalog::as_owner();
         let source = Source::read(relid)?;
-        let all: Vec<i16> = source.columns.iter().map(|&(attnum, _)| attnum).collect();
+        let all: Vec<i16> = source.columns.iter().map(|c| c.attnum).collect();
         create_buffer(relid, &source.definitions(&all));
     }
     Ok(())
@@ -229,11 +232,11 @@ pub fn put_identity_back(relid: u32, identity: &str) {
     depend::invalidate(relid);
 }
 
-/// The live columns of a table with their types.
-fn columns(client: &SpiClient<'_>, oid: pg_sys::Oid) -> Vec<(i16, Sql)> {
+/// The live columns of a table.
+fn columns(client: &SpiClient<'_>, oid: pg_sys::Oid) -> Vec<Column> {
     client
         .select(
-            "SELECT a.attnum,
+            "SELECT a.attnum, a.attname::text,
                     pg_catalog.format_type(t.oid, base.typmod)
                     || CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
                             THEN pg_catalog.format(' COLLATE %I.%I', cn.nspname, co.collname) ELSE '' END
@@ -254,8 +257,9 @@ fn columns(client: &SpiClient<'_>, oid: pg_sys::Oid) -> Vec<(i16, Sql)> {
         )
         .unwrap_or_report()
         .map(|row| {
+            let text = |i| row.get::<String>(i).unwrap_or_report().unwrap_or_default();
             let attnum = row.get::<i16>(1).unwrap_or_report().unwrap_or_default();
-            (attnum, Sql::deparsed(row.get::<String>(2).unwrap_or_report().unwrap_or_default()))
+            Column { attnum, name: text(2), definition: Sql::deparsed(text(3)) }
         })
         .collect()
 }
@@ -317,10 +321,38 @@ impl Source {
         })
     }
 
+    fn column(&self, attnum: i16) -> Option<&Column> {
+        self.columns.iter().find(|column| column.attnum == attnum)
+    }
+
     /// Names and types of buffer columns.
     fn definitions(&self, attnums: &[i16]) -> Vec<(Ident, Sql)> {
-        let of = |attnum| self.columns.iter().find(|(a, _)| *a == attnum).map(|(_, ty)| ty.clone());
-        attnums.iter().filter_map(|&a| Some((Ident::new(format!("c{a}")), of(a)?))).collect()
+        let definition = |&attnum: &i16| {
+            self.column(attnum).map(|column| (Ident::new(format!("c{attnum}")), column.definition.clone()))
+        };
+        attnums.iter().filter_map(definition).collect()
+    }
+
+    /// Gives a buffer columns of these numbers. Those of columns that were dropped, or have another type now, go first. Says what
+    /// the order is, and whether there was one of another type.
+    fn alter_buffer(&self, relid: u32, buffer_relid: u32, attnums: Vec<i16>) -> (Vec<i16>, bool) {
+        let there = Spi::connect(|client| columns(client, pg_sys::Oid::from(buffer_relid)));
+        let named = |attnum: i16| there.iter().skip(PREFIX).find(|c| c.name == format!("c{attnum}"));
+        let same = |&attnum: &i16| {
+            let (here, there) = (self.column(attnum), named(attnum));
+            here.zip(there).is_some_and(|(here, there)| here.definition == there.definition)
+        };
+        let (mut kept, new): (Vec<i16>, Vec<i16>) = attnums.into_iter().partition(same);
+        let stale = there.iter().skip(PREFIX).filter(|c| !kept.iter().any(|attnum| c.name == format!("c{attnum}")));
+        for column in stale {
+            ddl(&sql!("ALTER TABLE {} DROP COLUMN {}", buffer(relid), Ident::new(&column.name)));
+        }
+        for (name, definition) in self.definitions(&new) {
+            ddl(&sql!("ALTER TABLE {} ADD COLUMN {} {}", buffer(relid), name, definition));
+        }
+        let retyped = new.iter().any(|&attnum| named(attnum).is_some());
+        kept.extend(new);
+        (kept, retyped)
     }
 
     /// Deletes must carry the old row.

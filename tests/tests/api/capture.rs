@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgtrickle_tests::server::Server;
+use pgtrickle_tests::session::Session;
 use pgtrickle_tests::{Failure, Outcome, wait};
 
 use crate::{Test, arrange, assert_text};
@@ -13,6 +14,7 @@ pub const TESTS: &[Test] = &[
     ("buffers_stay_small", buffers_stay_small),
     ("idle_slot_advances", idle_slot_advances),
     ("wrap_of_many_sources", many_sources),
+    ("columns_that_nobody_reads_go_or_change", unread_columns),
 ];
 
 const IDENTITY: &str = "SELECT relreplident FROM pg_class WHERE oid = 't'::regclass";
@@ -100,4 +102,36 @@ fn many_sources(server: &Server) -> Outcome {
     }
     session.each("SELECT pgtrickle.refresh_stream_table('st')")?;
     pgtrickle_tests::oracle::assert_exact(&mut session, "st", &query)
+}
+
+/// Capture goes on when they are dropped. When they get another type it is given up at the next row, and repairing is enough.
+fn unread_columns(server: &Server) -> Outcome {
+    const STATE: &str = "SELECT state FROM pgtrickle.pgt_change_tracking WHERE source_relid = 't'::regclass";
+    let tables = "CREATE TABLE t (a int PRIMARY KEY, b int, c int, d text); INSERT INTO t VALUES (1, 1, 1, 'd')";
+    let mut session = arrange(server, "unread", tables)?;
+    let stream_tables = [("n", "SELECT count(*) AS n FROM t"), ("rows", "SELECT a, to_jsonb(t)::text AS r FROM t")];
+    for (name, query) in stream_tables {
+        session.run(&format!("SELECT pgtrickle.create_stream_table('{name}', '{query}', '1h')"))?;
+    }
+    let mut row = 1;
+    let mut follow = |session: &mut Session, expected: &str| -> Outcome {
+        row += 1;
+        session.run(&format!("INSERT INTO t VALUES ({row})"))?;
+        session.run("UPDATE t SET d = d || 'd' WHERE a = 1")?;
+        for (name, query) in stream_tables {
+            session.run(&format!("SELECT pgtrickle.refresh_stream_table('{name}')"))?;
+            pgtrickle_tests::oracle::assert_exact(session, name, query)?;
+        }
+        assert_text(session, STATE, expected)
+    };
+    session.run("ALTER TABLE t DROP COLUMN b")?;
+    follow(&mut session, "ACTIVE")?;
+    session.run("ALTER TABLE t ALTER COLUMN c TYPE bigint")?;
+    follow(&mut session, "DEGRADED")?;
+    session.run("SELECT pgtrickle.repair_stream_table('n')")?;
+    follow(&mut session, "ACTIVE")?;
+    follow(&mut session, "ACTIVE")?;
+    session.run("ALTER TABLE t DROP COLUMN c; ALTER TABLE t ADD COLUMN e int DEFAULT 5")?;
+    session.run("SELECT pgtrickle.create_stream_table('more', 'SELECT e FROM t', '1h')")?;
+    follow(&mut session, "ACTIVE")
 }
