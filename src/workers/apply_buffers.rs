@@ -105,7 +105,10 @@ impl Buffers {
         }
         let at = self.at(relid);
         let buffer = &mut self.buffers[at];
-        if buffer.writer.is_open() || buffer.open() {
+        let open = buffer.writer.is_open();
+        if open || buffer.open() {
+            // A row that follows in this transaction finds the table open, which may have other columns by now.
+            buffer.unfitted |= !open;
             buffer.writer.put_marker(&mut self.slots, &mut self.scratch, prefix);
         }
     }
