@@ -145,8 +145,9 @@ unsafe fn primary_key(relation: pg_sys::Relation) -> Option<Vec<i16>> {
         }
         let index = pg_sys::index_open((*relation).rd_pkindex, pg_sys::AccessShareLock as _);
         let form = &*(*index).rd_index;
-        // WITHOUT OVERLAPS is enforced by an exclusion: its columns need not be unique.
-        let usable = form.indisvalid && !form.indisexclusion;
+        // WITHOUT OVERLAPS is enforced by an exclusion: its columns need not be unique. Within a transaction those of a key that is
+        // deferrable need not be either; from PostgreSQL 17 on it is found here, too.
+        let usable = form.indisvalid && form.indimmediate && !form.indisexclusion;
         let columns = form.indkey.values.as_slice(form.indnkeyatts as usize).to_vec();
         pg_sys::index_close(index, pg_sys::NoLock as _);
         usable.then_some(columns)

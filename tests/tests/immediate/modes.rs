@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("cascades", cascades),
     ("partitions_come_and_go", partitions_come_and_go),
     ("source_definitions", source_definitions),
+    ("a_key_that_holds_only_at_the_commit", late_key),
     ("triggers_go_when_unused", triggers_go_when_unused),
     ("a_wrong_one_is_repaired", a_wrong_one_is_repaired),
     ("readers_of_a_wrong_one", readers_of_a_wrong_one),
@@ -330,6 +331,20 @@ fn triggers_go_when_unused(server: &Server) -> Outcome {
     let triggers =
         "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'now_unused.t'::regclass AND tgname LIKE 'pgtrickle%'";
     pgtrickle_tests::wait::until("the triggers go", Duration::from_secs(30), || Ok(session.number(triggers)? == 0))
+}
+
+/// Until then two rows may have it.
+fn late_key(server: &Server) -> Outcome {
+    let schema = "now_late_key";
+    let mut session =
+        arrange(server, schema, "CREATE TABLE t (id int NOT NULL, v text); INSERT INTO t VALUES (1, 'a')")?;
+    let query = "SELECT id, v FROM t";
+    create(&mut session, schema, "st", query)?;
+    session.each(
+        "ALTER TABLE t ADD PRIMARY KEY (id) DEFERRABLE INITIALLY DEFERRED; UPDATE t SET v = 'a2';
+         BEGIN; INSERT INTO t VALUES (1, 'b'); DELETE FROM t WHERE v = 'a2'; COMMIT",
+    )?;
+    assert_exact(&mut session, schema, "st", query)
 }
 
 fn a_wrong_one_is_repaired(server: &Server) -> Outcome {
