@@ -185,7 +185,14 @@ pub fn refresh_in(shared: &SharedRound, joined: impl FnOnce()) -> Result<Option<
 }
 
 fn each(stream_tables: Vec<StreamTable>, round: &Round, initiator: Initiator) -> Result<Vec<Outcome>> {
-    let outcomes = stream_tables.into_iter().map(|st| one_or_anew(st, round, initiator)).collect();
+    let mut doubted = Vec::new();
+    let outcomes = stream_tables.into_iter().map(|st| {
+        let in_doubt = st.sources.iter().any(|source| doubted.contains(&source.relid));
+        // Its row asks for a comparison now, since it was read.
+        let st = in_doubt.then(|| catalog::by_id(st.pgt_id)).flatten().unwrap_or(st);
+        one_or_anew(st, round, initiator, &mut doubted)
+    });
+    let outcomes = outcomes.collect();
     if Result::is_ok(&outcomes) {
         blame::at_work([]);
     }
@@ -250,8 +257,9 @@ fn lock_sources(stream_tables: &[StreamTable]) -> Result<()> {
 }
 
 /// Where stored state contradicts the changes, or these have a value that cannot be computed, maybe of a row that has come and
-/// gone, who asked by hand gets it computed anew at once. (The scheduler tells of it first.)
-fn one_or_anew(st: StreamTable, round: &Round, initiator: Initiator) -> Result<Outcome> {
+/// gone, who asked by hand gets it computed anew at once. (The scheduler tells of it first.) What was not what it should have been is
+/// added to the `doubted`.
+fn one_or_anew(st: StreamTable, round: &Round, initiator: Initiator, doubted: &mut Vec<u32>) -> Result<Outcome> {
     if initiator == Initiator::Scheduler || st.needs_reinit || st.frontier.is_none() {
         return one(st, round, initiator);
     }
@@ -265,6 +273,8 @@ fn one_or_anew(st: StreamTable, round: &Round, initiator: Initiator) -> Result<O
     if failure.code == Code::ERRCODE_DATA_CORRUPTED {
         // What somebody took out of it is in no difference that comes now: readers compare everything, too.
         api::tell_readers(&st)?;
+        catalog::changed();
+        doubted.push(st.relid);
     }
     one(StreamTable { needs_reinit: true, ..st }, round, initiator)
 }

@@ -257,6 +257,10 @@ fn tampered_with(server: &Server) -> Outcome {
         session.each(&format!("{}; {notices}; SELECT pgtrickle.refresh_stream_table('reader')", tamper(v)))?;
         oracle::assert_exact(&mut session, "reader", "SELECT count(*) AS n FROM u").map_err(|e| e.during(notices))?;
     }
+    // Also those that are refreshed with it.
+    session
+        .each(&format!("{}; DELETE FROM u WHERE v = 0; SELECT pgtrickle.refresh_stream_table('reader')", tamper(0)))?;
+    oracle::assert_exact(&mut session, "reader", "SELECT count(*) AS n FROM u")?;
     session.each(&format!("{}; DELETE FROM u WHERE v = 4; INSERT INTO u VALUES (7)", tamper(4)))?;
     session.run("SELECT pgtrickle.alter_stream_table('bag', schedule => '1s')")?;
     follows(&mut session, "SELECT count(*) FROM bag WHERE v = 7", "1")?;
