@@ -106,7 +106,7 @@ const LOOKUPS: [Setting; 2] = [(c"random_page_cost", c"0.2"), (c"cpu_index_tuple
 /// Netting a large delta in less memory than this spills to disk.
 const WORK_MEM: Setting = (c"work_mem", c"64MB");
 
-/// For how long a scheduled refresh waits for a lock before it is put off.
+/// For how long a scheduled refresh, and whatever else our workers do, waits for a lock before it is put off.
 pub const PATIENCE: (&CStr, &CStr) = (c"lock_timeout", c"1s");
 
 /// The settings under which a stream table's query is computed, until dropped.

@@ -31,8 +31,10 @@ pub mod tracker;
 mod wal_decoder;
 mod watch;
 
+use crate::refresh::PATIENCE;
 use crate::shmem::{self, DbShared};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+use pgtrickle_pg::spi::LocalSettings;
 use pgtrickle_pg::xact::Failure;
 use pgtrickle_pg::{wal, worker, xact};
 use std::cell::{Cell, RefCell};
@@ -67,9 +69,13 @@ pub fn register() {
         .load();
 }
 
-/// Runs `work` in a transaction of its own. When it fails that is logged, after `complaint`, and nothing else happens.
+/// Runs `work` in a transaction of its own. When it fails, or somebody's lock is in its way for long, that is logged, after
+/// `complaint`, and nothing else happens.
 pub fn or_warn<T>(complaint: &str, work: impl FnOnce() -> T) -> Option<T> {
-    let done = xact::attempt(|| Ok::<_, Failure>(work()));
+    let done = xact::attempt(|| {
+        let _patience = LocalSettings::new(&[PATIENCE]);
+        Ok::<_, Failure>(work())
+    });
     done.inspect_err(|failure| pgrx::warning!("{complaint}: {}", failure.message)).ok()
 }
 

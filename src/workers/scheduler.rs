@@ -168,8 +168,10 @@ impl Scheduler {
 
     /// Reads the catalog, keeping what is known of stream tables that are still there.
     fn reread(&mut self) {
-        self.reread_at = Instant::now() + REREAD;
+        // Soon again if it cannot be read now.
+        self.reread_at = Instant::now() + HOUSEKEEPING;
         let Some(current) = super::or_warn("the catalog could not be read", catalog::all) else { return };
+        self.reread_at = Instant::now() + REREAD;
         let mut before = std::mem::take(&mut self.entries);
         for st in current {
             let pgt_id = st.pgt_id;

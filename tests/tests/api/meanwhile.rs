@@ -1,5 +1,7 @@
 //! What others do while a refresh, a creation or an audit runs.
 
+use std::time::Duration;
+
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::{Outcome, wait};
@@ -14,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("a_refresh_that_waited_for_another_query", waited_for_query),
     ("a_definition_replaced_during_the_audit", redefined_during_audit),
     ("a_definition_that_needs_more_columns", more_columns),
+    ("a_pause_that_is_not_committed", half_paused),
 ];
 
 /// A table whose partition can be written to directly.
@@ -159,4 +162,21 @@ fn more_columns(server: &Server) -> Outcome {
     )?;
     session.each("COMMIT; INSERT INTO t VALUES (1000, 1); SELECT pgtrickle.refresh_stream_table('st')")?;
     assert_text(&mut session, "SELECT s FROM st", "1011")
+}
+
+/// What the scheduler cannot even note keeps no other stream table waiting.
+fn half_paused(server: &Server) -> Outcome {
+    let mut session = arrange(server, "half_paused", "CREATE TABLE t (a int); CREATE TABLE u (a int)")?;
+    session.each(
+        "SELECT pgtrickle.create_stream_table('paused', 'SELECT a FROM t', '0s');
+         SELECT pgtrickle.create_stream_table('other', 'SELECT a FROM u', '0s')",
+    )?;
+    let mut idle = server.session()?;
+    idle.each("BEGIN; SELECT pgtrickle.pause_stream_table('half_paused.paused')")?;
+    session.run("INSERT INTO t VALUES (1)")?;
+    std::thread::sleep(Duration::from_millis(1500));
+    session.run("INSERT INTO u VALUES (1)")?;
+    follows(&mut session, "SELECT count(*) FROM other", "1")?;
+    idle.run("ROLLBACK")?;
+    follows(&mut session, "SELECT count(*) FROM paused", "1")
 }
