@@ -7,6 +7,7 @@
 //! | a query is a [`Rel`](ir::Rel) of about ten operators, columns by position | [`ir`] |
 //! | constructs that are others in disguise: right and full joins, INTERSECT, EXCEPT | [`lower`] |
 //! | joins with a single row that only conditions read | [`single`] |
+//! | what only describes groups is joined to them | [`described`] |
 //! | groups that nobody asks for are left out | [`demand`] |
 //! | filtered scans of which few rows pass are kept | [`selection`] |
 //! | the tree is cut at each stateful operator into stages; what stands above reads a stage's table like a source | [`mod@cut`] |
@@ -46,6 +47,7 @@ pub mod cut;
 pub mod delta;
 pub mod demand;
 pub mod dependencies;
+pub mod described;
 pub mod explain;
 pub mod ir;
 pub mod keys;

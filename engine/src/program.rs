@@ -3,6 +3,7 @@
 use crate::cut::cut;
 use crate::delta::{Changed, delta};
 use crate::demand::restrict;
+use crate::described::describe_groups;
 use crate::explain::{construct, over, plain};
 use crate::ir::{Col, Rel, SourceId, Ty};
 use crate::keys::{KnownKeys, key};
@@ -49,6 +50,17 @@ impl Definition {
     /// The query as one statement over its sources, with columns `c1`..`cn`: what the stream table must equal.
     pub fn query(&self) -> Sql {
         Catalog::of_sources(&self.sources).rel(&self.root).sql()
+    }
+
+    /// The root as it is planned, but for what is kept of it.
+    pub(crate) fn simplified(&self) -> Rel {
+        describe_groups(&as_semi_joins(&self.root), &self.known_keys())
+    }
+
+    /// The keys of the sources.
+    fn known_keys(&self) -> KnownKeys {
+        let primary_key = |source: &SourceInfo| Some((source.id, source.primary_key.clone()?));
+        KnownKeys { sources: self.sources.iter().filter_map(primary_key).collect(), stages: Vec::new() }
     }
 }
 
@@ -162,6 +174,8 @@ pub struct Program {
     keys: Arc<KnownKeys>,
     /// Those that changes are read by: they must have been keys before.
     relied_on: Vec<(usize, Vec<usize>)>,
+    /// The query, if keys tell that it can be grouped otherwise.
+    regrouped: Option<Rel>,
     /// Construct and inputs of each stage and of the root.
     outline: Vec<(&'static str, String)>,
 }
@@ -194,11 +208,10 @@ impl Program {
     /// The same where the rows of some filtered scans are kept.
     pub fn keeping(definition: &Definition, target: &Target, selections: &[Selection]) -> Result<Program, Unsupported> {
         let chosen = |rel: &Rel| selections.iter().any(|selection| selection.is(rel));
-        let query = keep(&as_semi_joins(&definition.root), &chosen);
-        let stages = cut(&restrict(&query))?;
-        let primary_key = |source: &SourceInfo| Some((source.id, source.primary_key.clone()?));
-        let sources = definition.sources.iter().filter_map(primary_key).collect();
-        let mut known = KnownKeys { sources, stages: Vec::new() };
+        let query = definition.simplified();
+        let regrouped = (query != as_semi_joins(&definition.root)).then(|| query.clone());
+        let stages = cut(&restrict(&keep(&query, &chosen)))?;
+        let mut known = definition.known_keys();
         for stage in &stages.stages {
             let key = key(stage, &known);
             known.stages.push(key);
@@ -209,6 +222,7 @@ impl Program {
         let outline = all.map(|rel| (construct(rel), over(rel, &definition.sources))).collect();
         Ok(Program {
             outline,
+            regrouped,
             relevant: relevance(stages.stages.iter().chain([&stages.root]), &known),
             relied_on: partner_keys(stages.stages.iter().chain([&stages.root]), &known),
             origins: origin::of_stages(&stages),
@@ -240,6 +254,7 @@ impl Program {
             origins: Vec::new(),
             keys: Arc::default(),
             relied_on: Vec::new(),
+            regrouped: None,
             outline: vec![("The whole query", format!("of {}", plain(view)))],
         }
     }
@@ -263,6 +278,11 @@ impl Program {
     /// The keys of the query's parts without which changes would be read otherwise: rows from before may lack them.
     pub fn relied_on(&self) -> &[(usize, Vec<usize>)] {
         &self.relied_on
+    }
+
+    /// The query where it is grouped otherwise than it says, because of keys that its sources have.
+    pub fn regrouped(&self) -> Option<&Rel> {
+        self.regrouped.as_ref()
     }
 
     /// The hidden tables to create.

@@ -12,7 +12,6 @@ use crate::liveness::{Columns, all, used_below};
 use crate::plan::Catalog;
 use crate::plan::matching::fits;
 use crate::program::Definition;
-use crate::single;
 use crate::sql::Sql;
 use std::convert::Infallible;
 
@@ -29,7 +28,7 @@ pub struct Selection {
 /// The filtered scans of a query that are joined by equality.
 pub fn selections(definition: &Definition) -> Vec<Selection> {
     let mut keeper = Keeper { chosen: &|_| false, found: Vec::new() };
-    let query = single::as_semi_joins(&definition.root);
+    let query = definition.simplified();
     keeper.visit(&query, &all(&query), &Columns::new());
     let catalog = Catalog::of_sources(&definition.sources);
     let selection = |rel: Rel| Some(Selection { source: *rel.sources().first()?, query: catalog.rel(&rel).sql(), rel });

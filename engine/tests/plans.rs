@@ -342,6 +342,17 @@ fn only_groups_that_are_asked_for_are_kept() {
 }
 
 #[test]
+fn what_describes_groups_is_joined_to_them() {
+    let condition = Scalar::deparsed("(c2 = c4)", vec![1, 3], Ty::new("boolean"), true);
+    let on = vec![Conjunct { condition, equi: Some((1, 0)) }];
+    let rel = orders().join(JoinKind::Inner, customers(), on).unwrap();
+    let keys = vec![column(&rel, 4), column(&rel, 3)];
+    let total = agg("sum(c3)", Ty::bigint(), AggKind::Sum(column(&rel, 2)));
+    let root = rel.aggregate(keys, vec![total]).unwrap();
+    check("described_groups", root, &[ORDERS, CUSTOMERS], &Identity::Key { columns: vec![1] });
+}
+
+#[test]
 fn what_lies_between_old_and_new_value_changes() {
     let largest = agg("max(c1)", integer(), AggKind::Max(column(&customers(), 0)));
     let largest = customers().aggregate(Vec::new(), vec![largest]).unwrap();

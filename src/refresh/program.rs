@@ -279,6 +279,9 @@ fn fingerprint(plan: &Analyzed, program: &Program) -> i64 {
     if !program.relied_on().is_empty() {
         program.relied_on().hash(&mut hasher);
     }
+    if let Some(regrouped) = program.regrouped() {
+        format!("{regrouped:?}").hash(&mut hasher);
+    }
     hasher.finish() as i64
 }
 

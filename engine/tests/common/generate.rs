@@ -46,7 +46,7 @@ pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
         return scan(g, r);
     }
     let below = depth - 1;
-    match r.below(if g.aggregates { 18 } else { 7 }) {
+    match r.below(if g.aggregates { 19 } else { 7 }) {
         0 | 1 => {
             let input = rel(below, g, r);
             map(input, r)
@@ -72,6 +72,7 @@ pub fn rel(depth: usize, g: &Grammar, r: &mut Random) -> Rel {
         12 => compared(below, g, r),
         13 => asked_for(below, g, r),
         14 => first_of_each(rel(below, g, r), r),
+        15 => described(below, g, r),
         _ => aggregate(rel(below, g, r), g, r),
     }
 }
@@ -171,6 +172,57 @@ fn asked_for(below: usize, g: &Grammar, r: &mut Random) -> Rel {
     let groups = groups.aggregate(vec![Scalar::column(j, &cols[j])], calls).unwrap();
     let kind = *r.pick(&[JoinKind::Inner, JoinKind::Left, JoinKind::Semi, JoinKind::Anti]);
     asking.join(kind, groups, vec![equality(i, 0, l.len())]).unwrap()
+}
+
+/// Groups by the row of a table with a key that each of their rows has, and sometimes by something of their own; the table's
+/// rows may have others that describe them.
+fn described(below: usize, g: &Grammar, r: &mut Random) -> Rel {
+    let keyed = |r: &mut Random| loop {
+        let table = scan(g, r);
+        if table.cols()[0].not_null {
+            return table;
+        }
+    };
+    let rows = if r.chance(50) { scan(g, r) } else { rel(below, g, r) };
+    let cols = rows.cols();
+    let ints: Vec<usize> = (0..cols.len()).filter(|i| cols[*i].ty == integer()).collect();
+    if ints.is_empty() {
+        return rows;
+    }
+    let (first, l) = (*r.pick(&ints), cols.len());
+    let describing = keyed(r);
+    let mut joined = if r.chance(50) {
+        rows.join(JoinKind::Inner, describing, vec![equality(first, 0, l)]).unwrap()
+    } else {
+        let n = describing.arity();
+        let tree = describing.join(JoinKind::Inner, rows, vec![equality(0, first, n)]).unwrap();
+        let order = (n..n + l).chain(0..n);
+        let cols = tree.cols();
+        if r.chance(50) {
+            return grouped_by_row(tree.clone(), 0, n, n..n + l, g, r);
+        }
+        tree.map(order.map(|c| Scalar::column(c, &cols[c])).collect()).unwrap()
+    };
+    if r.chance(40) {
+        let (further, l) = (keyed(r), joined.arity());
+        joined = joined.join(JoinKind::Inner, further, vec![equality(cols.len() + 1, 0, l)]).unwrap();
+    }
+    let all = joined.arity();
+    grouped_by_row(joined, cols.len(), all, 0..cols.len(), g, r)
+}
+
+/// Groups by the column `from`, and some of those after it up to `until`, of aggregates over the columns `of`.
+fn grouped_by_row(rel: Rel, from: usize, until: usize, of: std::ops::Range<usize>, g: &Grammar, r: &mut Random) -> Rel {
+    let cols = rel.cols();
+    let exact = |c: &usize| cols[*c].ty.is_exact();
+    let mut keys: Vec<usize> = (from + 1..until).filter(exact).filter(|_| r.chance(40)).collect();
+    keys.insert(r.below(keys.len() + 1), from);
+    let own = of.clone().filter(|c| cols[*c].not_null && r.chance(30)).collect::<Vec<_>>();
+    let keys = keys.into_iter().chain(own).map(|c| Scalar::column(c, &cols[c])).collect();
+    let mut seen = cols[..of.end].to_vec();
+    seen.iter_mut().enumerate().filter(|(c, _)| !of.contains(c)).for_each(|(_, col)| col.ty = Ty::new("boolean"));
+    let aggs = (0..r.below(3)).map(|_| agg(&seen, g, r)).collect();
+    rel.aggregate(keys, aggs).unwrap()
 }
 
 /// The first rows of each partition, as DISTINCT ON and LIMIT for each row outside are planned.

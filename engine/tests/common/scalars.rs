@@ -158,9 +158,11 @@ impl Parser {
     fn comparison(&mut self) -> Expr {
         let left = Box::new(self.sum());
         if self.take("IS") {
-            let wanted = !self.take("NOT");
+            let not = self.take("NOT");
+            let distinct = self.take("DISTINCT");
+            assert!(!distinct || self.take("FROM"));
             assert!(self.take("NULL"));
-            return Expr::IsNull(left, wanted);
+            return Expr::IsNull(left, not == distinct);
         }
         let operator = self.peek().to_owned();
         if !["=", "<>", "<", "<=", ">", ">="].contains(&operator.as_str()) {

@@ -1,0 +1,302 @@
+//! What only describes groups is looked up once per group, not for each of its rows.
+//!
+//! ```text
+//! γ_G(R ⋈ P) = π(γ_K(R) ⋈ P)      if the groups by G are those by K, and K tells P's row
+//! ```
+//!
+//! So it is with grouping by a customer's id, name and address: the orders are grouped by the customer's id alone, and a
+//! customer that changes is looked up in the groups, not in the orders. K are the columns by which P is joined and what else R
+//! has of G; P are scans without a filter, joined by their keys, of which aggregates read nothing. Only one of them may be
+//! joined to R, by columns that come first in K, so that groups are found by them; the others are joined to that one.
+
+use crate::dependencies::{dependencies, determine};
+use crate::ir::{Agg, Conjunct, JoinKind, Malformed, Rel, Scalar, Ty};
+use crate::keys::{KnownKeys, key};
+use crate::plan::matching::{hashed, is_not_null};
+use crate::sql;
+use crate::sql::Sql;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::ops::Range;
+
+/// The same query, in which what describes groups is joined to them.
+pub fn describe_groups(query: &Rel, known: &KnownKeys) -> Rel {
+    // A recursion's step has to stay linear in its own rows.
+    if matches!(query, Rel::Fixpoint { .. }) {
+        return query.clone();
+    }
+    let Ok(rel) = query.try_map_inputs::<Infallible>(&mut |input| Ok(describe_groups(input, known)));
+    match &rel {
+        Rel::Aggregate { input, keys, aggs } => {
+            let rewritten = Tree::of(input).and_then(|tree| Grouping { tree, keys, aggs, known }.rewritten());
+            rewritten.unwrap_or(rel)
+        }
+        _ => rel,
+    }
+}
+
+/// A tree of inner joins, taken apart. Columns are numbered as in the row of the whole tree.
+struct Tree<'a> {
+    rel: &'a Rel,
+    leaves: Vec<Leaf<'a>>,
+    conditions: Vec<Condition<'a>>,
+}
+
+struct Leaf<'a> {
+    rel: &'a Rel,
+    at: Range<usize>,
+}
+
+struct Condition<'a> {
+    scalar: &'a Scalar,
+    /// The leaves that it reads.
+    leaves: BTreeSet<usize>,
+    /// Two columns that it says are equal.
+    equal: Option<(usize, usize)>,
+}
+
+impl<'a> Tree<'a> {
+    fn of(rel: &'a Rel) -> Option<Tree<'a>> {
+        let mut tree = Tree { rel, leaves: Vec::new(), conditions: Vec::new() };
+        tree.add(rel);
+        let joins = tree.conditions.iter().all(|c| c.leaves.len() > 1);
+        (tree.leaves.len() > 1 && joins).then_some(tree)
+    }
+
+    fn add(&mut self, rel: &'a Rel) {
+        let Rel::Join { kind: JoinKind::Inner, left, right, on } = rel else {
+            self.leaves.push(Leaf { rel, at: 0..rel.arity() });
+            return;
+        };
+        self.add(left);
+        let l = left.arity();
+        self.leaves.push(Leaf { rel: right, at: l..l + right.arity() });
+        for Conjunct { condition, equi } in on {
+            let leaves = condition.cols.iter().filter_map(|c| self.leaf_of(*c)).collect();
+            self.conditions.push(Condition { scalar: condition, leaves, equal: equi.map(|(a, b)| (a, l + b)) });
+        }
+    }
+
+    fn leaf_of(&self, column: usize) -> Option<usize> {
+        self.leaves.iter().position(|leaf| leaf.at.contains(&column))
+    }
+
+    fn ty(&self, column: usize) -> Option<Ty> {
+        let leaf = &self.leaves[self.leaf_of(column)?];
+        Some(leaf.rel.cols()[column - leaf.at.start].ty.clone())
+    }
+
+    /// The columns that a condition says are the same value, the one of this leaf first.
+    fn same_value(&self, condition: &Condition, leaf: usize) -> Option<(usize, usize)> {
+        let (a, b) = condition.equal?;
+        let (x, y) = if self.leaves[leaf].at.contains(&a) { (a, b) } else { (b, a) };
+        let (ty, other) = (self.ty(x)?, self.ty(y)?);
+        (ty == other && ty.is_exact() && ty.equality_operator.is_none()).then_some((x, y))
+    }
+}
+
+/// Groups of a tree's rows.
+struct Grouping<'a> {
+    tree: Tree<'a>,
+    keys: &'a [Scalar],
+    aggs: &'a [Agg],
+    known: &'a KnownKeys,
+}
+
+/// How what describes groups is joined to them.
+struct Plan {
+    /// These leaves one after the other, each with the equalities of its columns with others' before.
+    joins: Vec<(usize, Vec<(usize, usize)>)>,
+    /// What the rest is grouped by.
+    keys: Vec<Scalar>,
+    /// Columns of it that must not be NULL, as they are compared.
+    compared: Vec<usize>,
+}
+
+impl Grouping<'_> {
+    fn rewritten(&self) -> Option<Rel> {
+        let mut apart = BTreeSet::new();
+        let mut plan = None;
+        let candidates: Vec<usize> = (0..self.tree.leaves.len()).filter(|leaf| self.describes(*leaf)).collect();
+        // What is joined through others can follow only once they are there.
+        while let Some((leaf, found)) = candidates.iter().filter(|leaf| !apart.contains(*leaf)).find_map(|leaf| {
+            let more: BTreeSet<usize> = apart.iter().copied().chain([*leaf]).collect();
+            Some((*leaf, self.plan(&more)?))
+        }) {
+            apart.insert(leaf);
+            plan = Some(found);
+        }
+        self.joined(&apart, &plan?)
+    }
+
+    /// Whether a leaf could be joined to groups: all its rows, by equality, and of its columns nothing but these is used.
+    fn describes(&self, leaf: usize) -> bool {
+        let Leaf { rel, at } = &self.tree.leaves[leaf];
+        let reads = |scalar: &Scalar| scalar.cols.iter().any(|c| at.contains(c));
+        let arguments = self.aggs.iter().flat_map(|agg| [Some(&agg.call), agg.argument(), agg.filter.as_ref()]);
+        let mut conditions = self.tree.conditions.iter().filter(|c| c.leaves.contains(&leaf));
+        is_whole(rel)
+            && !arguments.flatten().any(reads)
+            && self.keys.iter().all(|key| key.column.is_some() || !reads(key))
+            && conditions.all(|c| self.tree.same_value(c, leaf).is_some())
+    }
+
+    /// How these leaves are joined to groups of the others, if that gives the same.
+    fn plan(&self, apart: &BTreeSet<usize>) -> Option<Plan> {
+        let below: BTreeSet<usize> = (0..self.tree.leaves.len()).filter(|leaf| !apart.contains(leaf)).collect();
+        let (mut inside, mut joins) = (below.clone(), Vec::new());
+        let mut compared = Vec::new();
+        let mut determined: Vec<usize> = Vec::new();
+        while inside.len() < self.tree.leaves.len() {
+            let next = apart.iter().filter(|leaf| !inside.contains(*leaf));
+            let (leaf, own, equal) = next.filter_map(|leaf| self.attached(*leaf, &inside)).next()?;
+            let of_rest = equal.iter().map(|(_, y)| *y).filter(|y| {
+                self.tree.leaf_of(*y).is_some_and(|leaf| below.contains(&leaf))
+            });
+            let of_rest: Vec<usize> = of_rest.collect();
+            if !of_rest.is_empty() && !joins.is_empty() {
+                return None;
+            }
+            compared.extend(of_rest);
+            determined.extend(own);
+            inside.insert(leaf);
+            joins.push((leaf, equal));
+        }
+        compared.sort_unstable();
+        compared.dedup();
+        determined.extend(&compared);
+        let grouped = self.keys.iter().filter_map(|key| key.column).collect();
+        let same_groups = determine(&grouped, &determined, &dependencies(self.tree.rel, self.known));
+        let keys = self.keys_below(&below, &compared);
+        let found = !hashed(&keys.iter().map(Scalar::col).collect::<Vec<_>>());
+        (same_groups && found && !compared.is_empty() && self.connected(&below)).then_some(Plan { joins, keys, compared })
+    }
+
+    /// A leaf's key and the equalities of its columns with those of leaves inside, if these tell the key.
+    fn attached(&self, leaf: usize, inside: &BTreeSet<usize>) -> Option<(usize, Vec<usize>, Vec<(usize, usize)>)> {
+        let Leaf { rel, at } = &self.tree.leaves[leaf];
+        let key: Vec<usize> = key(rel, self.known)?.into_iter().map(|c| c + at.start).collect();
+        let with_inside = |c: &&Condition| {
+            c.leaves.contains(&leaf) && c.leaves.iter().all(|other| *other == leaf || inside.contains(other))
+        };
+        let conditions = self.tree.conditions.iter().filter(with_inside);
+        let equal = conditions.map(|c| self.tree.same_value(c, leaf)).collect::<Option<Vec<_>>>()?;
+        let told = key.iter().all(|c| equal.iter().any(|(x, _)| x == c));
+        (!key.is_empty() && told).then_some((leaf, key, equal))
+    }
+
+    /// The columns by which the rest is joined, then what else it has of the keys.
+    fn keys_below(&self, below: &BTreeSet<usize>, compared: &[usize]) -> Vec<Scalar> {
+        let cols = self.tree.rel.cols();
+        let mut keys: Vec<Scalar> = compared
+            .iter()
+            .map(|c| Scalar { not_null: true, ..Scalar::column(*c, &cols[*c]) })
+            .collect();
+        for key in self.keys.iter().filter(|key| self.is_of(key, below)) {
+            if key.column.is_none_or(|c| !compared.contains(&c)) && !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
+        keys
+    }
+
+    fn is_of(&self, key: &Scalar, leaves: &BTreeSet<usize>) -> bool {
+        key.cols.iter().all(|c| self.tree.leaf_of(*c).is_some_and(|leaf| leaves.contains(&leaf)))
+    }
+
+    /// Whether conditions lead from each of these leaves to all others.
+    fn connected(&self, leaves: &BTreeSet<usize>) -> bool {
+        let mut reached: BTreeSet<usize> = leaves.first().copied().into_iter().collect();
+        loop {
+            let among = self.tree.conditions.iter().map(|c| &c.leaves).filter(|of| of.is_subset(leaves));
+            let more: BTreeSet<usize> = among.filter(|of| !of.is_disjoint(&reached)).flatten().copied().collect();
+            if more.is_subset(&reached) {
+                return reached.len() == leaves.len();
+            }
+            reached.extend(more);
+        }
+    }
+
+    fn joined(&self, apart: &BTreeSet<usize>, plan: &Plan) -> Option<Rel> {
+        let rest = self.rest(apart, &plan.compared).ok()?;
+        let mut rel = rest.aggregate(plan.keys.clone(), self.aggs.to_vec()).ok()?;
+        let grouped = plan.keys.iter().enumerate().filter_map(|(place, key)| Some((key.column?, place)));
+        let mut places: BTreeMap<usize, usize> = grouped.collect();
+        for (leaf, equal) in &plan.joins {
+            let (l, Leaf { rel: leaf, at }) = (rel.arity(), &self.tree.leaves[*leaf]);
+            let on = equal.iter().map(|(x, y)| equality(places[y], x - at.start, l)).collect();
+            rel = rel.join(JoinKind::Inner, (*leaf).clone(), on).ok()?;
+            // What is equal to a key of the groups is taken from there: rows are found by it.
+            for c in at.clone() {
+                let same = equal.iter().find(|(x, _)| *x == c).map(|(_, y)| places[y]);
+                places.insert(c, same.unwrap_or(l + c - at.start));
+            }
+        }
+        let cols = rel.cols();
+        let key = |key: &Scalar| {
+            let of_groups = || plan.keys.iter().position(|known| known == key);
+            let place = key.column.and_then(|c| places.get(&c).copied()).or_else(of_groups);
+            place.map(|place| Scalar::column(place, &cols[place]))
+        };
+        let keys = self.keys.iter().map(key).collect::<Option<Vec<_>>>()?;
+        let aggs = (plan.keys.len()..plan.keys.len() + self.aggs.len()).map(|c| Scalar::column(c, &cols[c]));
+        rel.map(keys.into_iter().chain(aggs).collect()).ok()
+    }
+
+    /// The other leaves joined. Each column keeps its place: where a leaf is missing, there are NULLs.
+    fn rest(&self, apart: &BTreeSet<usize>, compared: &[usize]) -> Result<Rel, Malformed> {
+        let leaves = &self.tree.leaves;
+        let below: Vec<usize> = (0..leaves.len()).filter(|leaf| !apart.contains(leaf)).collect();
+        let nulls = |places: Range<usize>| places.filter_map(|c| self.tree.ty(c)).map(|ty| Scalar::null(&ty));
+        let mut joined: Option<Rel> = None;
+        for (nth, leaf) in below.iter().enumerate() {
+            let Leaf { rel, at } = &leaves[*leaf];
+            let before = if nth == 0 { 0..at.start } else { at.start..at.start };
+            let until = below.get(nth + 1).map_or(at.end, |next| leaves[*next].at.start);
+            let own = rel.cols().into_iter().enumerate().map(|(i, col)| Scalar::column(i, &col)).collect::<Vec<_>>();
+            let padded = match before.is_empty() && until == at.end {
+                true => (*rel).clone(),
+                false => (*rel).clone().map(nulls(before).chain(own).chain(nulls(at.end..until)).collect())?,
+            };
+            joined = Some(match joined {
+                None => padded,
+                Some(left) => left.join(JoinKind::Inner, padded, self.conditions_of(*leaf, apart))?,
+            });
+        }
+        let joined = joined.unwrap_or_else(|| self.tree.rel.clone());
+        let cols = joined.cols();
+        let nullable = compared.iter().filter(|c| !cols[**c].not_null);
+        let present = nullable.map(|c| {
+            let text = is_not_null(&Sql::column(*c));
+            Scalar { sql: sql!("({})", text), ..Scalar::deparsed("", vec![*c], Ty::new("boolean"), true) }
+        });
+        let present: Vec<Scalar> = present.collect();
+        if present.is_empty() { Ok(joined) } else { joined.filter(present) }
+    }
+
+    /// The conditions that hold as soon as this leaf has come in, among those that stay.
+    fn conditions_of(&self, leaf: usize, apart: &BTreeSet<usize>) -> Vec<Conjunct> {
+        let from = self.tree.leaves[leaf].at.start;
+        let of_leaf = |c: &&Condition| c.leaves.last() == Some(&leaf) && c.leaves.is_disjoint(apart);
+        let conjunct = |c: &Condition| {
+            let equi = c.equal.map(|(a, b)| (a.min(b), a.max(b))).filter(|(a, b)| *a < from && *b >= from);
+            Conjunct { condition: c.scalar.clone(), equi: equi.map(|(a, b)| (a, b - from)) }
+        };
+        self.tree.conditions.iter().filter(of_leaf).map(conjunct).collect()
+    }
+}
+
+/// Whether it has all rows of a source.
+fn is_whole(rel: &Rel) -> bool {
+    match rel {
+        Rel::Scan { .. } => true,
+        Rel::Map { input, .. } => is_whole(input),
+        _ => false,
+    }
+}
+
+fn equality(left: usize, right: usize, left_arity: usize) -> Conjunct {
+    let text = sql!("({} = {})", Sql::column(left), Sql::column(left_arity + right));
+    let condition = Scalar::deparsed("", vec![left, left_arity + right], Ty::new("boolean"), false);
+    Conjunct { condition: Scalar { sql: text, ..condition }, equi: Some((left, right)) }
+}
