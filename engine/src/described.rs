@@ -105,12 +105,20 @@ struct Grouping<'a> {
 
 /// How what describes groups is joined to them.
 struct Plan {
-    /// These leaves one after the other, each with the equalities of its columns with others' before.
-    joins: Vec<(usize, Vec<(usize, usize)>)>,
+    /// One after the other.
+    joins: Vec<Attached>,
     /// What the rest is grouped by.
     keys: Vec<Scalar>,
-    /// Columns of it that must not be NULL, as they are compared.
-    compared: Vec<usize>,
+    /// Columns of the rest that must not be NULL, as they are compared.
+    compared: BTreeSet<usize>,
+}
+
+/// A leaf that is joined to others.
+struct Attached {
+    leaf: usize,
+    key: Vec<usize>,
+    /// Its columns with those of the others that they equal.
+    equal: Vec<(usize, usize)>,
 }
 
 impl Grouping<'_> {
@@ -144,54 +152,45 @@ impl Grouping<'_> {
     /// How these leaves are joined to groups of the others, if that gives the same.
     fn plan(&self, apart: &BTreeSet<usize>) -> Option<Plan> {
         let below: BTreeSet<usize> = (0..self.tree.leaves.len()).filter(|leaf| !apart.contains(leaf)).collect();
-        let (mut inside, mut joins) = (below.clone(), Vec::new());
-        let mut compared = Vec::new();
-        let mut determined: Vec<usize> = Vec::new();
+        let is_below = |column: usize| self.tree.leaf_of(column).is_some_and(|leaf| below.contains(&leaf));
+        let (mut inside, mut joins) = (below.clone(), Vec::<Attached>::new());
+        let mut compared = BTreeSet::new();
         while inside.len() < self.tree.leaves.len() {
             let next = apart.iter().filter(|leaf| !inside.contains(*leaf));
-            let (leaf, own, equal) = next.filter_map(|leaf| self.attached(*leaf, &inside)).next()?;
-            let of_rest = equal.iter().map(|(_, y)| *y).filter(|y| {
-                self.tree.leaf_of(*y).is_some_and(|leaf| below.contains(&leaf))
-            });
-            let of_rest: Vec<usize> = of_rest.collect();
-            if !of_rest.is_empty() && !joins.is_empty() {
+            let attached = next.filter_map(|leaf| self.attached(*leaf, &inside)).next()?;
+            let of_rest: BTreeSet<usize> = attached.equal.iter().map(|(_, y)| *y).filter(|y| is_below(*y)).collect();
+            // By others than the first the groups could not be looked up.
+            if joins.is_empty() == of_rest.is_empty() {
                 return None;
             }
             compared.extend(of_rest);
-            determined.extend(own);
-            inside.insert(leaf);
-            joins.push((leaf, equal));
+            inside.insert(attached.leaf);
+            joins.push(attached);
         }
-        compared.sort_unstable();
-        compared.dedup();
-        determined.extend(&compared);
         let grouped = self.keys.iter().filter_map(|key| key.column).collect();
+        let determined: Vec<usize> = joins.iter().flat_map(|join| &join.key).chain(&compared).copied().collect();
         let same_groups = determine(&grouped, &determined, &dependencies(self.tree.rel, self.known));
         let keys = self.keys_below(&below, &compared);
-        let found = !hashed(&keys.iter().map(Scalar::col).collect::<Vec<_>>());
-        (same_groups && found && !compared.is_empty() && self.connected(&below)).then_some(Plan { joins, keys, compared })
+        let by_columns = !hashed(&keys.iter().map(Scalar::col).collect::<Vec<_>>());
+        (same_groups && by_columns && self.connected(&below)).then_some(Plan { joins, keys, compared })
     }
 
-    /// A leaf's key and the equalities of its columns with those of leaves inside, if these tell the key.
-    fn attached(&self, leaf: usize, inside: &BTreeSet<usize>) -> Option<(usize, Vec<usize>, Vec<(usize, usize)>)> {
+    /// A leaf that is joined to leaves inside by its key.
+    fn attached(&self, leaf: usize, inside: &BTreeSet<usize>) -> Option<Attached> {
         let Leaf { rel, at } = &self.tree.leaves[leaf];
         let key: Vec<usize> = key(rel, self.known)?.into_iter().map(|c| c + at.start).collect();
-        let with_inside = |c: &&Condition| {
-            c.leaves.contains(&leaf) && c.leaves.iter().all(|other| *other == leaf || inside.contains(other))
-        };
-        let conditions = self.tree.conditions.iter().filter(with_inside);
+        let others_inside = |c: &&Condition| c.leaves.iter().all(|other| *other == leaf || inside.contains(other));
+        let conditions = self.tree.conditions.iter().filter(|c| c.leaves.contains(&leaf)).filter(others_inside);
         let equal = conditions.map(|c| self.tree.same_value(c, leaf)).collect::<Option<Vec<_>>>()?;
         let told = key.iter().all(|c| equal.iter().any(|(x, _)| x == c));
-        (!key.is_empty() && told).then_some((leaf, key, equal))
+        (!key.is_empty() && told).then_some(Attached { leaf, key, equal })
     }
 
     /// The columns by which the rest is joined, then what else it has of the keys.
-    fn keys_below(&self, below: &BTreeSet<usize>, compared: &[usize]) -> Vec<Scalar> {
+    fn keys_below(&self, below: &BTreeSet<usize>, compared: &BTreeSet<usize>) -> Vec<Scalar> {
         let cols = self.tree.rel.cols();
-        let mut keys: Vec<Scalar> = compared
-            .iter()
-            .map(|c| Scalar { not_null: true, ..Scalar::column(*c, &cols[*c]) })
-            .collect();
+        let mut keys: Vec<Scalar> =
+            compared.iter().map(|c| Scalar { not_null: true, ..Scalar::column(*c, &cols[*c]) }).collect();
         for key in self.keys.iter().filter(|key| self.is_of(key, below)) {
             if key.column.is_none_or(|c| !compared.contains(&c)) && !keys.contains(key) {
                 keys.push(key.clone());
@@ -222,7 +221,7 @@ impl Grouping<'_> {
         let mut rel = rest.aggregate(plan.keys.clone(), self.aggs.to_vec()).ok()?;
         let grouped = plan.keys.iter().enumerate().filter_map(|(place, key)| Some((key.column?, place)));
         let mut places: BTreeMap<usize, usize> = grouped.collect();
-        for (leaf, equal) in &plan.joins {
+        for Attached { leaf, equal, .. } in &plan.joins {
             let (l, Leaf { rel: leaf, at }) = (rel.arity(), &self.tree.leaves[*leaf]);
             let on = equal.iter().map(|(x, y)| equality(places[y], x - at.start, l)).collect();
             rel = rel.join(JoinKind::Inner, (*leaf).clone(), on).ok()?;
@@ -244,7 +243,7 @@ impl Grouping<'_> {
     }
 
     /// The other leaves joined. Each column keeps its place: where a leaf is missing, there are NULLs.
-    fn rest(&self, apart: &BTreeSet<usize>, compared: &[usize]) -> Result<Rel, Malformed> {
+    fn rest(&self, apart: &BTreeSet<usize>, compared: &BTreeSet<usize>) -> Result<Rel, Malformed> {
         let leaves = &self.tree.leaves;
         let below: Vec<usize> = (0..leaves.len()).filter(|leaf| !apart.contains(leaf)).collect();
         let nulls = |places: Range<usize>| places.filter_map(|c| self.tree.ty(c)).map(|ty| Scalar::null(&ty));
