@@ -56,10 +56,9 @@ pub fn alter(
         );
     }
     catalog::changed();
-    match status {
-        Some(status) => control::set(&catalog::by_id(st.pgt_id).unwrap_or_else(|| st.clone()), &status),
-        None => Ok(()),
-    }
+    // Read back in any case: a row that cannot be read is in everybody's way.
+    let now = catalog::by_id(st.pgt_id).unwrap_or_else(|| st.clone());
+    status.map_or(Ok(()), |status| control::set(&now, &status))
 }
 
 /// Gives a stream table another query, and the rows of that.

@@ -55,7 +55,9 @@ pub fn schedule(text: Option<&str>) -> Result<String> {
         return Ok("calculated".to_owned());
     }
     if schedule::is_cron(text) {
-        return schedule::check_cron(text).map(|()| text.to_owned());
+        // Of white space there is more than what separates words in the catalog's query.
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        return schedule::check_cron(&text).map(|()| text);
     }
     let seconds = PgTryBuilder::new(std::panic::AssertUnwindSafe(|| {
         Spi::connect(|client| {

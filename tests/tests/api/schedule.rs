@@ -50,6 +50,10 @@ fn cron(server: &Server) -> Outcome {
         })?;
     }
     assert_text(&mut session, "SELECT count(*) FROM weekly, wordy", "0")?;
+    // With spaces that do not break.
+    session.run("SELECT pgtrickle.alter_stream_table('hourly', schedule => E'0\\u00a03\\t* *  *')")?;
+    let stored = "SELECT schedule FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'hourly'";
+    assert_text(&mut session, stored, "0 3 * * *")?;
     session.each("SELECT pgtrickle.alter_stream_table('weekly', schedule => '* * * * * *')")?;
     wait::until("the next second", wait::PATIENCE, || session.holds("SELECT count(*) = 2 FROM weekly"))
 }
