@@ -53,8 +53,7 @@ pub fn default_interval() -> Duration {
     Duration::from_secs(settings::DEFAULT_SCHEDULE_SECONDS.get().max(0) as u64)
 }
 
-/// Whether a schedule is meant as cron's: a nickname, or five or six fields of which the first two are numbers. The catalog's
-/// query for stream tables tells them apart in the same way.
+/// Whether a schedule is meant as cron's: a nickname, or five or six fields of which the first two are numbers.
 pub fn is_cron(text: &str) -> bool {
     let field = |field: &&str| field.chars().all(|c| c.is_ascii_digit() || "*-/,?".contains(c));
     let nickname = text.strip_prefix('@').is_some_and(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()));

@@ -1,5 +1,6 @@
 //! Relations by name and OID, through the system caches.
 
+use crate::nodes::text;
 use pgrx::{IntoDatum, pg_sys};
 use std::ffi::{CStr, CString};
 
@@ -59,6 +60,36 @@ pub fn owner(relid: u32) -> Option<u32> {
         let owner = (*form).relowner.to_u32();
         pg_sys::ReleaseSysCache(tuple);
         Some(owner)
+    }
+}
+
+/// What a relation is called, and whose it is.
+pub struct Named {
+    pub schema: String,
+    pub name: String,
+    pub owner: u32,
+}
+
+/// The names and the owner of a relation, if the relation exists.
+pub fn named_as(relid: u32) -> Option<Named> {
+    // SAFETY: as in `owner`; names of the catalog's rows are C strings.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::RELOID as i32,
+            pg_sys::Datum::from(pg_sys::Oid::from(relid)),
+        );
+        if tuple.is_null() {
+            return None;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let schema = pg_sys::get_namespace_name((*form).relnamespace);
+        let named = (!schema.is_null()).then(|| Named {
+            schema: text(schema),
+            name: text((*form).relname.data.as_ptr()),
+            owner: (*form).relowner.to_u32(),
+        });
+        pg_sys::ReleaseSysCache(tuple);
+        named
     }
 }
 

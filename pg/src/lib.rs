@@ -34,6 +34,7 @@ pub mod query;
 pub mod records;
 pub mod relation;
 pub mod rowhash;
+pub mod rows;
 pub mod shmem;
 pub mod slot;
 pub mod snapshot;

@@ -145,6 +145,15 @@ impl XidSet {
         xid < self.xmin || (xid < self.xmax && self.in_progress.binary_search(&xid).is_err())
     }
 
+    /// As a value of the type `pg_snapshot`, in the current memory context.
+    pub fn to_datum(&self) -> Option<pg_sys::Datum> {
+        let text = std::ffi::CString::new(self.to_string()).unwrap_or_default();
+        // SAFETY: the type's input function takes a C string.
+        unsafe {
+            pgrx::direct_function_call_as_datum(pg_sys::pg_snapshot_in, &[Some(pg_sys::Datum::from(text.as_ptr()))])
+        }
+    }
+
     fn exclude(&mut self, xid: u64) {
         if self.contains(xid) {
             let at = self.in_progress.binary_search(&xid).unwrap_or_else(|at| at);

@@ -2,7 +2,7 @@
 
 use crate::deparse::Printing;
 use crate::nodes::text;
-use pgrx::pg_sys;
+use pgrx::{IntoDatum, pg_sys};
 
 /// The btree support function that says whether equal values have equal bytes (BTEQUALIMAGE_PROC).
 const BTREE_EQUALIMAGE: i16 = 4;
@@ -232,4 +232,16 @@ pub fn is_join_equality(operator: pg_sys::Oid, left: pg_sys::Oid) -> bool {
 pub fn is_strict(function: pg_sys::Oid) -> bool {
     // SAFETY: reads the catalog.
     unsafe { pg_sys::func_strict(function) }
+}
+
+/// The seconds in an interval, as `extract(epoch FROM …)` counts them.
+pub fn interval_seconds(text: &str) -> f64 {
+    let text = std::ffi::CString::new(text).unwrap_or_default();
+    // SAFETY: the input function of intervals takes a C string, no element's type, no modifier; what it gives is an interval.
+    unsafe {
+        let given =
+            [Some(pg_sys::Datum::from(text.as_ptr())), Some(pg_sys::Datum::from(0)), Some(pg_sys::Datum::from(-1))];
+        let interval = pgrx::direct_function_call_as_datum(pg_sys::interval_in, &given);
+        pgrx::direct_function_call(pg_sys::interval_part, &["epoch".into_datum(), interval]).unwrap_or_default()
+    }
 }

@@ -55,7 +55,7 @@ pub fn schedule(text: Option<&str>) -> Result<String> {
         return Ok("calculated".to_owned());
     }
     if schedule::is_cron(text) {
-        // Of white space there is more than what separates words in the catalog's query.
+        // White space of any kind separates fields; blanks are kept.
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         return schedule::check_cron(&text).map(|()| text);
     }

@@ -11,7 +11,7 @@ use pgtrickle_pg::class;
 use pgtrickle_pg::spi::{Connection, Plan, RunAs};
 
 /// Of smaller tables any row is found cheaply.
-const LARGE_ROWS: f64 = 10_000.0;
+const LARGE_ROWS: f64 = 1_000.0;
 /// So small a part of a table is few rows.
 const FEW: f64 = 0.15;
 /// All combinations of so many selections are tried in order to recognise one; of more none is kept.

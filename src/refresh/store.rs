@@ -10,8 +10,10 @@ use pgrx::{IntoDatum, pg_sys};
 use pgtrickle_engine::program::Program;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
+use pgtrickle_pg::rows::{Row, Table};
 use pgtrickle_pg::snapshot::{Snapshot, assign_xid};
 use pgtrickle_pg::spi::Plan;
+use pgtrickle_pg::worker;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -78,14 +80,28 @@ pub(super) fn feed_again(st: &StreamTable) {
     execute_kept(FEED_AGAIN, &[pg_sys::OIDOID], &[pg_sys::Oid::from(st.relid).into_datum()]);
 }
 
-const STORE_FRONTIER: &str = "
-    UPDATE pgtrickle.pgt_stream_tables
-       SET frontier = $2::pg_snapshot, frontier_lsn = '0/0'::pg_lsn + $3::numeric, frontier_xid = $4::xid8,
-           generation = $5, data_timestamp = $6, last_refresh_at = pg_catalog.clock_timestamp(),
-           program_fingerprint = $7, effective_refresh_mode = $8, full_reason = $9, is_populated = true,
-           needs_reinit = needs_reinit AND xmin::text::bigint <> $10, consecutive_errors = 0,
-           status = CASE WHEN status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE status END
-     WHERE pgt_id = $1";
+/// What a refresh changes in the row of its stream table.
+const STORED: Table = Table {
+    schema: c"pgtrickle",
+    name: "pgt_stream_tables",
+    columns: &[
+        c"effective_refresh_mode",
+        c"full_reason",
+        c"status",
+        c"is_populated",
+        c"frontier",
+        c"frontier_lsn",
+        c"frontier_xid",
+        c"generation",
+        c"data_timestamp",
+        c"last_refresh_at",
+        c"program_fingerprint",
+        c"consecutive_errors",
+        c"needs_reinit",
+    ],
+};
+const STATUS: usize = 2;
+const NEEDS_REINIT: usize = 12;
 
 const TELL: &str = "
     INSERT INTO pgtrickle.pgt_refresh_history
@@ -104,35 +120,30 @@ pub(super) fn store_frontier(
     come_and_gone: impl FnOnce() -> (i64, i64),
 ) {
     let _owner = catalog::as_owner();
-    let mode = if loaded.program.is_differential() { "DIFFERENTIAL" } else { "FULL" };
-    execute_kept(
-        STORE_FRONTIER,
-        &[
-            pg_sys::INT8OID,
-            pg_sys::TEXTOID,
-            pg_sys::INT8OID,
-            pg_sys::TEXTOID,
-            pg_sys::INT8OID,
-            pg_sys::TIMESTAMPTZOID,
-            pg_sys::INT8OID,
-            pg_sys::TEXTOID,
-            pg_sys::TEXTOID,
-            pg_sys::INT8OID,
-        ],
-        &[
-            st.pgt_id.into_datum(),
-            round.visible.to_string().into_datum(),
-            (round.lsn as i64).into_datum(),
-            assign_xid().to_string().into_datum(),
-            round.generation.into_datum(),
-            Some(pg_sys::Datum::from(round.snapshot_at)),
-            loaded.fingerprint.into_datum(),
+    // Asked for, or asked for again, since this stream table was read, it is still to be done.
+    let done = if action == Action::Reinitialize { st.row_version } else { 0 };
+    let values = |row: &Row<'_>| {
+        let mode = if loaded.program.is_differential() { "DIFFERENTIAL" } else { "FULL" };
+        let status: String = row.get(STATUS).unwrap_or_default();
+        let status = if matches!(status.as_str(), "INITIALIZING" | "ERROR") { "ACTIVE" } else { &status };
+        let needs_reinit = row.get(NEEDS_REINIT).unwrap_or(false) && i64::from(row.xmin()) != done;
+        vec![
             mode.into_datum(),
-            loaded.full_reason.clone().into_datum(),
-            // Asked for, or asked for again, since this stream table was read, it is still to be done.
-            if action == Action::Reinitialize { st.row_version } else { 0 }.into_datum(),
-        ],
-    );
+            loaded.full_reason.as_deref().into_datum(),
+            status.into_datum(),
+            true.into_datum(),
+            round.visible.to_datum(),
+            (round.lsn as i64).into_datum(),
+            (assign_xid() as i64).into_datum(),
+            round.generation.into_datum(),
+            round.snapshot_at.into_datum(),
+            worker::now_us().into_datum(),
+            loaded.fingerprint.into_datum(),
+            0_i32.into_datum(),
+            needs_reinit.into_datum(),
+        ]
+    };
+    STORED.replace(&catalog::with_ids(&[st.pgt_id]), values);
     tell_costs(st.pgt_id, loaded.fingerprint);
     if let Some(told) = due_for_history(st.pgt_id, initiator, action, delta_rows) {
         let initiator = if initiator == Initiator::Manual { "MANUAL" } else { "SCHEDULER" };
