@@ -21,7 +21,8 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 /// Numbers of the catalogs that pgrx leaves out.
-const CONSTANTS: &[&str] = &["Anum_pg_inherits_.*", "InheritsRelationId", "InheritsRelidSeqnoIndexId"];
+const CONSTANTS: &[&str] =
+    &["Anum_pg_aggregate_agg.*fn", "Anum_pg_inherits_.*", "InheritsRelationId", "InheritsRelidSeqnoIndexId"];
 
 /// Given to PostgreSQL as C callbacks, called where no error can be raised, or called for each of many rows within one guard: the
 /// plain symbols.

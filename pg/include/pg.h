@@ -5,6 +5,7 @@
 #include "access/heaptoast.h"
 #include "access/xlogutils.h"
 #include "catalog/partition.h"
+#include "catalog/pg_aggregate.h"
 #include "catalog/pg_inherits.h"
 #include "commands/async.h"
 #include "common/hashfn.h"

@@ -1,9 +1,10 @@
 //! Which functions evaluating a query may call, and how far their results can be relied on.
 
+use crate::bindings;
 use crate::expr::Expr;
 use crate::nodes::{Walk, pointers, text, walk};
-use crate::query::{Entry, Query};
-use crate::types::{TypeRef, base_type};
+use crate::query::{Entry, Query, SetTree};
+use crate::types::{TypeRef, base_type, builtin_name};
 use pgrx::pg_sys;
 use std::ffi::c_void;
 
@@ -30,12 +31,24 @@ pub enum Moment {
 
 /// All calls in a query, subqueries included, each once.
 pub fn calls(query: Query<'_>) -> Vec<Call> {
-    let mut found: Vec<Call> = Vec::new();
+    let mut found = Vec::new();
+    // SAFETY: the tree of a live query.
+    unsafe { collect(query.as_node(), &columns_of_subqueries(query), &mut found) };
+    for part in query.descendants() {
+        if let Some(tree) = part.set_operations() {
+            conversions(part, &tree, &mut found);
+        }
+    }
+    found
+}
+
+/// # Safety
+/// `root` is a live node.
+unsafe fn collect(root: *mut pg_sys::Node, rows: &[TypeRef], found: &mut Vec<Call>) {
     let mut defined: Option<(*mut pg_sys::Node, Vec<TypeRef>)> = None;
-    let rows = columns_of_subqueries(query);
     // SAFETY: walks the tree; the callback gets back the pointer to a vector that outlives the call.
     unsafe {
-        walk(query.as_node(), &mut |node| {
+        walk(root, &mut |node| {
             if (*node).type_ == pg_sys::NodeTag::T_RangeTblFunction {
                 let function = node.cast::<pg_sys::RangeTblFunction>();
                 let types = crate::functions::definition_types(function);
@@ -43,10 +56,11 @@ pub fn calls(query: Query<'_>) -> Vec<Call> {
             }
             let mut functions: Vec<pg_sys::Oid> = Vec::new();
             pg_sys::check_functions_in_node(node, Some(note_function), (&raw mut functions).cast());
-            for function in functions {
+            let supporting: Vec<pg_sys::Oid> = functions.iter().flat_map(|&f| support_functions(f)).collect();
+            for function in functions.into_iter().chain(supporting) {
                 let columns = defined.as_ref().filter(|(call, _)| *call == node).map(|(_, types)| types.clone());
                 let result = columns.unwrap_or_else(|| result_type(node));
-                let call = Call { function, args: argument_types(node, &rows), result };
+                let call = Call { function, args: argument_types(node, rows), result };
                 if !found.contains(&call) {
                     found.push(call);
                 }
@@ -54,7 +68,62 @@ pub fn calls(query: Query<'_>) -> Vec<Call> {
             Walk::Into
         });
     }
-    found
+}
+
+/// The calls by which branches of set operations get their common types: PostgreSQL adds these only when it plans.
+fn conversions<'q>(query: Query<'q>, tree: &SetTree, found: &mut Vec<Call>) {
+    let SetTree::Node { left, right, types, .. } = tree else { return };
+    for branch in [left, right] {
+        let own = match &**branch {
+            SetTree::Node { types, .. } => types.clone(),
+            SetTree::Leaf(number) => match query.entry(*number) {
+                Entry::Subquery { query, .. } => query.result_types(),
+                _ => Vec::new(),
+            },
+        };
+        for (from, to) in
+            own.into_iter().zip(types).filter(|(from, to)| from.oid != to.oid && from.oid != pg_sys::UNKNOWNOID)
+        {
+            // SAFETY: the value is made here.
+            unsafe {
+                let value: Expr<'q> = Expr::new(pg_sys::makeVar(1, 1, from.oid, from.typmod, from.collation, 0).cast());
+                collect(value.coerced(*to).node(), &[], found);
+            }
+        }
+        conversions(query, branch, found);
+    }
+}
+
+/// The functions that make up a user's aggregate: whatever they are, CREATE AGGREGATE declares the aggregate itself as immutable. Those
+/// of PostgreSQL say of themselves what they are.
+fn support_functions(function: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    if builtin_name(function).is_some() {
+        return Vec::new();
+    }
+    const PARTS: [u32; 6] = [
+        bindings::Anum_pg_aggregate_aggtransfn,
+        bindings::Anum_pg_aggregate_aggfinalfn,
+        bindings::Anum_pg_aggregate_aggcombinefn,
+        bindings::Anum_pg_aggregate_aggmtransfn,
+        bindings::Anum_pg_aggregate_aggminvtransfn,
+        bindings::Anum_pg_aggregate_aggmfinalfn,
+    ];
+    // SAFETY: reads the catalog; these columns are never NULL, and the row is looked at before it is released.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::AGGFNOID as i32;
+        let row = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
+        if row.is_null() {
+            return Vec::new();
+        }
+        let mut null = false;
+        let mut part = |number: u32| {
+            let value = pg_sys::SysCacheGetAttr(cache, row, number as i16, &mut null);
+            pg_sys::Oid::from(value.value() as u32)
+        };
+        let found = PARTS.map(&mut part);
+        pg_sys::ReleaseSysCache(row);
+        found.into_iter().filter(|&function| function != pg_sys::InvalidOid).collect()
+    }
 }
 
 /// What is no function call, but not immutable either.
@@ -146,6 +215,7 @@ unsafe fn argument_types(node: *mut pg_sys::Node, rows: &[TypeRef]) -> Vec<TypeR
                 let entries = pointers::<pg_sys::TargetEntry>((*node.cast::<pg_sys::Aggref>()).args);
                 entries.filter(|entry| !(**entry).resjunk).map(|entry| (*entry).expr.cast()).collect()
             }
+            pg_sys::NodeTag::T_WindowFunc => pointers((*node.cast::<pg_sys::WindowFunc>()).args).collect(),
             _ => Vec::new(),
         };
         args.into_iter().flat_map(|arg| printed_types(arg, rows)).collect()
@@ -177,7 +247,7 @@ unsafe fn printed_types(node: *mut pg_sys::Node, rows: &[TypeRef]) -> Vec<TypeRe
 fn columns_of_subqueries(query: Query<'_>) -> Vec<TypeRef> {
     let mut found: Vec<TypeRef> = Vec::new();
     for part in query.descendants() {
-        found.extend(part.targets().iter().filter(|target| !target.junk).map(|target| target.expr.ty()));
+        found.extend(part.result_types());
         for number in 1..=part.entries() {
             match part.entry(number) {
                 Entry::Values { types, .. } => found.extend(types),

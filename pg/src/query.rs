@@ -7,6 +7,7 @@ use crate::expr::{Expr, OuterColumn, outer_columns};
 use crate::json::call_aggregates;
 use crate::nodes::{Walk, integers, pointers, text, walk};
 use crate::records::as_text;
+use crate::types::TypeRef;
 use pgrx::pg_sys;
 use std::marker::PhantomData;
 
@@ -229,6 +230,11 @@ impl<'q> Query<'q> {
     /// HAVING.
     pub fn having(&self) -> Option<Expr<'q>> {
         self.flatten_opt(self.get().havingQual)
+    }
+
+    /// The types of its columns.
+    pub fn result_types(&self) -> Vec<TypeRef> {
+        self.targets().iter().filter(|target| !target.junk).map(|target| target.expr.ty()).collect()
     }
 
     /// Whether it refers to columns of a query around it.

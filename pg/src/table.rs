@@ -182,7 +182,9 @@ fn inheritors(relid: pg_sys::Oid, mode: pg_sys::LOCKMODE) -> Vec<pg_sys::Oid> {
     // SAFETY: the declaration is that of pg_inherits.h; the list holds OIDs and is freed with its memory context.
     unsafe {
         let list = pg_sys::ffi::pg_guard_ffi_boundary(|| find_all_inheritors(relid, mode, std::ptr::null_mut()));
-        (0..length(list)).map(|i| (*(*list).elements.add(i)).oid_value).collect()
+        let all = (0..length(list)).map(|i| (*(*list).elements.add(i)).oid_value);
+        // Temporary ones are seen by their session alone.
+        all.filter(|&relid| pg_sys::get_rel_persistence(relid) as u8 != pg_sys::RELPERSISTENCE_TEMP).collect()
     }
 }
 

@@ -27,6 +27,7 @@ impl<'q> Analyzer<'q> {
                 let member = Relation::describe(relid);
                 let columns = renumbered(&read, parent, &member)?;
                 if relid != entry.relid {
+                    self.computed_alike(parent, &member, &read, &columns)?;
                     self.readable_alone(&member, &columns)?;
                 }
                 let alone = RelationEntry { relid, inherits: false, ..entry.clone() };
@@ -58,6 +59,7 @@ impl<'q> Analyzer<'q> {
                 columns.push(column);
             }
         }
+        self.computed_alike(partition, &root, wanted, &columns)?;
         self.readable_alone(&root, &columns)?;
         let whole = RelationEntry { relid: root.relid, inherits: true, ..entry.clone() };
         let find = |expr: Expr<'q>| match expr.shape() {
@@ -95,6 +97,22 @@ impl<'q> Analyzer<'q> {
             number => position(number).map(|at| Scalar::column(at, &cols[at])),
         });
         map(rel, columns.collect())
+    }
+
+    /// A virtual column's expression is that of the table that the query names, whichever relative has the row.
+    fn computed_alike(&self, named: &Relation, relative: &Relation, columns: &[i16], there: &[i16]) -> Mapped<()> {
+        let expression = |table: &Relation, number: i16| {
+            let computed = table.column(number).filter(|column| column.generated_virtual);
+            computed.and_then(|column| table::generation_expression(self.scratch, table.relid, column.number))
+        };
+        for (&here, &there) in columns.iter().zip(there).filter(|(here, _)| **here > 0) {
+            match (expression(named, here), expression(relative, there)) {
+                (None, None) => {}
+                (Some(own), Some(other)) if own.equals(other) => {}
+                _ => return opaque("a virtual column is computed otherwise in a table's relative"),
+            }
+        }
+        Ok(())
     }
 
     /// A relative of the table that is named in the query: it is read directly, so its own rights and policies count.

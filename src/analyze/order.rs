@@ -34,9 +34,14 @@ pub(super) fn parts<'q>(term: &Term<'q>) -> Vec<Expr<'q>> {
     }
 }
 
-/// Whether FROM has a subquery with ORDER BY, on whose order what has no ORDER BY of its own is commonly relied.
+/// Whether FROM has a subquery or a query of WITH with ORDER BY, on whose order what has no ORDER BY of its own is commonly relied.
 pub(super) fn ordered_input(frame: &Frame<'_, '_>) -> bool {
-    frame.query.subqueries().iter().any(|query| query.features().ordered)
+    let query = frame.query;
+    let with = |number| match query.entry(number) {
+        Entry::Cte { name, levels_up: 0, .. } => query.cte(&name).is_some_and(|cte| cte.query.features().ordered),
+        _ => false,
+    };
+    query.subqueries().iter().any(|query| query.features().ordered) || (1..=query.entries()).any(with)
 }
 
 /// Whether FROM has rows that functions give, the order of which is commonly relied on.

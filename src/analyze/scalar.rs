@@ -176,7 +176,7 @@ fn never_null(expr: Expr<'_>, cols: &[Col]) -> bool {
         Shape::Aggregate(call) => types::builtin_name(call.function()).is_some_and(|name| name == "count"),
         Shape::Operator { function, args, .. } | Shape::Function { function, args, .. } => {
             types::builtin_name(function).is_some_and(|name| is_arithmetic(&name))
-                && args.iter().all(|&arg| never_null(arg, cols))
+                && args.iter().all(|&arg| number(arg.ty()) != Number::No && never_null(arg, cols))
         }
         _ => hole(expr).is_some_and(|position| cols[position].not_null),
     }

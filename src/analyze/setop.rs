@@ -82,9 +82,7 @@ impl<'q> Analyzer<'q> {
         match tree {
             SetTree::Node { types, .. } => types.clone(),
             SetTree::Leaf(number) => match frame.query.entry(*number) {
-                Entry::Subquery { query, .. } => {
-                    query.targets().iter().filter(|t| !t.junk).map(|t| t.expr.ty()).collect()
-                }
+                Entry::Subquery { query, .. } => query.result_types(),
                 _ => Vec::new(),
             },
         }

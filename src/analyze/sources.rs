@@ -198,7 +198,7 @@ impl<'q> Analyzer<'q> {
 
     /// The same with `tableoid` among the wanted columns.
     fn scan_with_oid(&self, entry: &RelationEntry, relation: Relation, wanted: &[i16]) -> Mapped<Rel> {
-        if relation.relkind == 'p' {
+        if relation.relkind == 'p' || relation.has_children && entry.inherits {
             return opaque("it asks in which partition a row is (tableoid)");
         }
         let others: Vec<i16> = wanted.iter().copied().filter(|number| *number != TABLE_OID).collect();
@@ -241,6 +241,9 @@ fn no_delta(entry: &RelationEntry, relation: &Relation, stored: &[i16], user: pg
     }
     if entry.tablesample {
         return Some(format!("it reads a sample of {name} (TABLESAMPLE)"));
+    }
+    if stored.iter().any(|number| *number < 0) {
+        return Some(format!("a generated column of {name} uses a system column"));
     }
     match capture(relation) {
         Capture::Wal => {

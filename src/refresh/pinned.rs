@@ -6,7 +6,7 @@ use pgtrickle_pg::spi::setting;
 use std::ffi::{CStr, CString};
 
 /// The settings that are pinned.
-const NAMES: [&CStr; 11] = [
+const NAMES: [&CStr; 12] = [
     c"TimeZone",
     c"DateStyle",
     c"IntervalStyle",
@@ -18,6 +18,7 @@ const NAMES: [&CStr; 11] = [
     c"default_text_search_config",
     c"xmlbinary",
     c"xmloption",
+    c"quote_all_identifiers",
 ];
 
 /// A setting and its value.

@@ -3,12 +3,12 @@
 //! What users commonly rely on is kept: the order of a subquery that is all of FROM, and the order in which functions in
 //! FROM give their rows, for each row of the tables beside them.
 
-use super::has_ordered_input;
 use super::ties::Sorted;
+use super::{has_ordered_input, reads_ordered};
 use crate::expr::{Aggregate, Expr};
 use crate::nodes::{Walk, copy, length, pointers, walk};
 use crate::query::{Entry, Query};
-use crate::types::{TypeRef, base_type, builtin_name};
+use crate::types::{TypeRef, base_type, builtin_name, is_image_order};
 use pgrx::pg_sys;
 
 /// Whether the result of an aggregate call depends on the order of the rows that it aggregates.
@@ -110,6 +110,9 @@ impl Order {
             if has_ordered_input(query) {
                 return if wanted { of_subquery(query).map(Order::Subquery) } else { Some(Order::None) };
             }
+            if wanted && reads_ordered(query) {
+                return None;
+            }
             if !has_sets(Query::new(query)) {
                 return Some(Order::None);
             }
@@ -156,8 +159,7 @@ unsafe fn of_subquery(query: *mut pg_sys::Query) -> Option<Vec<(*mut pg_sys::Nod
         };
         let of = |target: *mut pg_sys::TargetEntry| Expr::new((*target).expr.cast()).ty();
         // A tie-break is left out, as the calls will have one of their own.
-        let clauses: Vec<_> =
-            clauses.into_iter().filter(|clause| of(target(&**clause)).oid != pg_sys::RECORDOID).collect();
+        let clauses: Vec<_> = clauses.into_iter().filter(|clause| !is_image_order((**clause).sortop)).collect();
         let view = Query::new(query);
         let whole = view.targets().iter().any(|target| target.expr.columns().contains(&(number as usize, 0)));
         if whole && clauses.iter().any(|clause| (*target(&**clause)).resjunk) {

@@ -42,15 +42,22 @@ pub(super) unsafe fn complete_keys(query: *mut pg_sys::Query) -> bool {
             .map(|clause| pg_sys::get_sortgroupref_tle((*clause).tleSortGroupRef, (*query).targetList))
             .collect();
         let of = |target: &*mut pg_sys::TargetEntry| Expr::new((**target).expr.cast());
-        if !keys.iter().any(|key| is_blurred(of(key).ty())) {
+        // A constant has one look; where it is no key of a grouping set, those like it elsewhere are still there.
+        let constant = |key: &*mut pg_sys::TargetEntry| {
+            let value = flatten_groups(query, copy((**key).expr.cast()));
+            matches!(Expr::new(value).shape(), Shape::Constant { .. })
+        };
+        let blurred = |key: &*mut pg_sys::TargetEntry| is_blurred(of(key).ty()) && !constant(key);
+        if !keys.iter().any(blurred) {
             return false;
         }
-        let numbered = keys.iter().map(|key| (of(key), (**key).ressortgroupref));
+        let varying = keys.iter().filter(|key| !constant(key));
+        let numbered = varying.map(|key| (of(key), (**key).ressortgroupref));
         let looks = Looks { query, keys: numbered.collect() };
         for target in targets {
             match keys.iter().position(|key| *key == target) {
                 None => (*target).expr = looks.shown(of(&target)).node().cast(),
-                Some(_) if !is_blurred(of(&target).ty()) || (*target).resjunk && sorting(query, target).is_empty() => {}
+                Some(_) if !blurred(&target) || (*target).resjunk && sorting(query, target).is_empty() => {}
                 Some(_) => looks.split(target),
             }
         }

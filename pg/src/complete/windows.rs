@@ -1,6 +1,6 @@
 //! Window functions whose value depends on how rows are ordered that tie.
 
-use super::has_ordered_input;
+use super::reads_ordered;
 use super::ties::append_tie_break;
 use crate::nodes::{Walk, copy, pointers, walk};
 use crate::query::Query;
@@ -126,7 +126,7 @@ pub(super) unsafe fn complete_windows(query: *mut pg_sys::Query) -> bool {
         if !(*query).hasWindowFuncs {
             return false;
         }
-        let ordered_input = has_ordered_input(query);
+        let ordered_input = reads_ordered(query);
         let mut made: Vec<((u32, Option<u32>), u32)> = Vec::new();
         let mut tie_break = None;
         for call in window_functions(query) {
