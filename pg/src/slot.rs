@@ -85,14 +85,44 @@ fn lsn(name: &str, sql: &str, arguments: &[pgrx::datum::DatumWithOid<'_>]) -> Op
     lsn.and_then(|n| u64::try_from(n).ok())
 }
 
-/// Whether some transaction has committed but is not visible to a snapshot taken now (it may be waiting for a standby).
-/// Such a one may have committed before a slot that was just made begins, so that nothing will ever tell its changes.
-pub fn has_invisible_commits() -> bool {
+/// Transactions that have written their commit record but have not committed yet, so far as anybody can ask.
+pub struct Committing(Vec<pg_sys::VirtualTransactionId>);
+
+impl Committing {
+    /// Those of now. Others that delay a checkpoint may be among them.
+    pub fn now() -> Committing {
+        let mut count = 0;
+        // SAFETY: the result is an array of `count`, in the memory context that is current, copied at once.
+        unsafe {
+            let found = pg_sys::GetVirtualXIDsDelayingChkpt(&mut count, pg_sys::DELAY_CHKPT_START as i32);
+            let copy = std::slice::from_raw_parts(found, count as usize).to_vec();
+            pg_sys::pfree(found.cast());
+            Committing(copy)
+        }
+    }
+
+    /// Whether none of them is on its way any more.
+    pub fn are_over(&mut self) -> bool {
+        let Committing(all) = self;
+        // SAFETY: the array is only read.
+        unsafe {
+            let (first, count) = (all.as_mut_ptr(), all.len() as i32);
+            !pg_sys::HaveVirtualXIDsDelayingChkpt(first, count, pg_sys::DELAY_CHKPT_START as i32)
+        }
+    }
+}
+
+/// Transactions that a snapshot taken now does not see. In a transaction with a snapshot.
+pub fn running() -> Vec<i64> {
     const RUNNING: &str = "SELECT array_agg(x::text::bigint) \
         FROM pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) AS x";
     let running = Spi::connect(|client| client.select(RUNNING, Some(1), &[])?.first().get_one::<Vec<i64>>());
-    let running = running.unwrap_or_else(|e| error!("could not look at running transactions: {e}"));
+    running.unwrap_or_else(|e| error!("could not look at running transactions: {e}")).unwrap_or_default()
+}
+
+/// Those of them that have committed all the same: they may be waiting for a standby. In a transaction with a snapshot.
+pub fn invisible_commits() -> Vec<i64> {
     // SAFETY: ids of transactions that were running a moment ago are never too old to ask for.
-    let committed = |xid: i64| unsafe { pg_sys::TransactionIdDidCommit(pg_sys::TransactionId::from(xid as u32)) };
-    running.unwrap_or_default().into_iter().any(committed)
+    let committed = |xid: &i64| unsafe { pg_sys::TransactionIdDidCommit(pg_sys::TransactionId::from(*xid as u32)) };
+    running().into_iter().filter(committed).collect()
 }

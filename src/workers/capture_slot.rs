@@ -13,8 +13,8 @@ use pgtrickle_pg::slot::{self, SlotState};
 use pgtrickle_pg::{decoding, spi, wait, wal, worker};
 use std::time::Duration;
 
-/// A commit record is written this long before the transaction counts as committed, at the very most.
-const SETTLE: Duration = Duration::from_millis(20);
+/// Pause between two looks at commits that are not visible yet.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What was remembered.
 struct Remembered {
@@ -88,16 +88,23 @@ fn make(name: &str, remembered: bool, exists: bool, anew: bool) {
     pgrx::log!("pg_trickle: created replication slot {name} at {}", Lsn(created));
 }
 
-/// A transaction that committed just before the slot begins may become visible only now. The new generation is told
-/// when no snapshot can miss one any more.
+/// A transaction that committed just before the slot begins may become visible only later, and nothing will ever tell its changes.
+/// The new generation is told when no snapshot can miss one of these any more. Those that commit meanwhile are decoded.
 fn wait_for_invisible_commits() {
-    loop {
-        wait::sleep(SETTLE);
-        worker::attend();
-        if !worker::in_transaction(slot::has_invisible_commits) {
-            return;
-        }
+    let mut committing = slot::Committing::now();
+    while !committing.are_over() {
+        pause();
     }
+    let invisible = worker::in_transaction(slot::invisible_commits);
+    while worker::in_transaction(|| slot::running().iter().any(|xid| invisible.contains(xid))) {
+        worker::report_activity(c"creating the replication slot: waiting for commits to become visible", true);
+        pause();
+    }
+}
+
+fn pause() {
+    wait::sleep(LOOK);
+    worker::attend();
 }
 
 fn record(name: &str, created: u64, anew: bool) -> Result<()> {
