@@ -90,9 +90,15 @@ pub fn set_config(name: &CStr, value: &CStr) {
     }
 }
 
-/// Settings that a database or role may carry and that must not reach a worker: its transactions are as long as the
-/// data wants, and they write.
+/// Settings that a database or role may carry and that must not reach a worker: it acts in nobody else's name, its transactions are
+/// as long as the data wants, they write, and an error is not the end.
 pub fn neutralise_settings() {
+    set_config(c"role", c"none");
+    set_config(c"exit_on_error", c"off");
+    set_config(c"row_security", c"on");
+    if setting(c"restrict_nonsystem_relation_kind").is_some() {
+        set_config(c"restrict_nonsystem_relation_kind", c"");
+    }
     for name in [c"lock_timeout", c"statement_timeout", c"transaction_timeout"] {
         if setting(name).is_some() {
             set_config(name, c"0");

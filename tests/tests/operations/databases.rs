@@ -163,6 +163,33 @@ pub fn connections_not_allowed(server: &Server) -> Outcome {
     follows(&mut server.session_in("shop")?)
 }
 
+/// What a database has its sessions begin with does not reach the workers.
+pub fn settings_of_a_database(server: &Server) -> Outcome {
+    let mut session = server.session()?;
+    session.run("CREATE ROLE clerk")?;
+    drop(shop(server)?);
+    for setting in ["role = clerk", "row_security = off", "exit_on_error = on", "default_transaction_read_only = on"] {
+        session.run(&format!("ALTER DATABASE shop SET {setting}"))?;
+    }
+    session.run("ALTER DATABASE shop SET statement_timeout = '1ms'")?;
+    server.crash_restart(Shutdown::Fast)?;
+    let mut session = server.session()?;
+    let dboid = session.number(DBOID)?;
+    session.run("SET exit_on_error = off")?;
+    // Slot, origin and buffers are made anew, too.
+    let pids = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'shop' AND backend_type = 'pg_trickle_wal_decoder'";
+    wait::until("the decoder is there", wait::PATIENCE, || session.holds(&format!("SELECT ({pids}) = 1")))?;
+    let drop_slot = format!("SELECT pg_drop_replication_slot('pg_trickle_{dboid}')");
+    wait::retry("the slot is dropped", wait::PATIENCE, || session.run(&drop_slot))?;
+    let mut user = server.session_in("shop")?;
+    user.each("SET default_transaction_read_only = off; SET statement_timeout = 0; RESET role; SET role = none; SET exit_on_error = off")?;
+    follows(&mut user)?;
+    user.run("CREATE TABLE late (a int)")?;
+    user.run("SELECT pgtrickle.create_stream_table('of_late', 'SELECT a FROM late', '1s')")?;
+    user.run("SELECT pgtrickle.repair_stream_table('st')")?;
+    follows(&mut user)
+}
+
 const PLACES: usize = 64;
 /// Three for each database, and the launchers.
 pub const ROOM: &[(&str, &str)] =

@@ -22,6 +22,7 @@ fn main() {
             own("database_moves", databases::database_moves),
             own("only_owners_send_workers_away", databases::only_owners_send_workers_away),
             own("connections_not_allowed", databases::connections_not_allowed),
+            own("settings_of_a_database", databases::settings_of_a_database),
             own("ends_of_the_extension", databases::ends_of_the_extension),
             fail("tried_again", failure::tried_again),
             fail("suspended", failure::suspended),
