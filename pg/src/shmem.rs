@@ -139,6 +139,13 @@ impl LatchSlot {
             || self.0.compare_exchange(0, latch, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
+    /// Nobody is to be woken any more, if it was this process.
+    pub fn retract(&self) {
+        // SAFETY: as above.
+        let latch = unsafe { pg_sys::MyLatch } as usize;
+        let _ = self.0.compare_exchange(latch, 0, Ordering::SeqCst, Ordering::Relaxed);
+    }
+
     /// Nobody is to be woken any more.
     pub fn clear(&self) {
         self.0.store(0, Ordering::SeqCst);

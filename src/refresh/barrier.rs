@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use crate::shmem::{self, CaptureState, DbShared};
 use pgtrickle_pg::shmem::LatchSlot;
-use pgtrickle_pg::{wait, wal};
+use pgtrickle_pg::{wait, wal, worker};
+use std::sync::Once;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -48,11 +49,20 @@ fn describe(state: CaptureState) -> &'static str {
     }
 }
 
+/// Who is terminated while it waits runs no destructors, and whoever has its latch next would be woken at every commit.
+fn leave() {
+    if let Some(db) = shmem::my_db() {
+        db.waiters.iter().for_each(LatchSlot::retract);
+    }
+}
+
 /// A place among those whom the apply worker wakes; without one, the naps of the wait suffice.
 struct Place(Option<&'static LatchSlot>);
 
 impl Place {
     fn take(places: &'static [LatchSlot]) -> Place {
+        static LEAVE: Once = Once::new();
+        LEAVE.call_once(|| worker::before_exit(leave));
         Place(places.iter().find(|place| place.try_publish()))
     }
 }
