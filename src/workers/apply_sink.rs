@@ -51,7 +51,7 @@ pub struct Applier {
     /// Rows whose commit has not been passed on.
     settled_rows: u64,
     flushing: Flushing,
-    /// Payloads that wait for a transaction.
+    /// Payloads that wait for the end of the open transaction.
     alerts: Vec<String>,
     /// That too many records are pending has been told, and since when they have been far fewer.
     told_pending: bool,
@@ -145,7 +145,6 @@ impl Applier {
     pub fn commit(&mut self) {
         let Some((transaction, _)) = self.open.take() else { return };
         self.buffers.close(&mut self.written);
-        self.alerts.drain(..).for_each(|payload| alert(&payload));
         if let Some((end_lsn, commit_time)) = self.reached {
             // Rows for buffers that are gone write nothing, but the position must be kept.
             transaction.assign_xid();
@@ -159,6 +158,15 @@ impl Applier {
             self.written.drain(..).for_each(|relid| self.db.note_source_change(relid));
             self.db.advance_applied(end_lsn);
             self.db.note_commit(end_lsn, commit_time);
+        }
+        self.send_alerts();
+    }
+
+    /// In a transaction of their own: that nobody takes alerts (the queue of NOTIFY is full) stops no capture.
+    fn send_alerts(&mut self) {
+        if !self.alerts.is_empty() {
+            super::or_warn("alerts could not be sent", || self.alerts.iter().for_each(|payload| alert(payload)));
+            self.alerts.clear();
         }
     }
 
@@ -211,14 +219,11 @@ impl Applier {
         }
     }
 
-    /// Sends an alert now, or with the open transaction.
+    /// Sends an alert now, or after the open transaction.
     fn tell(&mut self, payload: String) {
-        if self.open.is_some() {
-            self.alerts.push(payload);
-        } else {
-            let transaction = Transaction::start();
-            alert(&payload);
-            transaction.commit();
+        self.alerts.push(payload);
+        if self.open.is_none() {
+            self.send_alerts();
         }
     }
 

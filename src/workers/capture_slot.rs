@@ -79,7 +79,11 @@ fn make(name: &str, remembered: bool, exists: bool, anew: bool) {
     worker::report_activity(c"creating the replication slot: waiting for running transactions", true);
     let created = worker::in_transaction(|| slot::create(name));
     wait_for_invisible_commits();
-    worker::in_transaction(|| or_raise(record(name, created, anew)));
+    worker::in_transaction(|| or_raise(record(name, created)));
+    if anew {
+        let payload = r#"{"event":"reinitialize_needed","reason":"capture started anew"}"#;
+        super::or_warn("an alert could not be sent", || alert(payload));
+    }
     if let Some(db) = shmem::my_db().filter(|_| anew) {
         // What was missed meanwhile is in no buffer, and may be the last that is written for long.
         db.note_change_of_all();
@@ -107,17 +111,13 @@ fn pause() {
     worker::attend();
 }
 
-fn record(name: &str, created: u64, anew: bool) -> Result<()> {
+fn record(name: &str, created: u64) -> Result<()> {
     let lsn = Lsn(created).to_string();
     let system = worker::system_identifier() as i64;
     let dboid = pg_sys::Oid::from(spi::my_database_id());
     let timeline = wal::timeline() as i32;
     run(RECORD, &[name.into(), system.into(), dboid.into(), lsn.into(), timeline.into()])?;
-    run(FORGET_OTHERS, &[name.into()])?;
-    if anew {
-        alert(r#"{"event":"reinitialize_needed","reason":"capture started anew"}"#);
-    }
-    Ok(())
+    run(FORGET_OTHERS, &[name.into()])
 }
 
 /// Refuses a slot that has been confirmed beyond what is in the buffers: somebody else made or moved it. The next start

@@ -211,6 +211,31 @@ pub fn deadlocks(server: &Server) -> Outcome {
     oracle::assert_exact(&mut session, "st", QUERY)
 }
 
+/// Nobody takes notifications, so that there is no room for alerts. Capture needs none.
+pub fn notifications_are_not_taken(server: &Server) -> Outcome {
+    const QUERY: &str = "SELECT a FROM t";
+    let (mut session, mut sleeper) = (server.session()?, server.session()?);
+    session.run("CREATE TABLE t (a int)")?;
+    session.run(&format!("SELECT pgtrickle.create_stream_table('st', '{QUERY}', '1s')"))?;
+    sleeper.each("LISTEN anything; BEGIN; SELECT 1")?;
+    let notify = "SELECT pg_notify('anything', repeat('x', 7000) || i) FROM generate_series(1, 20) i";
+    wait::until("the queue is full", wait::PATIENCE, || Ok(session.run(notify).is_err()))?;
+    // Both are told by alerts: a source that cannot be captured any more, and capture that starts anew.
+    session.each("ALTER TABLE t REPLICA IDENTITY DEFAULT; INSERT INTO t VALUES (1); DELETE FROM t")?;
+    let state = "SELECT state = 'DEGRADED' FROM pgtrickle.pgt_change_tracking";
+    wait::until("it is told to be incomplete", wait::PATIENCE, || session.holds(state))?;
+    let slot = session.text("SELECT slot_name FROM pgtrickle.pgt_capture")?;
+    wait::retry("the slot is dropped", wait::PATIENCE, || {
+        session.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_trickle_wal_decoder'",
+        )?;
+        session.run(&format!("SELECT pg_drop_replication_slot('{slot}')"))
+    })?;
+    wait::retry("repaired", wait::PATIENCE, || session.run("SELECT pgtrickle.repair_stream_table('st')"))?;
+    session.run("INSERT INTO t VALUES (2)")?;
+    follows(&mut session, "st", QUERY)
+}
+
 /// A transaction that changes the source as no refresh may see it, and then defines something on the stream table.
 fn embrace<T: Send>(server: &Server, refresh: impl FnOnce(Connector) -> Outcome<T> + Send) -> Outcome<T> {
     let mut user = server.session()?;

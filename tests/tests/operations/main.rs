@@ -42,6 +42,11 @@ fn main() {
                 survival::slot_beyond_its_limit,
             ),
         ];
+        if version == PgVersion::V18 {
+            // Before, the queue holds eight gigabytes.
+            let (test, settings) = (exhaustion::notifications_are_not_taken, &[("max_notify_queue_pages", "64")]);
+            trials.push(suite::on_own_server(version, "notifications_are_not_taken", settings, test));
+        }
         if version == PgVersion::V15 {
             // Some two hundred workers for half a minute: nothing in it differs between versions.
             let test = databases::more_than_places;
