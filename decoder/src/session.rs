@@ -217,7 +217,9 @@ impl Session {
             if message.transactional {
                 self.out.in_transaction().message(message);
             } else {
-                self.out.greeted().message(message);
+                // Only that it came matters to our own consumers, and where.
+                let content = if self.all_messages { message.content } else { b"" };
+                self.out.greeted().message(&LogicalMessage { content, ..*message });
                 self.finish(context);
             }
         }
