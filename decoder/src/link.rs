@@ -22,6 +22,8 @@ pub struct Link {
     acks: AckReader,
     /// Newest position that the apply worker has made durable.
     acked: u64,
+    /// The configuration was read again while the socket was waited for.
+    reloaded: bool,
 }
 
 fn lost(what: impl std::fmt::Display) -> ! {
@@ -35,7 +37,7 @@ impl Link {
     pub fn new(stream: UnixStream) -> std::io::Result<Self> {
         stream.set_nonblocking(true)?;
         let wait = WaitSet::new(stream.as_raw_fd());
-        Ok(Link { wait, stream, acks: AckReader::default(), acked: 0 })
+        Ok(Link { wait, stream, acks: AckReader::default(), acked: 0, reloaded: false })
     }
 
     /// Waits for the apply worker's Hello.
@@ -50,7 +52,7 @@ impl Link {
                 Ok(None) => lost("it did not say Hello in time"),
                 Err(e) => lost(e),
             }
-            worker::attend();
+            self.reloaded |= worker::attend();
             self.sleep(FULL_TIMEOUT);
         }
     }
@@ -72,13 +74,18 @@ impl Link {
                 Ok(n) => writer.advance(n),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    worker::attend();
+                    self.reloaded |= worker::attend();
                     self.take_acks();
                     self.wait.wait(Interest::ReadWrite, Some(FULL_TIMEOUT));
                 }
                 Err(e) => lost(e),
             }
         }
+    }
+
+    /// Whether the configuration was read again in here since this was last asked.
+    pub fn take_reloaded(&mut self) -> bool {
+        std::mem::take(&mut self.reloaded)
     }
 
     /// Takes the acknowledgements that have come, and lets the slot go forward to the newest.

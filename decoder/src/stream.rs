@@ -104,6 +104,9 @@ impl Waiter {
         let run = session(context);
         if let Some(link) = run.link() {
             link.take_acks();
+            if link.take_reloaded() {
+                self.monitor.reloaded();
+            }
         }
         run.take_released().into_iter().for_each(|relid| self.monitor.quarantine_over(relid));
         if self.progress.elapsed() >= PROGRESS {
