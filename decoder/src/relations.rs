@@ -16,6 +16,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 /// Schemas whose tables are never wanted unless they are named.
 const OWN_SCHEMAS: [&[u8]; 5] = [b"pg_catalog", b"information_schema", b"pg_toast", b"pgtrickle", b"pgtrickle_changes"];
 
+/// Physical relations that are kept: of those that come and go every day, too, which no invalidation tells of any more.
+const ENTRIES_MAX: usize = 16384;
+
 const BUCKETS: usize = 1024;
 static INVALIDATED: [AtomicU32; BUCKETS] = [const { AtomicU32::new(0) }; BUCKETS];
 static ALL_INVALIDATED: AtomicU32 = AtomicU32::new(0);
@@ -134,6 +137,10 @@ impl Relations {
     fn place(&mut self, relation: Relation<'_>) -> usize {
         let relid = relation.oid();
         if self.last.0 != relid {
+            if self.entries.len() >= ENTRIES_MAX && !self.places.contains_key(&relid) {
+                self.entries.clear();
+                self.places.clear();
+            }
             let next = self.entries.len();
             self.last = (relid, *self.places.entry(relid).or_insert(next));
         }
