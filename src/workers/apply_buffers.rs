@@ -31,8 +31,10 @@ struct Buffer {
     announced: Vec<Announced>,
     /// What was announced has not been compared with the table yet.
     unfitted: bool,
-    /// In this transaction its rows go nowhere: there is no such buffer (any more), or they do not fit.
-    closed: bool,
+    /// Commit of the source transaction whose rows go nowhere, 0 for none: there is no such buffer (any more), or they do not fit.
+    closed: u64,
+    /// Nor do any others that are written in this transaction.
+    given_up: bool,
 }
 
 impl Buffers {
@@ -81,15 +83,18 @@ impl Buffers {
     pub fn put(&mut self, index: u32, prefix: &Prefix, row: &RawRow<'_>) -> Result<(), (u32, Misfit)> {
         let Some(at) = self.by_index.get(index as usize).copied().flatten() else { return Ok(()) };
         let buffer = &mut self.buffers[at];
-        if buffer.closed {
+        if buffer.closed == prefix.lsn || buffer.given_up {
             return Ok(());
         }
         if !buffer.writer.is_open() || buffer.unfitted {
             if !buffer.open() {
+                buffer.closed = prefix.lsn;
                 return Ok(());
             }
             if let Err(misfit) = buffer.fit() {
-                buffer.closed = true;
+                buffer.closed = prefix.lsn;
+                // The next transaction finds the table open.
+                buffer.unfitted = true;
                 return Err((buffer.relid, misfit));
             }
         }
@@ -110,14 +115,23 @@ impl Buffers {
             // A row that follows in this transaction finds the table open, which may have other columns by now.
             buffer.unfitted |= !open;
             buffer.writer.put_marker(&mut self.slots, &mut self.scratch, prefix);
+        } else {
+            buffer.closed = prefix.lsn;
         }
+    }
+
+    /// No more rows of a source are written in this transaction.
+    pub fn give_up(&mut self, relid: u32) {
+        let at = self.at(relid);
+        self.buffers[at].given_up = true;
     }
 
     /// Inserts what was put and closes all tables, before the transaction's end. The sources that have changed are added to
     /// `written`, also where there was no buffer to write to: refreshes find that out and compare.
     pub fn close(&mut self, written: &mut Vec<u32>) {
         for buffer in &mut self.buffers {
-            let missed = std::mem::take(&mut buffer.closed);
+            let missed = std::mem::take(&mut buffer.closed) != 0;
+            buffer.given_up = false;
             let open = buffer.writer.is_open();
             if open {
                 buffer.writer.flush(&mut self.slots, &mut self.scratch);
@@ -133,7 +147,8 @@ impl Buffers {
     pub fn forget(&mut self) {
         for buffer in &mut self.buffers {
             buffer.writer.forget();
-            buffer.closed = false;
+            buffer.closed = 0;
+            buffer.given_up = false;
         }
     }
 }
@@ -151,7 +166,8 @@ impl Buffer {
             writer: Writer::new(relid),
             announced: Vec::new(),
             unfitted: true,
-            closed: false,
+            closed: 0,
+            given_up: false,
         }
     }
 
@@ -161,10 +177,7 @@ impl Buffer {
         self.writer.is_open() || self.open_known() || {
             // Never looked up, or dropped and made anew since.
             self.look_up();
-            self.open_known() || {
-                self.closed = true;
-                false
-            }
+            self.open_known()
         }
     }
 

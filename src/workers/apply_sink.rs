@@ -4,6 +4,7 @@ use super::apply_buffers::Buffers;
 use super::capture::{alert, json_string};
 use crate::settings;
 use crate::shmem::DbShared;
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use pgtrickle_apply::{At, Sink, StreamError};
 use pgtrickle_pg::batch::Transaction;
@@ -28,8 +29,9 @@ const IDLE_TIME: Duration = Duration::from_secs(60);
 /// Crossings of the threshold for pending records that follow each other faster are one.
 const CALM: Duration = Duration::from_secs(10);
 
-const DEGRADE: &str =
-    "UPDATE pgtrickle.pgt_change_tracking SET state = 'DEGRADED', detail = $2 WHERE source_relid = $1";
+/// Unless it is captured anew since: what was missed before is made up for.
+const DEGRADE: &str = "UPDATE pgtrickle.pgt_change_tracking SET state = 'DEGRADED', detail = $2 \
+    WHERE source_relid = $1 AND tracked_at <= $3";
 
 /// Where the stream is written to, and how far it has got.
 pub struct Applier {
@@ -43,8 +45,9 @@ pub struct Applier {
     written: Vec<u32>,
     /// End and commit time of the last source transaction in the open apply transaction.
     reached: Option<(u64, i64)>,
-    /// What the open source transaction's rows begin with.
+    /// What the open source transaction's rows begin with, and when it committed.
     prefix: Prefix,
+    commit_time: i64,
     /// Progress of the origin: what is committed, though perhaps not yet flushed.
     progress: u64,
     progress_at: Instant,
@@ -102,6 +105,7 @@ impl Applier {
             written: Vec::new(),
             reached: None,
             prefix: Prefix { xid: 0, lsn: 0, seq: 0, weight: 0 },
+            commit_time: 0,
             progress,
             progress_at: Instant::now(),
             settled_rows: 0,
@@ -234,20 +238,24 @@ impl Applier {
         self.buffers.put_marker(relid, &prefix);
     }
 
+    /// Changes are missing from here on, unless the source has been captured anew since.
     fn degrade(&mut self, at: &At, relid: u32, reason: &str) {
         self.mark(at, relid);
-        pgrx::warning!("pg_trickle: changes of relation {relid} cannot be captured any more: {reason}");
-        let arguments = [pg_sys::Oid::from(relid).into(), reason.into()];
-        let update = || Spi::connect_mut(|client| client.update(DEGRADE, None, &arguments).map(|_| ()));
-        if let Err(e) = self.transaction().with_snapshot(update) {
-            error!("could not write pgtrickle.pgt_change_tracking: {e}");
-        }
+        let committed = TimestampWithTimeZone::try_from(self.commit_time).ok();
+        let arguments = [pg_sys::Oid::from(relid).into(), reason.into(), committed.into()];
+        let update = || Spi::connect_mut(|client| client.update(DEGRADE, None, &arguments).map(|rows| rows.len()));
+        let known = self.transaction().with_snapshot(update);
+        let known = known.unwrap_or_else(|e| error!("could not write pgtrickle.pgt_change_tracking: {e}"));
         if class::owner(relid).is_some() {
             // So that the plugin looks at what was just written.
             depend::invalidate(relid);
         }
-        let reason = json_string(reason);
-        self.alerts.push(format!(r#"{{"event":"reinitialize_needed","source_relid":{relid},"reason":{reason}}}"#));
+        if known > 0 {
+            self.buffers.give_up(relid);
+            pgrx::warning!("pg_trickle: changes of relation {relid} cannot be captured any more: {reason}");
+            let reason = json_string(reason);
+            self.alerts.push(format!(r#"{{"event":"reinitialize_needed","source_relid":{relid},"reason":{reason}}}"#));
+        }
     }
 }
 
@@ -262,6 +270,7 @@ impl Sink for Applier {
     #[inline]
     fn begin(&mut self, begin: &Begin) -> Result<(), StreamError> {
         self.prefix = Prefix { xid: begin.xid, lsn: begin.commit_lsn, seq: 0, weight: 0 };
+        self.commit_time = begin.commit_time;
         self.transaction();
         Ok(())
     }

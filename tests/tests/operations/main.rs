@@ -35,6 +35,7 @@ fn main() {
             fail("deadlocks", exhaustion::deadlocks),
             own("prepared_over_a_restart", survival::prepared_over_a_restart),
             own("decoder_ended_often", survival::decoder_ended_often),
+            own("retyped_behind_a_backlog", survival::retyped_behind_a_backlog),
             suite::on_own_server(
                 version,
                 "slot_beyond_its_limit",

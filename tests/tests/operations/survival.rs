@@ -1,6 +1,7 @@
 //! What is under way when a server goes down, and a slot that the server itself gives up.
 
-use pgtrickle_tests::server::{Server, Shutdown};
+use pgtrickle_tests::fault;
+use pgtrickle_tests::server::{Server, Shutdown, send_signal};
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::stream::{AT_ONCE, BY_HAND, StreamTable};
 use pgtrickle_tests::{Failure, Outcome, oracle, wait};
@@ -114,4 +115,29 @@ pub fn decoder_ended_often(server: &Server) -> Outcome {
     }
     session.run("INSERT INTO t VALUES (1)")?;
     follows(&mut session, "st", "SELECT id FROM t")
+}
+
+/// Rows on their way whose column has another type by the time they arrive: its buffer has been made to fit meanwhile, so that
+/// what they mean is computed anew, and capture goes on.
+pub fn retyped_behind_a_backlog(server: &Server) -> Outcome {
+    const ALL: &str = "SELECT count(*) AS n FROM t";
+    let mut session = server.session()?;
+    session.run("CREATE TABLE t (a int PRIMARY KEY, b int)")?;
+    let (n, more) = (StreamTable::new("public", "n"), StreamTable::new("public", "more"));
+    n.create(&mut session, ALL, BY_HAND)?;
+    let apply = wait::poll("the apply worker", wait::PATIENCE, || fault::worker_pid(&mut session, fault::APPLY))?;
+    send_signal(apply, "STOP")?;
+    session.each("INSERT INTO t VALUES (1, 1); ALTER TABLE t ALTER b TYPE bigint, ADD COLUMN c int")?;
+    let created = more.create(&mut session, "SELECT c FROM t", BY_HAND);
+    send_signal(apply, "CONT")?;
+    created?;
+    session.run("INSERT INTO t VALUES (2, 2, 2)")?;
+    for (stream_table, query) in [(n, ALL), (more, "SELECT c FROM t")] {
+        stream_table.refresh(&mut session)?;
+        oracle::assert_exact(&mut session, &stream_table.name, query)?;
+    }
+    match session.text("SELECT state FROM pgtrickle.pgt_change_tracking")?.as_str() {
+        "ACTIVE" => Ok(()),
+        state => Err(Failure::new(format!("the source is {state}"))),
+    }
 }
