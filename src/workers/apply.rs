@@ -114,6 +114,8 @@ fn take_origin(name: &CStr) {
 fn receive(dboid: u32, db: &'static DbShared, wake: &WakeUp) {
     let path = socket_path(dboid);
     let bind = || {
+        // Some backups leave out the directory, too.
+        let _ = std::path::Path::new(&path).parent().map(std::fs::create_dir);
         // What a predecessor left behind; that it may not exist is fine, any other trouble shows when binding.
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path)?;

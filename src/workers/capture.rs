@@ -13,9 +13,9 @@ pub fn slot_name(dboid: u32) -> String {
     format!("pg_trickle_{dboid}")
 }
 
-/// The apply worker's socket, in the data directory.
+/// The apply worker's socket: in that directory within the data directory whose contents base backups leave out.
 pub fn socket_path(dboid: u32) -> String {
-    format!("pg_trickle.{dboid}.sock")
+    format!("pg_stat_tmp/pg_trickle.{dboid}.sock")
 }
 
 /// First steps of a capture worker: signals, database, identity, shared memory.

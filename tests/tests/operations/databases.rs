@@ -40,7 +40,7 @@ fn check_gone(server: &Server, session: &mut Session, dboid: i64) -> Outcome {
               + (SELECT count(*) FROM pg_replication_origin WHERE roname = 'pg_trickle_{dboid}')"
     );
     wait::until("slot and origin are gone", wait::PATIENCE, || Ok(session.number(&left)? == 0))?;
-    if server.data_dir().join(format!("pg_trickle.{dboid}.sock")).exists() {
+    if server.data_dir().join(format!("pg_stat_tmp/pg_trickle.{dboid}.sock")).exists() {
         return Err(Failure::new("the socket is still there"));
     }
     let log = server.log();
