@@ -15,6 +15,8 @@ pub struct Entry {
     pub schedule: Schedule,
     /// When its own schedule wants it refreshed.
     pub next_due: Instant,
+    /// The same by the clock on the wall, which may be set, and goes on while the machine sleeps: µs since 2000-01-01.
+    due_at: i64,
     /// After a failure it is left alone until then.
     pub not_before: Instant,
     /// Change counts of the sources when all their changes were last known to be in the stream table.
@@ -22,7 +24,7 @@ pub struct Entry {
     /// Steps from the base tables; parents have less than their children.
     pub depth: usize,
     pub failures: u32,
-    /// How often in a row somebody else had it when it was to be refreshed.
+    /// How often in a row somebody else had it when it was to be refreshed, or changes may have been on their way.
     pub put_offs: u32,
     /// As the last refresh found: changes leave no trace, so it is recomputed on schedule.
     pub blind: bool,
@@ -59,20 +61,23 @@ impl Entry {
     pub fn new(st: StreamTable) -> Entry {
         let now = Instant::now();
         let schedule = Schedule::of(&st.schedule, st.schedule_seconds);
-        let age = Duration::from_secs_f64(st.age_seconds.unwrap_or(1.0e9).clamp(0.0, 1.0e9));
+        let wall = worker::now_us();
+        // A refresh without changes is not in the catalog.
+        let known_for = st.counters().map_or(wall, |c| wall - c.fresh_until.load(Ordering::Relaxed)) as f64 / 1e6;
+        let age = st.age_seconds.map_or(1.0e9, |age| age.min(known_for));
+        let age = Duration::from_secs_f64(age.clamp(0.0, 1.0e9));
         let rest = match &schedule {
-            Schedule::Cron(cron) => {
-                let now = worker::now_us();
-                // What was never filled is due at once.
-                until_next(cron, st.age_seconds.map_or(0, |_| now - age.as_micros() as i64), now)
-            }
+            // What was never filled is due at once.
+            Schedule::Cron(cron) => until_next(cron, st.age_seconds.map_or(0, |_| wall - age.as_micros() as i64), wall),
             _ => interval(&schedule).saturating_sub(age),
         };
         let blind = st.time_dependent;
+        let next_due = if let Schedule::Cron(_) = schedule { now + rest } else { together(now, rest) };
         Entry {
             st,
             schedule,
-            next_due: together(now, rest),
+            next_due,
+            due_at: on_the_wall(next_due),
             not_before: now,
             seen: BTreeMap::new(),
             depth: 0,
@@ -87,20 +92,43 @@ impl Entry {
 
     /// Takes over what another process changed in the catalog.
     pub fn update(&mut self, st: StreamTable) {
-        if self.st.query_hash != st.query_hash || self.st.status != st.status {
+        // That it has failed it knows better itself.
+        let resumed = self.st.status != st.status && st.status != "ERROR";
+        if self.st.query_hash != st.query_hash || resumed {
             self.seen.clear();
             self.failures = 0;
             self.not_before = Instant::now();
         }
         if self.st.schedule != st.schedule {
             let known = Entry::new(st);
-            (self.schedule, self.next_due, self.st) = (known.schedule, known.next_due, known.st);
+            (self.schedule, self.next_due, self.due_at, self.st) =
+                (known.schedule, known.next_due, known.due_at, known.st);
         } else {
             self.st = st;
         }
-        if !matches!(self.schedule, Schedule::Cron(_)) {
+        let now = Instant::now();
+        // The clock on the wall may have been set, or the machine have slept.
+        let left = Duration::from_micros(self.due_at.saturating_sub(worker::now_us()).max(0) as u64);
+        self.next_due = self.next_due.min(now + left);
+        if !matches!(self.schedule, Schedule::Cron(_)) && self.next_due > now + self.interval() {
             // The default interval may have been shortened.
-            self.next_due = self.next_due.min(Instant::now() + self.interval());
+            self.due_next(now + self.interval());
+        }
+    }
+
+    fn due_next(&mut self, next_due: Instant) {
+        (self.next_due, self.due_at) = (next_due, on_the_wall(next_due));
+    }
+
+    /// There was nothing to do when it was looked at; its sources are `known` up to this moment. Before that is the one at which it
+    /// was due, changes of then may be on their way, and the next time could be tomorrow.
+    pub fn nothing_to_do(&mut self, now: Instant, known: i64) {
+        let waits = !self.interval().is_zero() && self.next_due <= now && known < self.due_at;
+        if waits {
+            self.next_due = now + self.pause();
+        } else {
+            self.put_offs = 0;
+            self.due_next(self.after(now, Duration::ZERO));
         }
     }
 
@@ -118,15 +146,14 @@ impl Entry {
     pub fn done(&mut self, result: JobResult, started: Instant, counts: &Counts) {
         if !result.refreshed {
             // Dropped or paused, as the catalog will tell.
-            self.next_due = self.after(started, MIN_RECOMPUTE);
-            return;
+            return self.due_next(self.after(started, MIN_RECOMPUTE));
         }
         (self.failures, self.put_offs) = (0, 0);
         self.blind = result.blind;
         self.adapt();
         // Recomputing without a pause would serve nobody.
         let least = if result.blind { MIN_RECOMPUTE } else { Duration::ZERO };
-        self.next_due = self.after(started, least);
+        self.due_next(self.after(started, least));
         if result.blind {
             self.not_before = started + least;
         }
@@ -160,9 +187,14 @@ impl Entry {
 
     /// Somebody else has it. It stays due: soon at first, for most have it for a moment.
     pub fn put_off(&mut self) {
+        self.not_before = Instant::now() + self.pause();
+    }
+
+    /// Until it is tried again: longer from time to time.
+    fn pause(&mut self) -> Duration {
         self.put_offs += 1;
         let pause = SHORTEST_PUT_OFF * 2u32.saturating_pow(self.put_offs.min(16) - 1);
-        self.not_before = Instant::now() + pause.min(LONGEST_PUT_OFF);
+        pause.min(LONGEST_PUT_OFF)
     }
 
     fn counted_us(&self, counter: fn(&StreamTableShared) -> &AtomicU64) -> u64 {
@@ -221,6 +253,16 @@ impl Entry {
     /// Whether it shows all changes without a refresh.
     pub fn is_kept_current(&self) -> bool {
         self.st.is_immediate() && !self.st.restored && !matches!(self.st.status.as_str(), "PAUSED" | "SUSPENDED")
+    }
+}
+
+/// What the clock shows at a moment, µs since 2000-01-01.
+fn on_the_wall(moment: Instant) -> i64 {
+    let (now, wall) = (Instant::now(), worker::now_us());
+    let us = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    match moment.checked_duration_since(now) {
+        Some(left) => wall.saturating_add(us(left)),
+        None => wall.saturating_sub(us(now - moment)),
     }
 }
 

@@ -230,7 +230,7 @@ impl Scheduler {
                 due.insert(entry.st.pgt_id);
                 changed.insert(entry.st.relid);
             } else {
-                entry.next_due = entry.after(now, Duration::ZERO);
+                entry.nothing_to_do(now, current);
                 if let Some(counters) = entry.counters {
                     counters.fresh_until.fetch_max(current, Ordering::Relaxed);
                 }

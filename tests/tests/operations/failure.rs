@@ -63,6 +63,15 @@ pub fn tried_again(server: &Server) -> Outcome {
         change(&mut session)?;
         follows(&mut session, "other", OTHER)?;
         wait::until(state, wait::PATIENCE, || Ok(session.number(failures)? >= before + 3))?;
+        // From the first pause on, though the catalog is read anew in between.
+        let paused = format!(
+            "SELECT bool_and(pause > '150 ms') FROM (
+                 SELECT lead(start_time) OVER (ORDER BY refresh_id) - start_time AS pause FROM pgtrickle.pgt_refresh_history
+                  WHERE status = 'FAILED' ORDER BY refresh_id OFFSET {before} LIMIT 2) p"
+        );
+        if !session.holds(&paused)? {
+            return Err(Failure::new(format!("{state}: tried again without a pause")));
+        }
         let text = becomes(&mut session, "ERROR")?;
         if !text.contains("bad mood") || !text.contains(hint) {
             return Err(Failure::new(format!("{state}: {text}")));
