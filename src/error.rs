@@ -123,6 +123,15 @@ impl Error {
         .hint("The transaction might succeed if retried.")
     }
 
+    pub fn concurrent_refresh(name: &str) -> Error {
+        Error::new(
+            Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("could not serialize access to stream table {name} due to a concurrent refresh"),
+        )
+        .detail("This transaction keeps to its snapshot, and the stream table has been refreshed since.")
+        .hint("The transaction might succeed if retried.")
+    }
+
     pub fn unseen_change(name: &str) -> Error {
         Error::new(
             Code::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -154,6 +163,7 @@ impl Error {
             Error::refreshing(),
             Error::restored("…"),
             Error::concurrent_change("…"),
+            Error::concurrent_refresh("…"),
             Error::unseen_change("…"),
             Error::corrupt_state("…", "…"),
         ]

@@ -28,7 +28,7 @@ use crate::shmem::{self, Progress, Status};
 use pgrx::PgSqlErrorCode as Code;
 use pgtrickle_engine::ir::SourceId;
 use pgtrickle_engine::program::Program;
-use pgtrickle_pg::snapshot::Snapshot;
+use pgtrickle_pg::snapshot::{self, Snapshot};
 use pgtrickle_pg::spi::{Connection, LocalSettings, RunAs};
 use pgtrickle_pg::xact::Failure;
 use pgtrickle_pg::{class, lock, spi, worker, xact};
@@ -150,6 +150,9 @@ pub fn refresh_then<T>(
     lock_all(pgt_ids);
     // Read only now: the refresh that held the lock before us may have moved the frontier.
     stream_tables.extend(pgt_ids.iter().filter_map(|&pgt_id| catalog::by_id(pgt_id)));
+    if initiator == Initiator::Manual {
+        must_be_visible(&stream_tables)?;
+    }
     check(&mut stream_tables, initiator)?;
     lock_sources(&stream_tables)?;
     blame::at_work(stream_tables.iter().filter(|st| round::reads_tables(st)).map(|st| st.pgt_id));
@@ -199,6 +202,17 @@ fn each(stream_tables: Vec<StreamTable>, round: &Round, initiator: Initiator) ->
     outcomes
 }
 
+/// Whoever keeps to one snapshot would see what this refresh does, and not what others have done since that snapshot.
+fn must_be_visible(stream_tables: &[StreamTable]) -> Result<()> {
+    if !xact::has_one_snapshot() {
+        return Ok(());
+    }
+    let visible = Snapshot::of_transaction().xids();
+    let seen = |xid| Some(xid) == snapshot::current_xid() || visible.contains(xid);
+    let newer = stream_tables.iter().find(|st| st.frontier.as_ref().is_some_and(|frontier| !seen(frontier.xid)));
+    newer.map_or(Ok(()), |st| Err(Error::concurrent_refresh(&st.label())))
+}
+
 /// Leaves out what is not to be refreshed now, and refuses what cannot be.
 fn check(stream_tables: &mut Vec<StreamTable>, initiator: Initiator) -> Result<()> {
     if initiator == Initiator::Scheduler {
@@ -207,9 +221,9 @@ fn check(stream_tables: &mut Vec<StreamTable>, initiator: Initiator) -> Result<(
     }
     for st in stream_tables.iter_mut() {
         blame::at_work([st.pgt_id]);
-        // Statements call it by its name, which nobody may change from here on.
+        // Statements call it by its name and run in its owner's, which nobody may change from here on.
         lock::row_exclusive(st.relid);
-        if !class::is_named(st.relid, &st.schema, &st.name) {
+        if !class::is_named(st.relid, &st.schema, &st.name) || class::owner(st.relid) != Some(st.owner) {
             *st = catalog::by_id(st.pgt_id).ok_or_else(|| Error::no_such_stream_table(&st.label()))?;
         }
     }

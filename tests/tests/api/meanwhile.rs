@@ -6,7 +6,7 @@ use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::{Outcome, wait};
 
-use crate::{Test, arrange, assert_text, follows};
+use crate::{Test, arrange, assert_error, assert_text, follows};
 
 pub const TESTS: &[Test] = &[
     ("replaced_while_it_is_recomputed", replaced_meanwhile),
@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("a_definition_replaced_during_the_audit", redefined_during_audit),
     ("a_definition_that_needs_more_columns", more_columns),
     ("a_pause_that_is_not_committed", half_paused),
+    ("a_refresh_under_one_snapshot", one_snapshot),
 ];
 
 /// A table whose partition can be written to directly.
@@ -179,4 +180,27 @@ fn half_paused(server: &Server) -> Outcome {
     follows(&mut session, "SELECT count(*) FROM other", "1")?;
     idle.run("ROLLBACK")?;
     follows(&mut session, "SELECT count(*) FROM paused", "1")
+}
+
+/// It would show its own changes and not those of others.
+fn one_snapshot(server: &Server) -> Outcome {
+    let mut session = arrange(server, "one_snapshot", "CREATE TABLE t (a int)")?;
+    session.each("SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t', '1h')")?;
+    let mut other = server.session()?;
+    other.run("SET search_path = one_snapshot")?;
+    let refresh = "SELECT pgtrickle.refresh_stream_table('st')";
+    for isolation in ["REPEATABLE READ", "SERIALIZABLE"] {
+        session.each(&format!("TRUNCATE t; {refresh}; BEGIN ISOLATION LEVEL {isolation}; SELECT count(*) FROM st"))?;
+        other.each("INSERT INTO t VALUES (1)")?;
+        // The first to do so sees what it has done, as often as it likes.
+        session.each(&format!("{refresh}; {refresh}"))?;
+        assert_text(&mut session, "SELECT count(*) FROM st", "1")?;
+        session.each(&format!("COMMIT; BEGIN ISOLATION LEVEL {isolation}; SELECT count(*) FROM st"))?;
+        other.each(&format!("INSERT INTO t VALUES (2); {refresh}; INSERT INTO t VALUES (3)"))?;
+        assert_error(&mut session, refresh, "40001", &["one_snapshot.st", "concurrent refresh", "retried"])?;
+        session.each(&format!("ROLLBACK; BEGIN ISOLATION LEVEL {isolation}; {refresh}"))?;
+        assert_text(&mut session, "SELECT count(*) FROM st", "3")?;
+        session.run("COMMIT")?;
+    }
+    Ok(())
 }
