@@ -9,7 +9,7 @@ use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
-use pgtrickle_pg::{class, depend};
+use pgtrickle_pg::{class, depend, table};
 use std::ffi::CStr;
 
 /// The name of the trigger on each stream table.
@@ -40,10 +40,11 @@ pub fn set(table: &QualifiedName) -> Sql {
 /// When somebody's command drops a trigger of ours that is needed, or calls it otherwise.
 #[pg_extern(name = "_own_trigger_gone")]
 fn own_trigger_gone(trigger: &str, relid: pg_sys::Oid) {
-    if ours::working() {
+    // A partition's trigger may be that of its table.
+    if [relid, table::partition_root(relid)].iter().any(|part| ours::working_on(part.to_u32())) {
         return;
     }
-    let table = pgtrickle_pg::table::Relation::describe(relid);
+    let table = table::Relation::describe(relid);
     Error::new(
         PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
         format!("cannot drop or rename trigger {trigger} on table {}.{}", table.schema, table.name),
@@ -58,7 +59,7 @@ fn own_trigger_gone(trigger: &str, relid: pg_sys::Oid) {
 fn stream_table_altered(pgt_id: i64) {
     let Some(st) = catalog::by_id(pgt_id).filter(|st| !st.restored) else { return };
     let Ok(view) = program::view_oid(pgt_id) else { return };
-    if !ours::working() && columns(st.relid) != columns(view) {
+    if !ours::working_on(st.relid) && columns(st.relid) != columns(view) {
         Error::new(
             PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
             format!("cannot change columns of stream table {}", st.label()),
@@ -83,7 +84,7 @@ fn stream_table_altered(pgt_id: i64) {
 /// row any more. (VACUUM FULL and CLUSTER are no such rewrites.)
 #[pg_extern(name = "_stream_table_rewritten")]
 fn stream_table_rewritten(pgt_id: i64) {
-    let Some(st) = catalog::by_id(pgt_id).filter(|_| !ours::working()) else { return };
+    let Some(st) = catalog::by_id(pgt_id).filter(|st| !ours::working_on(st.relid)) else { return };
     Error::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("cannot rewrite stream table {}", st.label()))
         .detail("Its rows are those of its query.")
         .hint("Drop it and create it anew as it shall be.")

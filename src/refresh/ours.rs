@@ -25,15 +25,15 @@ pub fn begin(relid: u32) -> Work {
     Work { before: WORK.replace(Some(On { relid, depth: trigger_depth() })) }
 }
 
-/// Whether such work is being done.
-pub fn working() -> bool {
-    WORK.get().is_some()
-}
-
 /// An error while it is: what is computed in the midst of that would be of changes that are not all told yet, and these would then
 /// be applied twice.
 pub fn must_rest() -> Result<()> {
-    if working() { Err(Error::refreshing()) } else { Ok(()) }
+    if WORK.get().is_some() { Err(Error::refreshing()) } else { Ok(()) }
+}
+
+/// Whether this is such work on a table, and not what a trigger does meanwhile.
+pub fn working_on(relid: u32) -> bool {
+    WORK.get() == Some(On { relid, depth: trigger_depth() })
 }
 
 /// Whether a trigger of this table was fired by such work.

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("a_refresh_that_waited_for_another_query", waited_for_query),
     ("a_definition_replaced_during_the_audit", redefined_during_audit),
     ("a_definition_that_needs_more_columns", more_columns),
+    ("a_refresh_that_waited_for_another_owner", waited_for_owner),
     ("a_pause_that_is_not_committed", half_paused),
     ("a_refresh_under_one_snapshot", one_snapshot),
 ];
@@ -124,6 +125,20 @@ fn waited_for_query(server: &Server) -> Outcome {
     )?;
     session.each("INSERT INTO t VALUES (3, 3); SELECT pgtrickle.refresh_stream_table('child')")?;
     assert_text(&mut session, "SELECT s FROM child", "6")
+}
+
+/// In whose name it runs then.
+fn waited_for_owner(server: &Server) -> Outcome {
+    let session = arrange(
+        server,
+        "waited_owner",
+        "CREATE ROLE heir; CREATE TABLE t (a int); GRANT SELECT ON t TO heir; GRANT USAGE, CREATE ON SCHEMA waited_owner TO heir;
+         SELECT pgtrickle.create_stream_table('st', 'SELECT a, current_user::text AS who FROM t', '1h'); INSERT INTO t VALUES (1)",
+    )?;
+    let refresh = "SELECT pgtrickle.refresh_stream_table('st')";
+    let mut session = overlap(server, session, "ALTER TABLE st OWNER TO heir", refresh)?;
+    assert_text(&mut session, "SELECT who FROM st", "heir")?;
+    session.run("DROP TABLE st")
 }
 
 /// The audit is of one definition.

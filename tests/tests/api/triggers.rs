@@ -40,6 +40,19 @@ fn nested(server: &Server) -> Outcome {
         assert_error(&mut session, "INSERT INTO t VALUES (2)", "55000", &["hint"]).map_err(|e| e.during(call))?;
         session.run("TRUNCATE calls")?;
     }
+    // Nor can it do to others what the refresh may do to its own.
+    for (call, state) in [
+        ("DROP TRIGGER pgtrickle_guard ON b", "2BP01"),
+        ("DROP TRIGGER pgtrickle_update ON t", "2BP01"),
+        ("ALTER TABLE b ADD x int", "42809"),
+        ("ALTER TABLE b ALTER n TYPE numeric", "42809"),
+        ("UPDATE b SET n = 0", "42809"),
+    ] {
+        session.run(&format!("INSERT INTO calls VALUES ($${call}$$)"))?;
+        let refresh = "SELECT pgtrickle.refresh_stream_table('a')";
+        assert_error(&mut session, refresh, state, &["stream table"]).map_err(|e| e.during(call))?;
+        session.run("TRUNCATE calls")?;
+    }
     // What computes nothing may be called.
     session.each(
         "INSERT INTO calls VALUES ($$SELECT pgtrickle.alter_stream_table('b', schedule => '2h')$$);
