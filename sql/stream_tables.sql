@@ -112,32 +112,37 @@ ALTER EVENT TRIGGER pg_trickle_on_publication ENABLE ALWAYS;
 
 -- The extension's triggers on stream tables and on what is read by those that are maintained at once: without them rows could be
 -- changed by hand, or change unseen.
+CREATE FUNCTION pgtrickle._needs_trigger(relid oid, name text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN name = 'pgtrickle_guard' THEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables s WHERE s.pgt_relid = relid)
+                WHEN name ~ '^pgtrickle_(before|insert|update|delete|truncate|replica_[0-9]+)$'
+                THEN EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
+                              WHERE s.refresh_mode = 'IMMEDIATE'
+                                AND (d.source_relid = relid OR d.source_relid IN (SELECT p.relid FROM pg_partition_ancestors(relid) p)))
+                ELSE false END
+$$;
 CREATE FUNCTION pgtrickle._on_trigger() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    own CONSTANT text := '^pgtrickle_(guard|before|insert|update|delete|truncate|replica_[0-9]+)$';
 BEGIN
     IF tg_event = 'ddl_command_end' THEN
         PERFORM pgtrickle._own_trigger_gone(t.tgname::text, t.tgrelid)
            FROM pg_event_trigger_ddl_commands() c JOIN pg_trigger t ON t.oid = c.objid
-          WHERE c.classid = 'pg_trigger'::regclass AND t.tgname !~ own
-            AND t.tgfoid IN ('pgtrickle._guard()'::regprocedure, 'pgtrickle._immediate()'::regprocedure);
+          CROSS JOIN LATERAL (SELECT t.tgfoid IN ('pgtrickle._guard()'::regprocedure, 'pgtrickle._immediate()'::regprocedure)) AS f (own)
+          WHERE c.classid = 'pg_trigger'::regclass
+            AND CASE tg_tag WHEN 'ALTER TRIGGER' THEN f.own AND t.tgname !~ '^pgtrickle_(guard|before|insert|update|delete|truncate|replica_[0-9]+)$'
+                            ELSE NOT f.own AND pgtrickle._needs_trigger(t.tgrelid, t.tgname::text) END;
         RETURN;
     END IF;
     PERFORM pgtrickle._own_trigger_gone(g.name, g.relid)
        FROM (SELECT d.address_names[3] AS name, to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]))::oid AS relid
-               FROM pg_event_trigger_dropped_objects() d
-              WHERE d.object_type = 'trigger' AND d.address_names[3] ~ own) AS g
-      WHERE CASE g.name WHEN 'pgtrickle_guard' THEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables s WHERE s.pgt_relid = g.relid)
-            ELSE EXISTS (SELECT FROM pgtrickle.pgt_dependencies d JOIN pgtrickle.pgt_stream_tables s USING (pgt_id)
-                          WHERE s.refresh_mode = 'IMMEDIATE'
-                            AND (d.source_relid = g.relid OR d.source_relid IN (SELECT relid FROM pg_partition_ancestors(g.relid)))) END;
+               FROM pg_event_trigger_dropped_objects() d WHERE d.object_type = 'trigger') AS g
+      WHERE pgtrickle._needs_trigger(g.relid, g.name);
 END
 $$;
-REVOKE EXECUTE ON FUNCTION pgtrickle._on_trigger(), pgtrickle._own_trigger_gone(text, oid) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pgtrickle._on_trigger(), pgtrickle._own_trigger_gone(text, oid), pgtrickle._needs_trigger(oid, text) FROM PUBLIC;
 CREATE EVENT TRIGGER pg_trickle_on_trigger_drop ON sql_drop WHEN TAG IN ('DROP TRIGGER') EXECUTE FUNCTION pgtrickle._on_trigger();
 ALTER EVENT TRIGGER pg_trickle_on_trigger_drop ENABLE ALWAYS;
-CREATE EVENT TRIGGER pg_trickle_on_trigger ON ddl_command_end WHEN TAG IN ('ALTER TRIGGER') EXECUTE FUNCTION pgtrickle._on_trigger();
+CREATE EVENT TRIGGER pg_trickle_on_trigger ON ddl_command_end WHEN TAG IN ('CREATE TRIGGER', 'ALTER TRIGGER') EXECUTE FUNCTION pgtrickle._on_trigger();
 ALTER EVENT TRIGGER pg_trickle_on_trigger ENABLE ALWAYS;
 
 CREATE FUNCTION pgtrickle.validate_recovery()

@@ -37,7 +37,7 @@ pub fn set(table: &QualifiedName) -> Sql {
     )
 }
 
-/// When somebody's command drops a trigger of ours that is needed, or calls it otherwise.
+/// When somebody's command drops a trigger of ours that is needed, calls it otherwise, or puts another in its place.
 #[pg_extern(name = "_own_trigger_gone")]
 fn own_trigger_gone(trigger: &str, relid: pg_sys::Oid) {
     // A partition's trigger may be that of its table.
@@ -47,7 +47,7 @@ fn own_trigger_gone(trigger: &str, relid: pg_sys::Oid) {
     let table = table::Relation::describe(relid);
     Error::new(
         PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
-        format!("cannot drop or rename trigger {trigger} on table {}.{}", table.schema, table.name),
+        format!("cannot drop, rename or replace trigger {trigger} on table {}.{}", table.schema, table.name),
     )
     .detail("Stream tables would no longer be what their queries say.")
     .hint("The trigger goes with the stream tables that need it; another refresh_mode than IMMEDIATE needs none on their sources.")

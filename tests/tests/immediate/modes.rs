@@ -256,6 +256,12 @@ fn source_definitions(server: &Server) -> Outcome {
     }
     assert_error(&mut session, "ALTER TABLE t DISABLE TRIGGER ALL", "2BP01", &["pgtrickle_", "refresh_mode"])?;
     assert_error(&mut session, "DROP TRIGGER pgtrickle_insert ON t", "2BP01", &["pgtrickle_insert", "refresh_mode"])?;
+    for (trigger, table) in [("pgtrickle_before", "t"), ("pgtrickle_guard", "st")] {
+        let replace = format!(
+            "CREATE OR REPLACE TRIGGER {trigger} BEFORE INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION tsvector_update_trigger()"
+        );
+        assert_error(&mut session, &replace, "2BP01", &[trigger, "refresh_mode"])?;
+    }
     let rename = "ALTER TRIGGER pgtrickle_insert ON t RENAME TO mine";
     assert_error(&mut session, rename, "2BP01", &["mine", "refresh_mode"])?;
     assert_error(&mut session, "CREATE TABLE child () INHERITS (t)", "0A000", &["now_ddl.st", "inheritance"])?;
