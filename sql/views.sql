@@ -69,8 +69,10 @@ BEGIN
                INTO pending_rows USING dependency.frontier, dependency.frontier_xid;
             SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0) INTO buffer_bytes
               FROM pg_inherits WHERE inhparent = to_regclass(dependency.buffer);
-        EXCEPTION WHEN undefined_table THEN
-            NULL; -- There is none, or its stream table is being dropped.
+            -- So that its locks are not kept until the caller's transaction ends: no segment could be emptied.
+            RAISE SQLSTATE 'PGT00';
+        EXCEPTION WHEN SQLSTATE 'PGT00' OR undefined_table THEN
+            NULL; -- Seen; or there is none, or its stream table is being dropped.
         END;
         RETURN NEXT;
     END LOOP;

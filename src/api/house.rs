@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, Literal, QualifiedName};
 use pgtrickle_pg::snapshot::Snapshot;
-use pgtrickle_pg::xact::Failure;
+use pgtrickle_pg::xact::{self, Failure};
 use pgtrickle_pg::{lock, worker};
 use std::sync::atomic::Ordering;
 
@@ -169,8 +169,12 @@ pub fn has_rows_beyond(source: u32, from_parent: bool, frontier: &Frontier) -> b
         Literal::text(if from_parent { frontier.xid } else { 0 }.to_string()),
         Literal::text(frontier.visible.to_string())
     );
-    let _owner = catalog::as_owner();
-    Snapshot::latest()
-        .active(|| Spi::connect(|client| client.select(query.as_str(), Some(1), &[]).map(|rows| !rows.is_empty())))
-        .unwrap_or_report()
+    let look = || {
+        let _owner = catalog::as_owner();
+        Snapshot::latest()
+            .active(|| Spi::connect(|client| client.select(query.as_str(), Some(1), &[]).map(|rows| !rows.is_empty())))
+            .unwrap_or_report()
+    };
+    // A lock that were kept until the caller's transaction ends would keep the segments from being emptied.
+    xact::undone(look)
 }

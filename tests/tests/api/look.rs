@@ -31,6 +31,14 @@ fn look(server: &Server) -> Outcome {
     session.each("INSERT INTO t VALUES (1, 1, 1), (2, 2, 2); SELECT pgtrickle.refresh_stream_table('child')")?;
     let sizes = "SELECT sum(pending_rows) FROM pgtrickle.change_buffer_sizes() WHERE source_table IN ('t', 'look.t')";
     assert_text(&mut session, sizes, "0")?;
+    // Who looks in a transaction does not keep the buffers from being emptied.
+    session.each(&format!(
+        "BEGIN; INSERT INTO t VALUES (3, 3, 3); {sizes}; SELECT pgtrickle.wait_for_stream_table('child')"
+    ))?;
+    let locked = "SELECT count(*) FROM pg_locks JOIN pg_class c ON c.oid = relation
+                   WHERE pid = pg_backend_pid() AND relnamespace = 'pgtrickle_changes'::regnamespace";
+    assert_text(&mut session, locked, "0")?;
+    session.run("ROLLBACK")?;
     assert_text(&mut session, "SELECT count(*) FROM pgtrickle.slot_health() WHERE active", "1")?;
     let unwell = "SELECT string_agg(check_name || ': ' || detail, E'\\n') FROM pgtrickle.health_check() \
                   WHERE severity <> 'OK' AND check_name NOT LIKE 'stream table%' AND check_name NOT LIKE 'source%'";

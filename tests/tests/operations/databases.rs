@@ -239,7 +239,9 @@ pub fn ends_of_the_extension(server: &Server) -> Outcome {
     let mut session = server.session()?;
     session.each("CREATE ROLE keeper SUPERUSER LOGIN; CREATE ROLE outsider LOGIN CREATEROLE; CREATE DATABASE shop")?;
     let mut keeper = server.session_as_in("keeper", "shop")?;
-    keeper.run("CREATE TABLE t (a int)")?;
+    keeper.each(
+        "CREATE TABLE t (a int); CREATE TABLE p (a int) PARTITION BY LIST (a); CREATE TABLE p_1 PARTITION OF p DEFAULT",
+    )?;
     for end in [
         "DROP EXTENSION IF EXISTS \"pg_trickle\" CASCADE",
         "DROP /* ; */ EXTENSION -- it is this one\n pg_trickle CASCADE",
@@ -253,6 +255,9 @@ pub fn ends_of_the_extension(server: &Server) -> Outcome {
         keeper
             .each("CREATE EXTENSION pg_trickle; CREATE TABLE IF NOT EXISTS t (a int); INSERT INTO t VALUES (1), (1)")?;
         keeper.each(&format!("SELECT pgtrickle.create_stream_table('st', '{QUERY}', '1s')"))?;
+        keeper.run(
+            "SELECT pgtrickle.create_stream_table('now', 'SELECT count(*) AS n FROM p', refresh_mode => 'IMMEDIATE')",
+        )?;
         let mut outsider = server.session_as_in("outsider", "shop")?;
         let identity = "SELECT relreplident::text FROM pg_class WHERE relname = 't'";
         outsider.error("DROP EXTENSION pg_trickle CASCADE")?;
@@ -263,13 +268,13 @@ pub fn ends_of_the_extension(server: &Server) -> Outcome {
         }
         let owned = end.contains("OWNED");
         if owned {
-            keeper.run("ALTER TABLE t OWNER TO outsider")?;
+            keeper.each("ALTER TABLE t OWNER TO outsider; ALTER TABLE p OWNER TO outsider")?;
         }
         keeper.run(end).map_err(|e| e.during(end))?;
         if keeper.text(identity)? != "d" || !owned && keeper.number("SELECT count(*) FROM st")? == 0 {
             return Err(Failure::new(format!("not undone by {end}")));
         }
-        keeper.each("DROP TABLE IF EXISTS st; DROP SCHEMA IF EXISTS pgtrickle")?;
+        keeper.each("DROP TABLE IF EXISTS st, now; DROP SCHEMA IF EXISTS pgtrickle")?;
         let slots = "SELECT count(*) = 0 FROM pg_replication_slots WHERE database = 'shop'";
         wait::until("the slot is gone", wait::PATIENCE, || keeper.holds(slots)).map_err(|e| e.during(end))?;
     }
