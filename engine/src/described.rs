@@ -10,8 +10,9 @@
 //! joined to R, by columns that come first in K, so that groups are found by them; the others are joined to that one.
 
 use crate::dependencies::{dependencies, determine};
-use crate::ir::{Agg, Conjunct, JoinKind, Malformed, Rel, Scalar, Ty};
+use crate::ir::{Agg, Conjunct, JoinKind, Malformed, Rel, Scalar, SourceId, Ty};
 use crate::keys::{KnownKeys, key};
+use crate::origin::origins;
 use crate::plan::matching::{hashed, is_not_null};
 use crate::sql;
 use crate::sql::Sql;
@@ -21,15 +22,27 @@ use std::ops::Range;
 
 /// The same query, in which what describes groups is joined to them.
 pub fn describe_groups(query: &Rel, known: &KnownKeys) -> Rel {
+    rewritten(query, known, &mut Vec::new())
+}
+
+/// Each source whose rows describe groups, with the column by whose values these are then made: groups of values that the
+/// source does not have are kept for nothing.
+pub fn describing(query: &Rel, known: &KnownKeys) -> Vec<(SourceId, SourceId, i16)> {
+    let mut found = Vec::new();
+    rewritten(query, known, &mut found);
+    found
+}
+
+fn rewritten(query: &Rel, known: &KnownKeys, found: &mut Vec<(SourceId, SourceId, i16)>) -> Rel {
     // A recursion's step has to stay linear in its own rows.
     if matches!(query, Rel::Fixpoint { .. }) {
         return query.clone();
     }
-    let Ok(rel) = query.try_map_inputs::<Infallible>(&mut |input| Ok(describe_groups(input, known)));
+    let Ok(rel) = query.try_map_inputs::<Infallible>(&mut |input| Ok(rewritten(input, known, found)));
     match &rel {
         Rel::Aggregate { input, keys, aggs } => {
-            let rewritten = Tree::of(input).and_then(|tree| Grouping { tree, keys, aggs, known }.rewritten());
-            rewritten.unwrap_or(rel)
+            let grouping = Tree::of(input).map(|tree| Grouping { tree, keys, aggs, known });
+            grouping.and_then(|grouping| grouping.rewritten(found)).unwrap_or(rel)
         }
         _ => rel,
     }
@@ -122,19 +135,23 @@ struct Attached {
 }
 
 impl Grouping<'_> {
-    fn rewritten(&self) -> Option<Rel> {
+    fn rewritten(&self, found: &mut Vec<(SourceId, SourceId, i16)>) -> Option<Rel> {
         let mut apart = BTreeSet::new();
         let mut plan = None;
         let candidates: Vec<usize> = (0..self.tree.leaves.len()).filter(|leaf| self.describes(*leaf)).collect();
         // What is joined through others can follow only once they are there.
-        while let Some((leaf, found)) = candidates.iter().filter(|leaf| !apart.contains(*leaf)).find_map(|leaf| {
+        while let Some((leaf, better)) = candidates.iter().filter(|leaf| !apart.contains(*leaf)).find_map(|leaf| {
             let more: BTreeSet<usize> = apart.iter().copied().chain([*leaf]).collect();
             Some((*leaf, self.plan(&more)?))
         }) {
             apart.insert(leaf);
-            plan = Some(found);
+            plan = Some(better);
         }
-        self.joined(&apart, &plan?)
+        let plan = plan?;
+        let first = plan.joins.first().and_then(|join| self.tree.leaves[join.leaf].rel.sources().first().copied());
+        let value = plan.compared.first().and_then(|c| origins(self.tree.rel)[*c]);
+        found.extend(first.zip(value).map(|(source, (of, column))| (source, of, column)));
+        self.joined(&apart, &plan)
     }
 
     /// Whether a leaf could be joined to groups: all its rows, by equality, and of its columns nothing but these is used.

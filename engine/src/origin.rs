@@ -19,6 +19,11 @@ pub(crate) fn of_stages(stages: &Stages) -> Vec<Origins> {
     known
 }
 
+/// The origins of a query's columns.
+pub(crate) fn origins(query: &Rel) -> Origins {
+    of_rel(query, &[])
+}
+
 /// The origins of a relation's columns, where those of the stages that it reads are known.
 fn of_rel(rel: &Rel, stages: &[Origins]) -> Origins {
     let of = |rel: &Rel| of_rel(rel, stages);

@@ -12,7 +12,7 @@ use crate::plan::Catalog;
 use crate::plan::kept::Kept;
 use crate::plan::stage::StagePlan;
 use crate::relevant::{Changes, Relevance, partner_keys, relevance};
-use crate::selection::{Selection, keep};
+use crate::selection::{Choice, keep};
 use crate::single::as_semi_joins;
 use crate::sql::{From, Ident, QualifiedName, Query, Select, Sql};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,12 +53,13 @@ impl Definition {
     }
 
     /// The root as it is planned, but for what is kept of it.
-    pub(crate) fn simplified(&self) -> Rel {
-        describe_groups(&as_semi_joins(&self.root), &self.known_keys())
+    pub(crate) fn simplified(&self, as_written: bool) -> Rel {
+        let query = as_semi_joins(&self.root);
+        if as_written { query } else { describe_groups(&query, &self.known_keys()) }
     }
 
     /// The keys of the sources.
-    fn known_keys(&self) -> KnownKeys {
+    pub(crate) fn known_keys(&self) -> KnownKeys {
         let primary_key = |source: &SourceInfo| Some((source.id, source.primary_key.clone()?));
         KnownKeys { sources: self.sources.iter().filter_map(primary_key).collect(), stages: Vec::new() }
     }
@@ -202,14 +203,14 @@ impl Program {
 
     /// Plans a query by its delta rules.
     pub fn new(definition: &Definition, target: &Target) -> Result<Program, Unsupported> {
-        Program::keeping(definition, target, &[])
+        Program::choosing(definition, target, &Choice::default())
     }
 
-    /// The same where the rows of some filtered scans are kept.
-    pub fn keeping(definition: &Definition, target: &Target, selections: &[Selection]) -> Result<Program, Unsupported> {
-        let chosen = |rel: &Rel| selections.iter().any(|selection| selection.is(rel));
-        let query = definition.simplified();
-        let regrouped = (query != as_semi_joins(&definition.root)).then(|| query.clone());
+    /// The same with another choice.
+    pub fn choosing(definition: &Definition, target: &Target, choice: &Choice) -> Result<Program, Unsupported> {
+        let chosen = |rel: &Rel| choice.kept.iter().any(|selection| selection.is(rel));
+        let query = definition.simplified(choice.as_written);
+        let regrouped = (query != definition.simplified(true)).then(|| query.clone());
         let stages = cut(&restrict(&keep(&query, &chosen)))?;
         let mut known = definition.known_keys();
         for stage in &stages.stages {

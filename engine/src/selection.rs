@@ -7,12 +7,14 @@
 //! Whether few rows pass is for the caller to say: it depends on what the source holds. Kept are the columns that are used,
 //! with an index on each by which the rows are looked up.
 
+use crate::described;
 use crate::ir::{JoinKind, Rel, Scalar, SourceId};
 use crate::liveness::{Columns, all, used_below};
 use crate::plan::Catalog;
 use crate::plan::matching::fits;
 use crate::program::Definition;
-use crate::sql::Sql;
+use crate::single;
+use crate::sql::{From, Ident, Select, Sql};
 use std::convert::Infallible;
 
 /// A filtered scan that could be kept.
@@ -25,10 +27,32 @@ pub struct Selection {
     rel: Rel,
 }
 
+/// What of a query's plan depends on what its sources hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The filtered scans whose rows are kept.
+    pub kept: Vec<Selection>,
+    /// Groups are made as they are written, with [what describes them](crate::described).
+    pub as_written: bool,
+}
+
+/// For each source that [describes groups](crate::described) a query for the values by which these would be made: of others
+/// than the source has they would be kept for nothing.
+pub fn describing(definition: &Definition) -> Vec<(SourceId, Sql)> {
+    let found = described::describing(&single::as_semi_joins(&definition.root), &definition.known_keys());
+    let values = |(source, of, column): (SourceId, SourceId, i16)| {
+        let info = definition.sources.iter().find(|info| info.id == of)?;
+        let from = From::Table { name: info.table.clone(), only: info.only, alias: None };
+        let column = (Sql::from(info.columns.get(&column)?), Ident::column(0));
+        Some((source, Select::from(from).columns([column]).group_by_first(1).sql()))
+    };
+    found.into_iter().filter_map(values).collect()
+}
+
 /// The filtered scans of a query that are joined by equality.
 pub fn selections(definition: &Definition) -> Vec<Selection> {
     let mut keeper = Keeper { chosen: &|_| false, found: Vec::new() };
-    let query = definition.simplified();
+    let query = definition.simplified(false);
     keeper.visit(&query, &all(&query), &Columns::new());
     let catalog = Catalog::of_sources(&definition.sources);
     let selection = |rel: Rel| Some(Selection { source: *rel.sources().first()?, query: catalog.rel(&rel).sql(), rel });

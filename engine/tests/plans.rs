@@ -6,7 +6,7 @@ use pgtrickle_engine::ir::{
 };
 use pgtrickle_engine::lower;
 use pgtrickle_engine::program::{Definition, Identity, Program, SourceInfo, Step, Target};
-use pgtrickle_engine::selection::selections;
+use pgtrickle_engine::selection::{Choice, selections};
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -77,7 +77,7 @@ fn check(name: &str, root: Rel, changed: &[SourceId], identity: &Identity) {
     let target = Target { table: QualifiedName::new("public", "st"), pgt_id: 1 };
     let definition = Definition { root, columns, sources };
     let kept = if name == "few_rows_kept" { selections(&definition) } else { Vec::new() };
-    let program = Program::keeping(&definition, &target, &kept).unwrap();
+    let program = Program::choosing(&definition, &target, &Choice { kept, ..Choice::default() }).unwrap();
     assert_eq!(program.identity(), identity, "{name}");
     let mut found = String::new();
     for state in program.state_tables() {

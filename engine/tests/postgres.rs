@@ -14,7 +14,7 @@ use common::recursion::recursive;
 use common::tables::{self, Contents, TABLES};
 use pgtrickle_engine::ir::{Agg, AggKind, Col, Rel, Scalar, SourceId};
 use pgtrickle_engine::program::{Definition, Program, Step, Target};
-use pgtrickle_engine::selection::selections;
+use pgtrickle_engine::selection::{Choice, selections};
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use std::collections::BTreeSet;
 use std::env;
@@ -117,7 +117,9 @@ impl Script {
         if root.arity().is_multiple_of(2) {
             selections.clear();
         }
-        let program = Program::keeping(&definition, &target, &selections).expect("a query of supported operators");
+        // Of every third query the groups are made as they are written.
+        let choice = Choice { kept: selections, as_written: root.arity().is_multiple_of(3) };
+        let program = Program::choosing(&definition, &target, &choice).expect("a query of supported operators");
         let query = definition.query().to_string();
         let mut script = Script { sql: String::new(), program, query, columns: root.arity(), exact: true };
         script.set_up(&definition);

@@ -13,7 +13,7 @@ use pgtrickle_engine::ir::{SourceId, Ty};
 use pgtrickle_engine::origin;
 use pgtrickle_engine::program::{Program, Step, Target};
 use pgtrickle_engine::relevant::{Changes, Relevance};
-use pgtrickle_engine::selection::Selection;
+use pgtrickle_engine::selection::Choice;
 use pgtrickle_engine::sql;
 use pgtrickle_engine::sql::{Ident, QualifiedName, Sql};
 use pgtrickle_pg::inval::{self, Asker, Invalidated};
@@ -41,8 +41,8 @@ pub struct Loaded {
     pub columns: Vec<(Ident, Ty)>,
     /// What is maintained in place of the definition view's query, if views that this reads leave a choice.
     pub settled: Option<Sql>,
-    /// The filtered scans whose rows are kept.
-    kept: Vec<Selection>,
+    /// What was chosen by what the sources held.
+    choice: Choice,
     /// Whether others could have been.
     has_choice: bool,
     /// Whether the owner was allowed to read what the query reads when that was last looked at.
@@ -203,23 +203,23 @@ fn analyse(st: &StreamTable) -> Result<Analysis> {
 pub fn build(st: &StreamTable, analysis: Analysis) -> Loaded {
     let choices = match &analysis.plan {
         Analyzed::Differential(definition) if st.refresh_mode != "FULL" => selection::choices(st, definition),
-        _ => vec![Vec::new()],
+        _ => vec![Choice::default()],
     };
-    let has_choice = choices.iter().any(|kept| !kept.is_empty());
-    let mut made = choices.iter().map(|kept| keeping(st, &analysis, kept, has_choice));
+    let has_choice = choices.iter().any(|choice| *choice != Choice::default());
+    let mut made = choices.iter().map(|choice| choosing(st, &analysis, choice, has_choice));
     let likeliest = made.next();
     let recognised = likeliest.iter().all(|loaded| loaded.fingerprint == st.fingerprint);
     let other = if recognised { None } else { made.find(|loaded| loaded.fingerprint == st.fingerprint) };
-    other.or(likeliest).unwrap_or_else(|| keeping(st, &analysis, &[], false))
+    other.or(likeliest).unwrap_or_else(|| choosing(st, &analysis, &Choice::default(), false))
 }
 
 /// The program of a stream table that has got its state from another.
 pub fn build_like(st: &StreamTable, other: &Loaded) -> Result<Loaded> {
     let analysis = analyse(st)?;
-    Ok(keeping(st, &analysis, &other.kept, other.has_choice))
+    Ok(choosing(st, &analysis, &other.choice, other.has_choice))
 }
 
-fn keeping(st: &StreamTable, analysis: &Analysis, kept: &[Selection], has_choice: bool) -> Loaded {
+fn choosing(st: &StreamTable, analysis: &Analysis, choice: &Choice, has_choice: bool) -> Loaded {
     let target = Target { table: QualifiedName::new(&st.schema, &st.name), pgt_id: st.pgt_id };
     let view = definition_view(st.pgt_id);
     let opaque = |reason: String| (Program::opaque(&view, &analysis.columns, &target), Some(reason));
@@ -228,7 +228,7 @@ fn keeping(st: &StreamTable, analysis: &Analysis, kept: &[Selection], has_choice
             (Program::recomputed(definition, &view, &target), Some("refresh_mode is FULL".into()))
         }
         Analyzed::Opaque { reason } => opaque(reason.clone()),
-        Analyzed::Differential(definition) => match Program::keeping(definition, &target, kept) {
+        Analyzed::Differential(definition) => match Program::choosing(definition, &target, choice) {
             Ok(program) => (program, None),
             Err(unsupported) => opaque(unsupported.reason),
         },
@@ -236,7 +236,7 @@ fn keeping(st: &StreamTable, analysis: &Analysis, kept: &[Selection], has_choice
     let settled = analysis.settled.clone().filter(|_| program.is_differential());
     Loaded {
         fingerprint: fingerprint(&analysis.plan, &program),
-        kept: kept.to_vec(),
+        choice: choice.clone(),
         has_choice,
         program,
         full_reason,

@@ -1,12 +1,15 @@
-//! Which filtered scans of a query are kept as they are: those of large tables of which few rows pass, as the planner sees it.
+//! Which filtered scans of a query are kept as they are: those of large tables of which few rows pass, as the planner sees it;
+//! and whether groups are made before what describes them is joined: if that has rows for most of them.
 //!
 //! The choice is made when state is made, and recognised afterwards by the fingerprint of what was made, whatever the planner
 //! would say by then.
 
 use super::local_settings;
 use crate::catalog::StreamTable;
+use pgtrickle_engine::ir::SourceId;
 use pgtrickle_engine::program::Definition;
-use pgtrickle_engine::selection::{Selection, selections};
+use pgtrickle_engine::selection::{Choice, Selection, describing, selections};
+use pgtrickle_engine::sql::Sql;
 use pgtrickle_pg::class;
 use pgtrickle_pg::spi::{Connection, Plan, RunAs};
 
@@ -18,19 +21,39 @@ const FEW: f64 = 0.15;
 const MOST: usize = 6;
 
 /// The choices that may have been made for a stream table, the likeliest first.
-pub fn choices(st: &StreamTable, definition: &Definition) -> Vec<Vec<Selection>> {
-    let all = selections(definition);
+pub fn choices(st: &StreamTable, definition: &Definition) -> Vec<Choice> {
+    let (all, described) = (selections(definition), describing(definition));
     let none = st.is_immediate() || all.len() > MOST;
-    let now: Vec<Selection> = if none { Vec::new() } else { worthwhile(st, &all) };
-    if st.fingerprint == 0 || all.is_empty() || all.len() > MOST {
+    let kept: Vec<Selection> = if none { Vec::new() } else { worthwhile(st, &all) };
+    let now = Choice { kept, as_written: !described.iter().all(|(source, values)| is_covered(st, *source, values)) };
+    if st.fingerprint == 0 || all.is_empty() && described.is_empty() {
         return vec![now];
     }
-    let numbers = 0..1_usize << all.len();
+    let numbers = 0..if all.len() > MOST { 1 } else { 1_usize << all.len() };
     let chosen = |number: usize| {
         let is_in = |(i, _): &(usize, &Selection)| number & 1 << i != 0;
-        all.iter().enumerate().filter(is_in).map(|(_, selection)| selection.clone()).collect()
+        all.iter().enumerate().filter(is_in).map(|(_, selection)| selection.clone()).collect::<Vec<_>>()
     };
-    std::iter::once(now).chain(numbers.map(chosen)).collect()
+    let other = !described.is_empty();
+    let both = numbers.flat_map(|number| {
+        let kept = chosen(number);
+        let written = other.then(|| Choice { kept: kept.clone(), as_written: true });
+        [Some(Choice { kept, as_written: false }), written].into_iter().flatten()
+    });
+    std::iter::once(now).chain(both).collect()
+}
+
+/// Whether a source has about half as many rows as there are values at least: then most groups by these are described.
+fn is_covered(st: &StreamTable, source: SourceId, values: &Sql) -> bool {
+    let rows = class::estimated_rows(source.0);
+    if rows < 0.0 {
+        return true;
+    }
+    let _connection = Connection::open();
+    let _settings = local_settings(st);
+    let _owner = RunAs::restricted(st.owner);
+    let expected = Plan::prepare(values.as_str(), &[]).expected_rows();
+    expected < LARGE_ROWS || rows >= expected / 2.0
 }
 
 fn worthwhile(st: &StreamTable, all: &[Selection]) -> Vec<Selection> {
