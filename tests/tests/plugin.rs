@@ -80,6 +80,8 @@ fn replay(server: &Server, case: &Case) -> Outcome {
         session.run(&format!("SELECT pg_create_logical_replication_slot('{SLOT}', 'pg_trickle')"))?;
         Ok(bags)
     })?;
+    // Only what has been flushed is decoded; this commit sees to what was committed asynchronously.
+    session.run("SELECT pg_logical_emit_message(true, 'flush', '')")?;
     let stream = changes(&mut session);
     session.run(&format!("SELECT pg_drop_replication_slot('{SLOT}')"))?;
     // A TRUNCATE names tables by their oids only, and may be the first that is heard of them.
