@@ -9,7 +9,8 @@ pub const TESTS: &[Test] = &[("refreshes_within_a_refresh", nested), ("triggers_
 
 /// Its changes would be told twice.
 fn nested(server: &Server) -> Outcome {
-    let mut session = arrange(server, "nested", "CREATE TABLE t (k int); CREATE TABLE calls (statement text)")?;
+    let mut session =
+        arrange(server, "refreshed_within", "CREATE TABLE t (k int); CREATE TABLE calls (statement text)")?;
     let query = "SELECT k, count(*) AS n FROM t GROUP BY k";
     session.each(&format!(
         "SELECT pgtrickle.create_stream_table('a', '{query}', '1h');
@@ -18,7 +19,7 @@ fn nested(server: &Server) -> Outcome {
          SELECT pgtrickle.create_stream_table('also_now', 'SELECT n FROM now', refresh_mode => 'IMMEDIATE')"
     ))?;
     session.run(
-        "CREATE FUNCTION call() RETURNS trigger LANGUAGE plpgsql SET search_path = nested AS
+        "CREATE FUNCTION call() RETURNS trigger LANGUAGE plpgsql SET search_path = refreshed_within AS
          $$ DECLARE s text; BEGIN FOR s IN SELECT statement FROM calls LOOP EXECUTE s; END LOOP; RETURN NULL; END $$",
     )?;
     session.each(
