@@ -45,8 +45,8 @@ pub fn has_triggers_besides(relid: u32, ours: &CStr) -> bool {
     }
 }
 
-/// The role that owns a relation, if the relation exists.
-pub fn owner(relid: u32) -> Option<u32> {
+/// What `read` makes of a relation's row in pg_class, if the relation exists.
+fn of_class<T>(relid: u32, read: impl FnOnce(&pg_sys::FormData_pg_class) -> T) -> Option<T> {
     // SAFETY: the tuple stays valid until it is released; pg_class tuples begin with the fixed struct.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(
@@ -56,11 +56,15 @@ pub fn owner(relid: u32) -> Option<u32> {
         if tuple.is_null() {
             return None;
         }
-        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
-        let owner = (*form).relowner.to_u32();
+        let value = read(&*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>());
         pg_sys::ReleaseSysCache(tuple);
-        Some(owner)
+        Some(value)
     }
+}
+
+/// The role that owns a relation, if the relation exists.
+pub fn owner(relid: u32) -> Option<u32> {
+    of_class(relid, |class| class.relowner.to_u32())
 }
 
 /// What a relation is called, and whose it is.
@@ -72,25 +76,18 @@ pub struct Named {
 
 /// The names and the owner of a relation, if the relation exists.
 pub fn named_as(relid: u32) -> Option<Named> {
-    // SAFETY: as in `owner`; names of the catalog's rows are C strings.
-    unsafe {
-        let tuple = pg_sys::SearchSysCache1(
-            pg_sys::SysCacheIdentifier::RELOID as i32,
-            pg_sys::Datum::from(pg_sys::Oid::from(relid)),
-        );
-        if tuple.is_null() {
-            return None;
+    let named = of_class(relid, |class| {
+        // SAFETY: names of the catalog's rows are C strings.
+        unsafe {
+            let schema = pg_sys::get_namespace_name(class.relnamespace);
+            (!schema.is_null()).then(|| Named {
+                schema: text(schema),
+                name: text(class.relname.data.as_ptr()),
+                owner: class.relowner.to_u32(),
+            })
         }
-        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
-        let schema = pg_sys::get_namespace_name((*form).relnamespace);
-        let named = (!schema.is_null()).then(|| Named {
-            schema: text(schema),
-            name: text((*form).relname.data.as_ptr()),
-            owner: (*form).relowner.to_u32(),
-        });
-        pg_sys::ReleaseSysCache(tuple);
-        named
-    }
+    });
+    named.flatten()
 }
 
 /// The schema of a relation, if the relation exists.

@@ -207,9 +207,12 @@ pub fn undone<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// Runs `work` in a subtransaction, which any error rolls back: the work's own, within, or PostgreSQL's, without.
-pub fn or_undone<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<Result<T, E>, CaughtError> {
+pub fn or_undone<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<Result<T, E>, Box<CaughtError>> {
     let subtransaction = Subtransaction::begin();
-    let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work()))).catch_others(Err).catch_rust_panic(Err).execute();
+    let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
+        .catch_others(|error| Err(Box::new(error)))
+        .catch_rust_panic(|error| Err(Box::new(error)))
+        .execute();
     match result {
         Ok(Ok(_)) => subtransaction.release(),
         _ => subtransaction.roll_back(),

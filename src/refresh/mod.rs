@@ -280,7 +280,7 @@ fn one_or_anew(st: StreamTable, round: &Round, initiator: Initiator, doubted: &m
     let failure = match xact::or_undone(|| one(st.clone(), round, initiator)) {
         Ok(Err(error)) if policy(error.code).recompute => error.into(),
         Ok(result) => return result,
-        Err(caught) if policy(xact::failure_code(&caught)).recompute => Failure::from_caught(caught),
+        Err(caught) if policy(xact::failure_code(&caught)).recompute => Failure::from_caught(*caught),
         Err(caught) => caught.rethrow(),
     };
     pgrx::warning!("{}; stream table {} is recomputed", failure.message, st.label());
