@@ -1,6 +1,5 @@
 //! What others do while a refresh, a creation or an audit runs.
 
-use std::time::Duration;
 
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
@@ -190,7 +189,8 @@ fn half_paused(server: &Server) -> Outcome {
     let mut idle = server.session()?;
     idle.each("BEGIN; SELECT pgtrickle.pause_stream_table('half_paused.paused')")?;
     session.run("INSERT INTO t VALUES (1)")?;
-    std::thread::sleep(Duration::from_millis(1500));
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'pg_trickle%' AND wait_event_type = 'Lock')";
+    wait::until("somebody waits for the row", wait::PATIENCE, || session.holds(waits))?;
     session.run("INSERT INTO u VALUES (1)")?;
     follows(&mut session, "SELECT count(*) FROM other", "1")?;
     idle.run("ROLLBACK")?;
