@@ -98,6 +98,8 @@ impl Table {
     /// Gives the columns of the row with this key, if there is one, the values that `change` says: they are of the columns' types
     /// and pass the table's constraints. Waits for whoever is changing the row.
     pub fn replace(&self, key: &Key, change: impl Fn(&Row<'_>) -> Vec<Option<pg_sys::Datum>>) {
+        // SAFETY: raises the error that the executor would.
+        unsafe { pg_sys::PreventCommandIfReadOnly(c"UPDATE".as_ptr()) };
         let mut is_changed_by_other = true;
         while is_changed_by_other {
             is_changed_by_other = false;

@@ -1,6 +1,5 @@
 //! What others do while a refresh, a creation or an audit runs.
 
-
 use pgtrickle_tests::server::Server;
 use pgtrickle_tests::session::Session;
 use pgtrickle_tests::{Outcome, wait};

@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("virtual_columns_are_redefined", virtual_columns),
     ("tampered_with", tampered_with),
     ("a_failure_without_changes", failed_without_changes),
+    ("a_transaction_that_only_reads", only_reads),
     ("programs_are_the_same_in_every_time_zone", time_zones),
     ("own_changes_of_a_partition", changed_partition),
     ("own_changes_of_what_is_maintained_at_once", changed_at_once),
@@ -359,6 +360,20 @@ fn stale_parent(server: &Server) -> Outcome {
     for wait in &waits {
         assert_text(&mut session, &wait.replace("300 ms", "30 s"), "t")?;
         assert_text(&mut session, "SELECT sum(v) FROM child", "3")?;
+    }
+    Ok(())
+}
+
+/// It has to write the frontier, even if the changes cancel out.
+fn only_reads(server: &Server) -> Outcome {
+    let mut session = arrange(server, "only_reads", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)")?;
+    session.run("SELECT pgtrickle.create_stream_table('st', 'SELECT a FROM t', '1h')")?;
+    let refresh = "SELECT pgtrickle.refresh_stream_table('st')";
+    for change in ["INSERT INTO t VALUES (2); DELETE FROM t WHERE a = 2", "INSERT INTO t VALUES (3)"] {
+        session.each(&format!("{change}; BEGIN READ ONLY"))?;
+        assert_error(&mut session, refresh, "25006", &["read-only transaction"])?;
+        session.each(&format!("ROLLBACK; {refresh}"))?;
+        oracle::assert_exact(&mut session, "st", "SELECT a FROM t")?;
     }
     Ok(())
 }
