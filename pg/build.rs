@@ -12,7 +12,6 @@ const FUNCTIONS: &[&str] = &[
     "LogicalDecodingProcessRecord",
     "SetTuplestoreDestReceiverParams",
     "datum_image_eq",
-    "datum_image_hash",
     "get_partition_ancestors",
     "has_subclass",
     "hash_bytes",
@@ -24,14 +23,14 @@ const FUNCTIONS: &[&str] = &[
 const CONSTANTS: &[&str] =
     &["Anum_pg_aggregate_agg.*fn", "Anum_pg_inherits_.*", "InheritsRelationId", "InheritsRelidSeqnoIndexId"];
 
-/// Given to PostgreSQL as C callbacks, called where no error can be raised, or called for each of many rows within one guard: the
-/// plain symbols.
+/// Given to PostgreSQL as C callbacks, called where no error can be raised, or called for each of many rows within one guard or
+/// over frames without destructors: the plain symbols.
 const RAW: &[&str] = &[
-    "ExecStoreBufferHeapTuple",
     "ExecStoreHeapTuple",
     "MemoryContextReset",
     "SetLatch",
     "SignalHandlerForConfigReload",
+    "datum_image_hash",
     "die",
     "heap_getnextslot",
     "slot_getsomeattrs_int",

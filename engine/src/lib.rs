@@ -13,7 +13,7 @@
 //! | the tree is cut at each stateful operator into stages; what stands above reads a stage's table like a source | [`mod@cut`] |
 //! | what changes, as an equation per operator from `Rel` to [`Zset`](zset::Zset) | [`delta`] |
 //! | the algebra of aggregates: which parts are kept, how a change is added, when it cannot be | `plan/parts.rs` |
-//! | which changes of a source matter | [`relevant`] |
+//! | which changes of a source matter | [`relevant`], [`partners`] |
 //! | what a stage of any kind can do, and each kind's table and steps | `plan/stage/` |
 //! | rows kept as they are: netting their change, finding them, changing them | `plan/kept.rs` |
 //! | by which columns rows are found | [`keys`], [`dependencies`] |
@@ -54,6 +54,7 @@ pub mod keys;
 mod liveness;
 pub mod lower;
 pub mod origin;
+pub mod partners;
 mod plan;
 pub mod program;
 pub mod recursion;

@@ -8,6 +8,7 @@ use crate::explain::{construct, over, plain};
 use crate::ir::{Col, Rel, SourceId, Ty};
 use crate::keys::{KnownKeys, key};
 use crate::origin::{self, Origins};
+use crate::partners::Values;
 use crate::plan::Catalog;
 use crate::plan::kept::Kept;
 use crate::plan::stage::StagePlan;
@@ -224,7 +225,7 @@ impl Program {
         Ok(Program {
             outline,
             regrouped,
-            relevant: relevance(stages.stages.iter().chain([&stages.root]), &known),
+            relevant: relevance(&stages, &known),
             relied_on: partner_keys(stages.stages.iter().chain([&stages.root]), &known),
             origins: origin::of_stages(&stages),
             catalog: Catalog::new(&definition.sources, &stages, &known, target.pgt_id),
@@ -274,6 +275,13 @@ impl Program {
     /// of a query without delta rules.
     pub fn relevant(&self, source: SourceId) -> Option<&[Relevance]> {
         self.relevant.get(&source).map(Vec::as_slice)
+    }
+
+    /// A query for the values, called `v`, that a stage keeps, and its table.
+    pub fn kept_values(&self, values: &Values) -> (Sql, QualifiedName) {
+        let stage = &self.catalog.stages[values.stage];
+        let select = Select::from(stage.rows().aliased("k", Vec::new()));
+        (select.column(Sql::column(values.column), Ident::new("v")).sql(), stage.state_table().name)
     }
 
     /// The keys of the query's parts without which changes would be read otherwise: rows from before may lack them.

@@ -1,5 +1,5 @@
-//! Which changes of a source matter: those that some scan of the query lets through, and of an update only what is used of
-//! it above.
+//! Which changes of a source matter: those that some scan of the query lets through and that have [partners](crate::partners)
+//! where they need some, and of an update only what is used of it above.
 //!
 //! ```text
 //! π_used σ_p S:   Δ = π_used σ_p ΔS,   so old and new row of an update cancel out if p holds for both and they agree in `used`
@@ -7,9 +7,11 @@
 //!
 //! Staging leaves out what matters to no scan. The rules do not rely on it, unless it says that every row passes.
 
+use crate::cut::Stages;
 use crate::ir::{JoinKind, Rel, Scalar, SourceId};
 use crate::keys::{KnownKeys, key};
 use crate::liveness::{Columns, all, used_below};
+use crate::partners::{Restrictions, Values, asked_below};
 use crate::sql;
 use crate::sql::{From, Ident, QualifiedName, Select, Sql};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +22,7 @@ pub struct Relevance {
     columns: Vec<i16>,
     predicates: Vec<Scalar>,
     used: BTreeSet<i16>,
+    partners: BTreeSet<(i16, Values)>,
 }
 
 impl Relevance {
@@ -41,6 +44,11 @@ impl Relevance {
     /// The columns, by attribute number, in which a difference matters.
     pub fn used(&self) -> impl Iterator<Item = i16> {
         self.used.iter().copied()
+    }
+
+    /// The columns, by attribute number, and the values that a row must have one of in each.
+    pub fn partners(&self) -> &BTreeSet<(i16, Values)> {
+        &self.partners
     }
 
     /// A query over a change buffer, whose columns are called `c<attnum>`, for the rows that the scan lets through; none if
@@ -75,13 +83,12 @@ impl FromIterator<SourceId> for Changes {
     }
 }
 
-/// What the scans in these relations, all of whose columns are used, make of their sources' rows.
-pub fn relevance<'a>(
-    relations: impl IntoIterator<Item = &'a Rel>,
-    keys: &KnownKeys,
-) -> BTreeMap<SourceId, Vec<Relevance>> {
-    let mut found = Found { scans: BTreeMap::new(), keys };
-    relations.into_iter().for_each(|rel| found.visit(rel, &all(rel)));
+/// What the scans in these stages, all of whose columns are used, make of their sources' rows.
+pub fn relevance(stages: &Stages, keys: &KnownKeys) -> BTreeMap<SourceId, Vec<Relevance>> {
+    let mut found = Found { scans: BTreeMap::new(), stages: &stages.stages, keys };
+    for rel in stages.stages.iter().chain([&stages.root]) {
+        found.visit(rel, &all(rel), &Restrictions::new());
+    }
     found.scans
 }
 
@@ -107,26 +114,35 @@ fn partner_key(rel: &Rel, keys: &KnownKeys) -> Option<Vec<usize>> {
 
 struct Found<'a> {
     scans: BTreeMap<SourceId, Vec<Relevance>>,
+    stages: &'a [Rel],
     keys: &'a KnownKeys,
 }
 
 impl Found<'_> {
-    fn add(&mut self, source: SourceId, columns: &[i16], predicates: &[Scalar], used: &Columns) {
+    fn add(&mut self, source: SourceId, columns: &[i16], predicates: &[Scalar], used: &Columns, asked: &Restrictions) {
         let used: BTreeSet<i16> = used.iter().map(|c| columns[*c]).collect();
+        let partners: BTreeSet<_> = asked.iter().map(|(c, values)| (columns[*c], values.clone())).collect();
         let scans = self.scans.entry(source).or_default();
         match scans.iter_mut().find(|scan| scan.is_of(columns, predicates)) {
-            Some(known) => known.used.extend(used),
-            None => scans.push(Relevance { columns: columns.to_vec(), predicates: predicates.to_vec(), used }),
+            Some(known) => {
+                known.used.extend(used);
+                // What one of them reads is staged for both.
+                known.partners.retain(|partner| partners.contains(partner));
+            }
+            None => {
+                let (columns, predicates) = (columns.to_vec(), predicates.to_vec());
+                scans.push(Relevance { columns, predicates, used, partners });
+            }
         }
     }
 
-    /// Of the relation's columns only these are used.
-    fn visit(&mut self, rel: &Rel, used: &Columns) {
+    /// Of the relation's columns only these are used, and rows that do not fulfil what is asked do not matter.
+    fn visit(&mut self, rel: &Rel, used: &Columns, asked: &Restrictions) {
         match rel {
-            Rel::Scan { source, columns, .. } => return self.add(*source, columns, &[], used),
+            Rel::Scan { source, columns, .. } => return self.add(*source, columns, &[], used, asked),
             Rel::Filter { input, predicates } => {
                 if let Rel::Scan { source, columns, .. } = &**input {
-                    return self.add(*source, columns, predicates, used);
+                    return self.add(*source, columns, predicates, used, asked);
                 }
             }
             _ => {}
@@ -135,6 +151,9 @@ impl Found<'_> {
         if let (Some(key), Some(of_right)) = (partner_key(rel, self.keys), below.last_mut()) {
             of_right.extend(key);
         }
-        rel.inputs().into_iter().zip(below).for_each(|(input, used)| self.visit(input, &used));
+        let asked = asked_below(rel, asked, self.stages);
+        for ((input, used), asked) in rel.inputs().into_iter().zip(below).zip(asked) {
+            self.visit(input, &used, &asked);
+        }
     }
 }

@@ -5,13 +5,15 @@
 //! ```
 //!
 //! Whether few rows pass is for the caller to say: it depends on what the source holds. Kept are the columns that are used,
-//! with an index on each by which the rows are looked up.
+//! with an index on each by which the rows are looked up, and one on those together by which the rows of a group are, when it is
+//! computed anew.
 
 use crate::described;
 use crate::ir::{JoinKind, Rel, Scalar, SourceId};
 use crate::liveness::{Columns, all, used_below};
 use crate::plan::Catalog;
-use crate::plan::matching::fits;
+use crate::plan::matching::fits_in_index;
+use crate::plan::parts::Parts;
 use crate::program::Definition;
 use crate::single;
 use crate::sql::{From, Ident, Select, Sql};
@@ -53,7 +55,7 @@ pub fn describing(definition: &Definition) -> Vec<(SourceId, Sql)> {
 pub fn selections(definition: &Definition) -> Vec<Selection> {
     let mut keeper = Keeper { chosen: &|_| false, found: Vec::new() };
     let query = definition.simplified(false);
-    keeper.visit(&query, &all(&query), &Columns::new());
+    keeper.visit(&query, &all(&query), &Asked::default());
     let catalog = Catalog::of_sources(&definition.sources);
     let selection = |rel: Rel| Some(Selection { source: *rel.sources().first()?, query: catalog.rel(&rel).sql(), rel });
     keeper.found.into_iter().filter_map(selection).collect()
@@ -68,7 +70,30 @@ impl Selection {
 
 /// The same query where of the filtered scans the chosen ones are kept.
 pub fn keep(query: &Rel, chosen: &dyn Fn(&Rel) -> bool) -> Rel {
-    Keeper { chosen, found: Vec::new() }.visit(query, &all(query), &Columns::new())
+    Keeper { chosen, found: Vec::new() }.visit(query, &all(query), &Asked::default())
+}
+
+/// By which columns of a relation its rows are looked up.
+#[derive(Clone, Default)]
+struct Asked {
+    /// By each of these a join does so, this one or one above.
+    each: Columns,
+    /// By all of these, the keys of groups that are computed anew whenever they are touched; none if there are no such groups.
+    together: Columns,
+}
+
+impl Asked {
+    /// The same of another relation, which has the columns at these places.
+    fn at(&self, place: impl Fn(usize) -> Option<usize>) -> Asked {
+        let each = self.each.iter().filter_map(|c| place(*c)).collect();
+        let together = self.together.iter().map(|c| place(*c)).collect::<Option<Columns>>().unwrap_or_default();
+        Asked { each, together }
+    }
+
+    fn and(mut self, each: impl Iterator<Item = usize>) -> Asked {
+        self.each.extend(each);
+        self
+    }
 }
 
 struct Keeper<'a> {
@@ -78,12 +103,12 @@ struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
-    /// Of the relation's columns those in `used` are used; by each in `asked` a join looks rows up.
-    fn visit(&mut self, rel: &Rel, used: &Columns, asked: &Columns) -> Rel {
+    /// Of the relation's columns those in `used` are used.
+    fn visit(&mut self, rel: &Rel, used: &Columns, asked: &Asked) -> Rel {
         match rel {
             Rel::Filter { input, .. } if matches!(**input, Rel::Scan { .. }) => {
                 let cols = rel.cols();
-                if asked.is_empty() || !fits(asked.iter().map(|c| &cols[*c].ty)) {
+                if asked.each.is_empty() || !fits_in_index(asked.each.iter().map(|c| &cols[*c].ty)) {
                     return rel.clone();
                 }
                 if !self.found.contains(rel) {
@@ -100,7 +125,7 @@ impl Keeper<'_> {
             _ => {
                 let mut below = used_below(rel, used).into_iter().zip(asked_below(rel, asked));
                 let Ok(rel) = rel.try_map_inputs::<Infallible>(&mut |input| {
-                    let (used, asked) = below.next().unwrap_or_else(|| (all(input), Columns::new()));
+                    let (used, asked) = below.next().unwrap_or_else(|| (all(input), Asked::default()));
                     Ok(self.visit(input, &used, &asked))
                 });
                 rel
@@ -109,32 +134,42 @@ impl Keeper<'_> {
     }
 }
 
-/// For each input the columns by which a join, this one or one above, looks its rows up.
-fn asked_below(rel: &Rel, asked: &Columns) -> Vec<Columns> {
+/// The same for each input.
+fn asked_below(rel: &Rel, asked: &Asked) -> Vec<Asked> {
     match rel {
         Rel::Filter { .. } => vec![asked.clone()],
-        Rel::Map { exprs, .. } => vec![asked.iter().filter_map(|c| exprs[*c].column).collect()],
+        Rel::Map { exprs, .. } => vec![asked.at(|c| exprs[c].column)],
         Rel::Join { kind, left, on, .. } => {
             let l = left.arity();
             let both = matches!(kind, JoinKind::Inner | JoinKind::Left);
             let equal = || on.iter().filter_map(|c| c.equi);
-            let from_above = asked.iter().filter_map(|c| c.checked_sub(l)).filter(|_| both);
             vec![
-                asked.iter().copied().filter(|c| *c < l).chain(equal().map(|(left, _)| left)).collect(),
-                from_above.chain(equal().map(|(_, right)| right)).collect(),
+                asked.at(|c| (c < l).then_some(c)).and(equal().map(|(left, _)| left)),
+                asked.at(|c| c.checked_sub(l).filter(|_| both)).and(equal().map(|(_, right)| right)),
             ]
         }
-        _ => vec![Columns::new(); rel.inputs().len()],
+        Rel::Aggregate { keys, aggs, .. } if Parts::of(aggs).always_dirty() => {
+            let together = keys.iter().map(|key| key.column).collect::<Option<Columns>>().unwrap_or_default();
+            vec![Asked { each: Columns::new(), together }]
+        }
+        _ => vec![Asked::default(); rel.inputs().len()],
     }
 }
 
 /// The used columns kept, the others NULL.
-fn in_its_place(rel: &Rel, used: &Columns, asked: &Columns) -> Option<Rel> {
+fn in_its_place(rel: &Rel, used: &Columns, asked: &Asked) -> Option<Rel> {
     let cols = rel.cols();
-    let columns: Vec<usize> = used.union(asked).copied().collect();
+    let columns: Vec<usize> = used.union(&asked.each).copied().collect();
     let place = |c: &usize| columns.iter().position(|known| known == c);
     let narrow = rel.clone().map(columns.iter().map(|c| Scalar::column(*c, &cols[*c])).collect()).ok()?;
-    let kept = narrow.selected(asked.iter().filter_map(place).collect()).ok()?;
+    let together = Some(&asked.together).filter(|columns| {
+        let alone = columns.len() == 1 && columns.is_subset(&asked.each);
+        !columns.is_empty() && !alone && fits_in_index(columns.iter().map(|c| &cols[*c].ty))
+    });
+    let alone = asked.each.iter().map(|c| vec![*c]);
+    let indexes = alone.chain(together.map(|columns| columns.iter().copied().collect()));
+    let asked = indexes.map(|columns| columns.iter().filter_map(place).collect()).collect();
+    let kept = narrow.selected(asked).ok()?;
     let value = |(c, col)| place(&c).map_or_else(|| Scalar::null(&cols[c].ty), |at| Scalar::column(at, col));
     kept.map(cols.iter().enumerate().map(value).collect()).ok()
 }

@@ -61,12 +61,15 @@ unsafe fn names(list: *mut pg_sys::List) -> Vec<String> {
 macro_rules! before_drop_function {
     ($symbol:ident, $info:ident, $body:path) => {
         #[doc(hidden)]
-        unsafe fn before_drop_call(fcinfo: ::pgrx::pg_sys::FunctionCallInfo) -> i32 {
+        #[::pgrx::pg_guard]
+        unsafe extern "C-unwind" fn before_drop_call(
+            fcinfo: ::pgrx::pg_sys::FunctionCallInfo,
+        ) -> ::pgrx::pg_sys::Datum {
             // SAFETY: PostgreSQL calls us with the call's own information.
             if let Some(dropped) = unsafe { $crate::drops::dropped(fcinfo) } {
                 $body(dropped);
             }
-            0
+            ::pgrx::pg_sys::Datum::from(0)
         }
         $crate::variadic_function!($symbol, $info, before_drop_call);
     };

@@ -1,8 +1,10 @@
 //! Staging: change rows and query results in tuplestores that later statements read as ephemeral named relations.
 
 mod held;
+mod partners;
 mod relevant;
 
+pub use partners::Values;
 pub(crate) use relevant::Looked;
 pub use relevant::{Mattered, Reader};
 
@@ -17,7 +19,7 @@ use std::ffi::CString;
 use std::rc::Rc;
 
 /// Number of the four fixed columns of a change buffer: xid, lsn, seq, w.
-const FIXED_COLUMNS: i32 = 4;
+const FIXED_COLUMNS: usize = 4;
 
 /// So many rows are read before interrupts are looked for.
 const ROWS_WITHIN_GUARD: usize = 4096;
@@ -50,23 +52,32 @@ impl Staged {
     /// How many rows come and how many go, as its last column, a bigint, says.
     pub fn come_and_gone(&self) -> (i64, i64) {
         let (mut come, mut gone) = (0, 0);
+        // SAFETY: the descriptor lives as long as the store.
+        let columns = unsafe { (*self.desc).natts } as usize;
+        self.each(columns, |slot| {
+            // SAFETY: so many columns are taken apart.
+            let weight = unsafe { *(*slot).tts_values.add(columns - 1) }.value() as i64;
+            come += weight.max(0);
+            gone -= weight.min(0);
+        });
+        (come, gone)
+    }
+
+    /// Calls `visit`, which has no destructors on its frames, with each row, so many columns of which are taken apart.
+    fn each(&self, columns: usize, mut visit: impl FnMut(*mut pg_sys::TupleTableSlot)) {
         // SAFETY: nobody else uses the store's first pointer, or reads it meanwhile; within the guard, no frame has a destructor.
         unsafe {
             let slot = pg_sys::MakeSingleTupleTableSlot(self.desc, &raw const pg_sys::TTSOpsMinimalTuple);
-            let last = (*self.desc).natts;
             pg_sys::tuplestore_select_read_pointer(self.store, 0);
             pg_sys::tuplestore_rescan(self.store);
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 while raw::tuplestore_gettupleslot(self.store, true, false, slot) {
-                    raw::slot_getsomeattrs_int(slot, last);
-                    let weight = (*(*slot).tts_values.add(last as usize - 1)).value() as i64;
-                    come += weight.max(0);
-                    gone -= weight.min(0);
+                    raw::slot_getsomeattrs_int(slot, columns as i32);
+                    visit(slot);
                 }
             });
             pg_sys::ExecDropSingleTupleTableSlot(slot);
         }
-        (come, gone)
     }
 
     /// The rows and their type, both as long-lived as this value.
@@ -162,6 +173,19 @@ unsafe fn slot_block(slot: *const pg_sys::TupleTableSlot) -> u32 {
     (u32::from(block.bi_hi) << 16) | u32::from(block.bi_lo)
 }
 
+/// The fixed columns of a change row.
+///
+/// # Safety
+/// `slot` holds a tuple of a buffer on a page.
+#[inline]
+unsafe fn fixed_columns(slot: *const pg_sys::TupleTableSlot) -> [u64; FIXED_COLUMNS] {
+    // SAFETY: they are the first, of eight aligned bytes each and never NULL, so that they are where a tuple's data starts.
+    unsafe {
+        let tuple = (*(*slot.cast::<pg_sys::BufferHeapTupleTableSlot>()).base.tuple).t_data;
+        *tuple.cast::<u8>().add(usize::from((*tuple).t_hoff)).cast()
+    }
+}
+
 fn new_store() -> *mut pg_sys::Tuplestorestate {
     // SAFETY: allocated in the SPI connection's context; spills to temporary files beyond work_mem.
     unsafe { pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem) }
@@ -210,12 +234,13 @@ impl Filling {
                     flags,
                 );
                 pg_sys::heap_setscanlimits(scan, start, blocks - start);
-                let slot = pg_sys::MakeSingleTupleTableSlot((*rel).rd_att, &raw const pg_sys::TTSOpsBufferHeapTuple);
+                let mut slot =
+                    pg_sys::MakeSingleTupleTableSlot((*rel).rd_att, &raw const pg_sys::TTSOpsBufferHeapTuple);
                 let mut held = Held::new((*rel).rd_att);
                 let mut verdict = Verdict { last: None, reach };
                 // One guard for many rows: to set one up takes longer than most of what is called for a row.
                 while pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                    self.add_some(scan, slot, &mut verdict, &mut held, &mut found)
+                    self.add_some(scan, &mut slot, &mut verdict, &mut held, &mut found)
                 }) {
                     pgrx::check_for_interrupts!();
                 }
@@ -238,31 +263,29 @@ impl Filling {
     unsafe fn add_some<F: FnMut(u64) -> Reach>(
         &mut self,
         scan: pg_sys::TableScanDesc,
-        slot: *mut pg_sys::TupleTableSlot,
+        slot: &mut *mut pg_sys::TupleTableSlot,
         verdict: &mut Verdict<F>,
         held: &mut Held,
         found: &mut SegmentScan,
     ) -> bool {
         for _ in 0..ROWS_WITHIN_GUARD {
-            // SAFETY: the caller's scan and slot, whose page stays pinned until the next call; the four fixed columns are NOT NULL,
-            // by value and first.
+            // SAFETY: the caller's scan and slot, whose page stays pinned until the next call.
             unsafe {
-                if !raw::heap_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
+                if !raw::heap_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, *slot) {
                     return false;
                 }
-                raw::slot_getsomeattrs_int(slot, FIXED_COLUMNS);
-                let fixed = std::slice::from_raw_parts((*slot).tts_values, FIXED_COLUMNS as usize);
-                let verdict = verdict.on(fixed[0].value() as u64);
+                let [xid, lsn, _, weight] = fixed_columns(*slot);
+                let verdict = verdict.on(xid);
                 // Rows are appended: none comes to lie before the last one. Pages behind it may be empty yet.
                 if found.later_rows == 0 {
-                    found.next.block = slot_block(slot);
+                    found.next.block = slot_block(*slot);
                 }
                 match verdict {
                     Reach::Known => {}
                     Reach::Later => found.later_rows += 1,
                     Reach::New => {
-                        found.newest_lsn = found.newest_lsn.max(fixed[1].value() as u64);
-                        self.take(slot, fixed[3].value() as i64, held, found);
+                        found.newest_lsn = found.newest_lsn.max(lsn);
+                        self.take(slot, weight as i64, held, found);
                     }
                 }
             }
@@ -277,7 +300,7 @@ impl Filling {
     #[inline]
     unsafe fn take(
         &mut self,
-        slot: *mut pg_sys::TupleTableSlot,
+        slot: &mut *mut pg_sys::TupleTableSlot,
         weight: i64,
         held: &mut Held,
         found: &mut SegmentScan,
@@ -286,7 +309,7 @@ impl Filling {
         found.reinitialise |= weight == 0;
         // SAFETY: the caller's slot; the store is ours.
         unsafe {
-            let readers = if weight == 0 { relevant::ALL } else { self.relevant.readers_of(slot) };
+            let readers = if weight == 0 { relevant::ALL } else { self.relevant.readers_of(*slot) };
             if readers == relevant::NONE {
                 self.release(held);
                 found.cancelled_rows += 1;
@@ -294,18 +317,18 @@ impl Filling {
                 self.release(held);
                 held.hold(slot, readers);
             } else if weight == 1 && held.is_full() {
-                let differing = held.differing(slot, readers, &self.relevant);
+                let differing = held.differing(*slot, readers, &self.relevant);
                 if differing == relevant::NONE {
                     held.forget();
                     found.cancelled_rows += 2;
                 } else {
                     held.put_into(self.store);
-                    raw::tuplestore_puttupleslot(self.store, slot);
+                    raw::tuplestore_puttupleslot(self.store, *slot);
                     self.mattered.to(differing);
                 }
             } else {
                 self.release(held);
-                raw::tuplestore_puttupleslot(self.store, slot);
+                raw::tuplestore_puttupleslot(self.store, *slot);
                 self.mattered.to(readers);
             }
         }

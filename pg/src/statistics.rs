@@ -5,6 +5,7 @@
 //! of others' rows have a partner there.
 
 use crate::class;
+use crate::nodes::pointers;
 use pgrx::{pg_guard, pg_sys};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -58,9 +59,13 @@ unsafe extern "C-unwind" fn statistics(
     // SAFETY: the planner's own arguments, valid during the call.
     unsafe {
         let found = match (*rte).rtekind {
-            // A trigger's transition tables have whatever names users give them, but the OID of their table; ours have none.
-            pg_sys::RTEKind::RTE_NAMEDTUPLESTORE if (*rte).relid == pg_sys::InvalidOid => of_staged(rte, attnum),
+            // A whole row.
+            _ if attnum < 1 => None,
+            pg_sys::RTEKind::RTE_NAMEDTUPLESTORE if is_staged(rte) => of_staged(rte, attnum),
             pg_sys::RTEKind::RTE_RELATION => of_kept(rte, attnum),
+            pg_sys::RTEKind::RTE_SUBQUERY if (*rte).inh && !(*vardata).rel.is_null() => {
+                of_sides(root, rte, attnum, (*(*vardata).rel).tuples)
+            }
             _ => None,
         };
         if let Some(tuple) = found {
@@ -77,6 +82,16 @@ unsafe extern "C-unwind" fn statistics(
             None => false,
         }
     }
+}
+
+/// Whether it is an ephemeral relation of ours. A trigger's transition tables have whatever names users give them, but the OID of
+/// their table; ours have none.
+///
+/// # Safety
+/// `rte` is an entry of a range table.
+unsafe fn is_staged(rte: *mut pg_sys::RangeTblEntry) -> bool {
+    // SAFETY: as the caller says.
+    unsafe { (*rte).rtekind == pg_sys::RTEKind::RTE_NAMEDTUPLESTORE && (*rte).relid == pg_sys::InvalidOid }
 }
 
 /// Statistics of a column of an ephemeral relation, in which each value that is unique in the source comes twice.
@@ -100,6 +115,34 @@ unsafe fn of_staged(rte: *mut pg_sys::RangeTblEntry, attnum: pg_sys::AttrNumber)
             let all = absolute(distinct, source);
             if all > 0.0 { (all * -(-updated / all).exp_m1()).max(1.0) } else { distinct / 2.0 }
         });
+        Some(tuple)
+    }
+}
+
+/// Statistics of a column of a stage's change, so many new and old rows that are staged side by side: a value comes on either
+/// side.
+///
+/// # Safety
+/// `rte` is an entry of this planner's range table that stands for a UNION ALL with a column of this number.
+unsafe fn of_sides(
+    root: *mut pg_sys::PlannerInfo,
+    rte: *mut pg_sys::RangeTblEntry,
+    attnum: pg_sys::AttrNumber,
+    rows: f64,
+) -> Option<pg_sys::HeapTuple> {
+    // SAFETY: the planner's arrays have an entry for each relation, and a branch has an expression for each column.
+    unsafe {
+        let entry = |number: u32| *(*root).simple_rte_array.add(number as usize);
+        let mut branches = pointers::<pg_sys::AppendRelInfo>((*root).append_rel_list);
+        let branch = branches.find(|branch| entry((**branch).parent_relid) == rte)?;
+        let child = (*branch).child_relid;
+        let column = pg_sys::list_nth((*branch).translated_vars, i32::from(attnum) - 1).cast::<pg_sys::Var>();
+        let of_child = (*column).xpr.type_ == pg_sys::NodeTag::T_Var && (*column).varno as u32 == child;
+        if !of_child || !is_staged(entry(child)) || (*column).varattno < 1 {
+            return None;
+        }
+        let tuple = of_staged(entry(child), (*column).varattno)?;
+        set_distinct(tuple, |distinct| if distinct > 0.0 && distinct < rows / 2.0 { distinct } else { -0.5 });
         Some(tuple)
     }
 }

@@ -10,6 +10,7 @@ pub mod costs;
 pub mod fill;
 pub mod ours;
 pub mod partitions;
+mod partners;
 pub mod pinned;
 pub mod program;
 pub mod prune;

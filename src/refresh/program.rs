@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::{settings, shmem};
 use pgtrickle_engine::ir::{SourceId, Ty};
 use pgtrickle_engine::origin;
+use pgtrickle_engine::partners::Values;
 use pgtrickle_engine::program::{Program, Step, Target};
 use pgtrickle_engine::relevant::{Changes, Relevance};
 use pgtrickle_engine::selection::Choice;
@@ -56,6 +57,8 @@ pub struct Loaded {
     reads: HashMap<u32, Vec<i16>>,
     /// Plans of the scans' conditions, by source and number of the scan.
     filters: RefCell<HashMap<(u32, usize), Rc<Plan>>>,
+    /// Plans of the queries for values that scans' rows must have one of.
+    values: RefCell<HashMap<Values, Rc<Plan>>>,
     statements: RefCell<HashMap<Task, Rc<Statements>>>,
 }
 
@@ -63,12 +66,15 @@ pub struct Loaded {
 pub struct ScanOf {
     pub columns: Vec<i16>,
     pub filter: Option<Rc<Plan>>,
+    /// Columns, and the values that a row must have one of in each.
+    pub partners: Vec<(i16, Values)>,
 }
 
 impl Loaded {
     /// What matters of a source's changes, whose buffer this is; nothing if everything does.
     pub fn scans_of(&self, source: u32, buffer: &QualifiedName) -> Vec<ScanOf> {
-        let columns = || self.reads.get(&source).map(|columns| ScanOf { columns: columns.clone(), filter: None });
+        let everything = |columns: &Vec<i16>| ScanOf { columns: columns.clone(), filter: None, partners: Vec::new() };
+        let columns = || self.reads.get(&source).map(everything);
         let Some(scans) = self.program.relevant(SourceId(source)) else {
             return columns().into_iter().collect();
         };
@@ -83,8 +89,22 @@ impl Loaded {
         let scan = |(number, scan): (usize, &Relevance)| ScanOf {
             columns: scan.used().collect(),
             filter: filter(number, scan),
+            partners: scan.partners().iter().cloned().collect(),
         };
         scans.iter().enumerate().map(scan).collect()
+    }
+
+    /// A query for values that are kept, and the table that has them.
+    pub fn kept_values(&self, values: &Values) -> Option<(Rc<Plan>, u32)> {
+        let (query, table) = self.program.kept_values(values);
+        let table = class::named(c"pgtrickle_changes", table.name.as_str())?;
+        let known = self.values.borrow().get(values).cloned();
+        let plan = known.unwrap_or_else(|| {
+            let plan = Rc::new(Plan::prepare(query.as_str(), &[]));
+            self.values.borrow_mut().insert(values.clone(), plan.clone());
+            plan
+        });
+        Some((plan, table))
     }
 }
 
@@ -128,7 +148,7 @@ impl Task {
     }
 }
 
-/// So many plans are kept at most, on average: changes of ever other sizes would gather plans without end.
+/// So many plans of a statement are kept at most: changes of ever other sizes would gather plans without end.
 const PLANS_PER_STEP: usize = 12;
 /// As many tasks: sets of changed sources.
 const TASKS: usize = 16;
@@ -142,12 +162,14 @@ pub struct Statements {
     whole: bool,
     /// Where the columns of relations that they stage and read come from.
     pub origins: Rc<Origins>,
-    plans: RefCell<HashMap<PlanKey, Rc<Plan>>>,
+    plans: RefCell<Plans>,
 }
 
-/// Which statement, and the size classes of the relations that it reads: a plan made for ten rows is wrong for a
-/// hundred thousand.
-type PlanKey = (usize, Vec<u8>);
+/// The size classes of the relations that a statement reads: a plan made for ten rows is wrong for a hundred thousand.
+type Classes = Vec<u8>;
+
+/// The plans of each statement.
+type Plans = HashMap<usize, Vec<(Classes, Rc<Plan>)>>;
 
 thread_local! {
     static CACHE: RefCell<Templates<Loaded>> = RefCell::new(Templates::new(NonZeroUsize::MIN));
@@ -248,6 +270,7 @@ fn choosing(st: &StreamTable, analysis: &Analysis, choice: &Choice, has_choice: 
         refresh_mode: st.refresh_mode.clone(),
         label: st.label(),
         filters: RefCell::default(),
+        values: RefCell::default(),
         statements: RefCell::default(),
         view: view_oid(st.pgt_id).unwrap_or_default(),
         reads: analysis.sources.iter().map(|s| (s.relid.to_u32(), s.columns.clone())).collect(),
@@ -333,25 +356,38 @@ impl Statements {
         Statements { steps, stages, whole, origins: Rc::default(), plans: RefCell::default() }
     }
 
-    /// The plan of statement `number`, made now if there is none for these size classes.
+    /// The plan of statement `number` for these size classes, or for such as hardly differ; made now if there is none.
     pub fn plan(&self, number: usize, sql: &str, classes: Vec<u8>) -> Rc<Plan> {
-        let key = (number, classes);
-        let known = self.plans.borrow().get(&key).cloned();
-        known.unwrap_or_else(|| {
-            let plan = Rc::new(if self.whole { Plan::prepare_for_workers(sql) } else { Plan::prepare(sql, &[]) });
-            let mut plans = self.plans.borrow_mut();
-            if plans.len() >= PLANS_PER_STEP * self.steps.len() {
-                plans.clear();
-            }
-            plans.insert(key, plan.clone());
-            plan
-        })
+        if let Some(known) = self.plans.borrow().get(&number).and_then(|plans| fitting(plans, &classes)) {
+            return known.clone();
+        }
+        let plan = Rc::new(if self.whole { Plan::prepare_for_workers(sql) } else { Plan::prepare(sql, &[]) });
+        let mut plans = self.plans.borrow_mut();
+        let plans = plans.entry(number).or_default();
+        if plans.len() >= PLANS_PER_STEP {
+            plans.clear();
+        }
+        plans.push((classes, plan.clone()));
+        plan
     }
+}
+
+fn fitting<'a>(plans: &'a [(Classes, Rc<Plan>)], classes: &[u8]) -> Option<&'a Rc<Plan>> {
+    let best = plans.iter().find(|(of, _)| of == classes);
+    best.or_else(|| plans.iter().find(|(of, _)| hardly_differ(of, classes))).map(|(_, plan)| plan)
+}
+
+/// Whether relations are about as large, or few rows all the same: planning a join of many tables takes longer than joining a
+/// few rows by the plan for somewhat more or fewer.
+fn hardly_differ(a: &[u8], b: &[u8]) -> bool {
+    const FEW: u8 = size_class(1_000).0;
+    let alike = |(a, b): (&u8, &u8)| a == b || (*a.max(b) <= FEW && a.abs_diff(*b) < 2);
+    a.len() == b.len() && a.iter().zip(b).all(alike)
 }
 
 /// The class of a number of rows, and the number that the planner is told for it: low, as an underestimate costs less
 /// for few rows than an overestimate.
-pub fn size_class(rows: u64) -> (u8, f64) {
+pub const fn size_class(rows: u64) -> (u8, f64) {
     match rows {
         0..=30 => (0, 10.0),
         31..=100 => (1, 40.0),

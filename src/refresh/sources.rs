@@ -1,5 +1,6 @@
 //! Staging the changes of sources: which rows of the change buffers a refresh makes visible.
 
+use super::partners::Partners;
 use super::program::{Loaded, size_class};
 use super::run::Relations;
 use crate::catalog::{Frontier, SourceType, StreamTable};
@@ -99,6 +100,7 @@ pub fn stage(
     // The conditions of scans may call the owner's functions.
     let _settings = super::local_settings(st);
     let _owner = RunAs::restricted(st.owner);
+    let mut partners = Partners::default();
     for source in st.sources.iter().filter(|s| s.kind != SourceType::Other) {
         let Some(buffer) = buffer_of(source.relid) else {
             found.reinitialise = true;
@@ -118,13 +120,19 @@ pub fn stage(
             }
         };
         let scans = loaded.scans_of(source.relid, &buffer_name(source.relid));
-        let readers = scans.iter().map(|s| Reader { columns: s.columns.clone(), filter: s.filter.as_deref() });
+        // A stream table's changes are appended wherever there is room, so the order of its rows says nothing.
+        let known = |segment| POSITIONS.with_borrow(|known| known.get(&(st.pgt_id, segment)).copied());
+        let segments = buffer.segments.iter().map(|segment| (*segment, known(*segment).filter(|_| in_order)));
+        let segments: Vec<(u32, Option<Position>)> = segments.collect();
+        let readers = scans.iter().map(|scan| Reader {
+            columns: scan.columns.clone(),
+            filter: scan.filter.as_deref(),
+            partners: partners.of(scan, loaded, newest, &segments),
+        });
         let mut filling = Filling::like(buffer.relid, &readers.collect::<Vec<_>>());
         let mut rows = 0;
-        for segment in buffer.segments {
+        for (segment, from) in segments {
             let key = (st.pgt_id, segment);
-            // A stream table's changes are appended wherever there is room, so the order of its rows says nothing.
-            let from = POSITIONS.with_borrow(|known| known.get(&key).copied()).filter(|_| in_order);
             let scan = newest.active(|| filling.add(segment, newest, from, reach));
             rows += scan.new_rows;
             found.cancelled += scan.cancelled_rows;

@@ -26,8 +26,8 @@ pub enum Rel {
     FlatMap { input: Box<Rel>, rows: Rows },
     /// A source that nobody tells the changes of, to be compared with a copy of it.
     Compared { input: Box<Rel> },
-    /// A filtered scan whose rows are kept, as few pass; by each of these columns they are looked up.
-    Selected { input: Box<Rel>, asked: Vec<usize> },
+    /// A filtered scan whose rows are kept, as few pass; by each of these lists of columns they are looked up.
+    Selected { input: Box<Rel>, asked: Vec<Vec<usize>> },
     /// Bag union; the columns' types agree.
     UnionAll { inputs: Vec<Rel> },
     /// Groups: keys ++ aggregates. Without keys exactly one row, also over no input.
@@ -92,9 +92,9 @@ impl Rel {
         }
     }
 
-    /// The same rows, kept, to be looked up by these columns.
-    pub fn selected(self, asked: Vec<usize>) -> Result<Rel, Malformed> {
-        match asked.iter().find(|c| **c >= self.arity()) {
+    /// The same rows, kept, to be looked up by each of these lists of columns.
+    pub fn selected(self, asked: Vec<Vec<usize>>) -> Result<Rel, Malformed> {
+        match asked.iter().flatten().find(|c| **c >= self.arity()) {
             Some(c) => malformed(format!("lookup by column {} of {}", c + 1, self.arity())),
             None => Ok(Rel::Selected { input: Box::new(self), asked }),
         }

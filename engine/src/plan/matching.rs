@@ -54,13 +54,13 @@ pub(crate) fn same_key_with_null(cols: &[Col], a: &[Sql], b: &[Sql]) -> Vec<Sql>
 
 /// Whether keys of these columns are found through their hash: when they can be NULL, or would not fit in an index.
 pub(crate) fn hashed(cols: &[Col]) -> bool {
-    cols.len() > MAX_INDEX_COLUMNS || cols.iter().any(|col| !col.not_null) || !fits(cols.iter().map(|col| &col.ty))
+    cols.iter().any(|col| !col.not_null) || !fits_in_index(cols.iter().map(|col| &col.ty))
 }
 
 /// Whether any values of these types fit together in a btree entry, which is a third of a page.
-pub(crate) fn fits<'t>(types: impl IntoIterator<Item = &'t Ty>) -> bool {
+pub(crate) fn fits_in_index<'t>(types: impl ExactSizeIterator<Item = &'t Ty>) -> bool {
     const ENTRY: usize = 2600;
-    types.into_iter().map(widest).sum::<Option<usize>>().is_some_and(|bytes| bytes <= ENTRY)
+    types.len() <= MAX_INDEX_COLUMNS && types.map(widest).sum::<Option<usize>>().is_some_and(|bytes| bytes <= ENTRY)
 }
 
 /// How many bytes a value has at most, about; `None` where nothing limits it.

@@ -6,8 +6,9 @@ use pgrx::pg_sys;
 
 /// A row that goes, kept back until it is known whether the next one is the same again.
 pub(super) struct Held {
+    /// Its slot, or one for the next row to be read into.
     slot: *mut pg_sys::TupleTableSlot,
-    /// The slot refers to it, as the scan's own is overwritten by the next row.
+    /// The slot of what is held refers to it, as the scan's own is overwritten by the next row.
     tuple: Box<pg_sys::HeapTupleData>,
     full: bool,
     /// Who lets it through.
@@ -25,17 +26,20 @@ impl Held {
         }
     }
 
-    /// Holds the row in a scan's slot, with a pin of its own on its page.
+    /// Holds the row in a scan's slot together with the slot, its pin on the page and what has been taken apart. The scan gets
+    /// another slot.
     ///
     /// # Safety
-    /// The slot has a tuple on a page. To be called within a guard.
-    pub(super) unsafe fn hold(&mut self, slot: *mut pg_sys::TupleTableSlot, readers: u64) {
-        // SAFETY: a slot of these operations is a BufferHeapTupleTableSlot; the box does not move while it is stored.
+    /// Nothing is held, and the slot, made like this one's, has a tuple on a page.
+    pub(super) unsafe fn hold(&mut self, slot: &mut *mut pg_sys::TupleTableSlot, readers: u64) {
+        // SAFETY: a slot of these operations is a BufferHeapTupleTableSlot, which does not own its tuple's head. The box does not move,
+        // and the other slot, if it refers to it, is filled anew before it is read.
         unsafe {
             let buffered = slot.cast::<pg_sys::BufferHeapTupleTableSlot>();
             *self.tuple = *(*buffered).base.tuple;
-            raw::ExecStoreBufferHeapTuple(&raw mut *self.tuple, self.slot, (*buffered).buffer);
+            (*buffered).base.tuple = &raw mut *self.tuple;
         }
+        std::mem::swap(&mut self.slot, slot);
         (self.full, self.readers) = (true, readers);
     }
 

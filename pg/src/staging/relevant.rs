@@ -1,9 +1,12 @@
 //! What matters to the readers of a source: the rows that they let through, and the columns that they look at.
 
 use super::FIXED_COLUMNS;
+use super::partners::Values;
 use crate::bindings::raw;
 use crate::spi::Plan;
 use pgrx::pg_sys;
+use std::cell::Cell;
+use std::rc::Rc;
 
 /// One reader of a source.
 pub struct Reader<'a> {
@@ -11,6 +14,8 @@ pub struct Reader<'a> {
     pub columns: Vec<i16>,
     /// A query over the buffer alone whose condition says which rows it lets through; all without one.
     pub filter: Option<&'a Plan>,
+    /// Columns by number, and the values that a row must have one of in each.
+    pub partners: Vec<(i16, Rc<Values>)>,
 }
 
 /// As a set of readers: every one.
@@ -41,8 +46,11 @@ pub(super) struct Relevant {
 
 struct Test {
     columns: Vec<Looked>,
+    /// Which of them told two rows apart the last time.
+    telling: Cell<usize>,
     /// Null if all rows pass.
     condition: *mut pg_sys::ExprState,
+    partners: Vec<(Looked, Rc<Values>)>,
 }
 
 /// Where a column is in the buffer's rows, and how its values are stored.
@@ -60,9 +68,17 @@ impl Relevant {
         let readers = if readers.len() < u64::BITS as usize { readers } else { &[] };
         // SAFETY: the caller's descriptor; the context and the conditions are allocated in the SPI connection's context.
         unsafe {
+            let among = |columns: &[i16]| {
+                (0..(*desc).natts as usize).filter_map(|at| Looked::find(desc, at, columns)).collect::<Vec<_>>()
+            };
+            let partners = |(column, values): &(i16, Rc<Values>)| {
+                among(&[*column]).into_iter().map(|looked| (looked, values.clone())).collect::<Vec<_>>()
+            };
             let tests = readers.iter().map(|reader| Test {
-                columns: (0..(*desc).natts as usize).filter_map(|at| Looked::find(desc, at, &reader.columns)).collect(),
+                columns: among(&reader.columns),
+                telling: Cell::new(0),
                 condition: reader.filter.map_or(std::ptr::null_mut(), |plan| plan.condition_of_scan(buffer)),
+                partners: reader.partners.iter().flat_map(partners).collect(),
             });
             Relevant { tests: tests.collect(), context: pg_sys::CreateStandaloneExprContext() }
         }
@@ -81,8 +97,10 @@ impl Relevant {
         if self.tests.is_empty() {
             return ALL;
         }
-        // SAFETY: the condition was made for rows of the buffer.
-        let passes = |test: &Test| test.condition.is_null() || unsafe { fulfils(test.condition, self.context) };
+        // SAFETY: columns and condition are those of the buffer's rows.
+        let passes = |test: &Test| unsafe {
+            (test.condition.is_null() || fulfils(test.condition, self.context)) && test.may_have_partners(slot)
+        };
         // SAFETY: the context is ours, the slot the caller's. What the last row's conditions have allocated goes.
         unsafe {
             let memory = (*self.context).ecxt_per_tuple_memory;
@@ -129,18 +147,55 @@ unsafe fn fulfils(condition: *mut pg_sys::ExprState, context: *mut pg_sys::ExprC
     }
 }
 
+/// Takes rows apart up to a column.
+///
+/// # Safety
+/// The slots have tuples of this column's table. To be called within a guard.
+unsafe fn take_apart(slots: [*mut pg_sys::TupleTableSlot; 2], column: &Looked) {
+    let needed = column.at as i32 + 1;
+    for slot in slots {
+        // SAFETY: the caller's slots.
+        unsafe {
+            if i32::from((*slot).tts_nvalid) < needed {
+                raw::slot_getsomeattrs_int(slot, needed);
+            }
+        }
+    }
+}
+
 impl Test {
+    /// Whether nothing says that the row in a slot finds no partner.
+    ///
+    /// # Safety
+    /// The slot has a tuple of the buffer. To be called within a guard.
+    unsafe fn may_have_partners(&self, slot: *mut pg_sys::TupleTableSlot) -> bool {
+        self.partners.iter().all(|(column, values)| {
+            // SAFETY: so many attributes are taken apart; what is equal to NULL finds no partner.
+            unsafe {
+                if usize::try_from((*slot).tts_nvalid).is_ok_and(|valid| valid <= column.at) {
+                    raw::slot_getsomeattrs_int(slot, column.at as i32 + 1);
+                }
+                let is_null = *(*slot).tts_isnull.add(column.at);
+                !is_null && values.may_contain(*(*slot).tts_values.add(column.at), column.by_value, column.length)
+            }
+        })
+    }
+
+    /// Updates mostly change what the last one has changed: rows that differ there need not be taken apart any further.
     fn looks_alike(&self, old: *mut pg_sys::TupleTableSlot, new: *mut pg_sys::TupleTableSlot) -> bool {
-        let needed = self.columns.last().map_or(0, |last| last.at + 1) as i32;
+        let (Some(telling), Some(last)) = (self.columns.get(self.telling.get()), self.columns.last()) else {
+            return true;
+        };
         // SAFETY: called with slots of the buffer's rows; so many attributes are taken apart in both, and both stay pinned.
         unsafe {
-            for slot in [old, new] {
-                if i32::from((*slot).tts_nvalid) < needed {
-                    raw::slot_getsomeattrs_int(slot, needed);
-                }
+            take_apart([old, new], telling);
+            if !telling.same_in(&*old, &*new) {
+                return false;
             }
-            let (a, b) = (&*old, &*new);
-            self.columns.iter().all(|column| column.same_in(a, b))
+            take_apart([old, new], last);
+            let differing = self.columns.iter().position(|column| !column.same_in(&*old, &*new));
+            self.telling.set(differing.unwrap_or(self.telling.get()));
+            differing.is_none()
         }
     }
 }
@@ -157,7 +212,7 @@ impl Looked {
         let name = unsafe { std::ffi::CStr::from_ptr(attribute.attname.data.as_ptr()) }.to_str().ok()?;
         let number: i16 = name.strip_prefix('c')?.parse().ok()?;
         let looked = Looked { at, by_value: attribute.attbyval, length: attribute.attlen };
-        (at >= FIXED_COLUMNS as usize && columns.contains(&number)).then_some(looked)
+        (at >= FIXED_COLUMNS && columns.contains(&number)).then_some(looked)
     }
 
     /// Whether two rows have it stored in the same bytes, or NULL both.

@@ -7,11 +7,13 @@ mod definitions;
 mod documentation;
 mod explain;
 mod functions;
+mod hashes;
 mod hostile;
 mod lifecycle;
 mod look;
 mod meanwhile;
 mod missed;
+mod partners;
 mod readers;
 mod rights;
 mod schedule;
@@ -37,6 +39,7 @@ fn main() {
             .chain(documentation::TESTS)
             .chain(explain::TESTS)
             .chain(functions::TESTS)
+            .chain(hashes::TESTS)
             .chain(alter::TESTS)
             .chain(readers::TESTS)
             .chain(choice::TESTS)
@@ -44,6 +47,7 @@ fn main() {
             .chain(hostile::TESTS)
             .chain(meanwhile::TESTS)
             .chain(missed::TESTS)
+            .chain(partners::TESTS)
             .chain(rights::TESTS)
             .chain(triggers::TESTS)
             .chain(upheavals::TESTS)

@@ -17,12 +17,12 @@ use crate::sql::{CreateIndex, Ident, Query, Sql};
 #[derive(Clone, Debug)]
 pub(super) struct SelectedPlan {
     input: Rel,
-    asked: Vec<usize>,
+    asked: Vec<Vec<usize>>,
     kept: Kept,
 }
 
 impl SelectedPlan {
-    pub fn new(place: Place, input: &Rel, asked: &[usize], known: &KnownKeys) -> SelectedPlan {
+    pub fn new(place: Place, input: &Rel, asked: &[Vec<usize>], known: &KnownKeys) -> SelectedPlan {
         let kept = Kept::stage(&place, input.cols(), key(input, known));
         SelectedPlan { input: input.clone(), asked: asked.to_vec(), kept }
     }
@@ -30,13 +30,17 @@ impl SelectedPlan {
 
 impl StagePlan for SelectedPlan {
     fn state_table(&self) -> StateTable {
-        let known = |column: &usize| matches!(&self.kept.identity, Identity::Key { columns } if columns == &[*column]);
-        let index = |column: &usize| {
-            let expressions = vec![Sql::from(&self.kept.names[*column])];
+        // By more than the key nothing is found that the key alone would not find.
+        let known = |asked: &[usize]| match &self.kept.identity {
+            Identity::Key { columns } => columns.iter().all(|column| asked.contains(column)),
+            Identity::Bag => false,
+        };
+        let index = |asked: &Vec<usize>| {
+            let expressions = asked.iter().map(|column| Sql::from(&self.kept.names[*column])).collect();
             CreateIndex { table: self.kept.table.clone(), unique: false, expressions }.sql()
         };
         let mut table = self.kept.state_table();
-        table.indexes.extend(self.asked.iter().filter(|column| !known(column)).map(index));
+        table.indexes.extend(self.asked.iter().filter(|asked| !known(asked)).map(index));
         table
     }
 

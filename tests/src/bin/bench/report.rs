@@ -156,9 +156,12 @@ fn machine() -> String {
     format!("{cpus} cores of {model}")
 }
 
-/// The middle one.
+/// The middle one, or the mean of the two in the middle.
 pub fn median(mut values: Vec<f64>) -> f64 {
-    percentile(&mut values, 0.5)
+    values.sort_by(f64::total_cmp);
+    let (half, even) = (values.len() / 2, values.len().is_multiple_of(2));
+    let at = |i: usize| values.get(i).copied().unwrap_or(f64::NAN);
+    if even { (at(half.wrapping_sub(1)) + at(half)) / 2.0 } else { at(half) }
 }
 
 /// The value that so large a part stays below.
