@@ -7,7 +7,8 @@
 //! So it is with grouping by a customer's id, name and address: the orders are grouped by the customer's id alone, and a
 //! customer that changes is looked up in the groups, not in the orders. K are the columns by which P is joined and what else R
 //! has of G; P are scans without a filter, joined by their keys, of which aggregates read nothing. Only one of them may be
-//! joined to R, by columns that come first in K, so that groups are found by them; the others are joined to that one.
+//! joined to R, by columns that come first in K, so that groups are found by them; the others are joined to that one. G is not
+//! empty: one group of all rows is there also where P has no partner.
 
 use crate::dependencies::{dependencies, determine};
 use crate::ir::{Agg, Conjunct, JoinKind, Malformed, Rel, Scalar, SourceId, Ty};
@@ -40,7 +41,7 @@ fn rewritten(query: &Rel, known: &KnownKeys, found: &mut Vec<(SourceId, SourceId
     }
     let Ok(rel) = query.try_map_inputs::<Infallible>(&mut |input| Ok(rewritten(input, known, found)));
     match &rel {
-        Rel::Aggregate { input, keys, aggs } => {
+        Rel::Aggregate { input, keys, aggs } if !keys.is_empty() => {
             let grouping = Tree::of(input).map(|tree| Grouping { tree, keys, aggs, known });
             grouping.and_then(|grouping| grouping.rewritten(found)).unwrap_or(rel)
         }
