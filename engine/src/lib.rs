@@ -9,7 +9,7 @@
 //! | joins with a single row that only conditions read | [`single`] |
 //! | what only describes groups is joined to them | [`described`] |
 //! | groups that nobody asks for are left out | [`demand`] |
-//! | filtered scans of which few rows pass are kept | [`selection`] |
+//! | filtered scans of which few rows pass are kept, and tables reduced by these | [`selection`], [`reduction`] |
 //! | the tree is cut at each stateful operator into stages; what stands above reads a stage's table like a source | [`mod@cut`] |
 //! | what changes, as an equation per operator from `Rel` to [`Zset`](zset::Zset) | [`delta`] |
 //! | the algebra of aggregates: which parts are kept, how a change is added, when it cannot be | `plan/parts.rs` |
@@ -50,6 +50,7 @@ pub mod dependencies;
 pub mod described;
 pub mod explain;
 pub mod ir;
+mod joined;
 pub mod keys;
 mod liveness;
 pub mod lower;
@@ -58,6 +59,7 @@ pub mod partners;
 mod plan;
 pub mod program;
 pub mod recursion;
+pub mod reduction;
 pub mod relevant;
 pub mod selection;
 pub mod single;

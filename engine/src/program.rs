@@ -212,7 +212,7 @@ impl Program {
         let chosen = |rel: &Rel| choice.kept.iter().any(|selection| selection.is(rel));
         let query = definition.simplified(choice.as_written);
         let regrouped = (query != definition.simplified(true)).then(|| query.clone());
-        let stages = cut(&restrict(&keep(&query, &chosen)))?;
+        let stages = cut(&restrict(&keep(&query, &definition.known_keys(), &chosen)))?;
         let mut known = definition.known_keys();
         for stage in &stages.stages {
             let key = key(stage, &known);

@@ -4,35 +4,39 @@
 //! ΔL ⋈ σ S   looks rows of S up that σ mostly turns away;   ΔL ⋈ κ σ S, the rows of σ S being kept (κ), does not
 //! ```
 //!
-//! Whether few rows pass is for the caller to say: it depends on what the source holds. Kept are the columns that are used,
+//! So are tables of which few rows are left where they are [reduced](crate::reduction). Whether few rows pass is for the caller to say: it depends on what the source holds. Kept are the columns that are used,
 //! with an index on each by which the rows are looked up, and one on those together by which the rows of a group are, when it is
 //! computed anew.
 
 use crate::described;
 use crate::ir::{JoinKind, Rel, Scalar, SourceId};
+use crate::keys::KnownKeys;
 use crate::liveness::{Columns, all, used_below};
 use crate::plan::Catalog;
 use crate::plan::matching::fits_in_index;
 use crate::plan::parts::Parts;
 use crate::program::Definition;
+use crate::reduction::{Reduction, reduced};
 use crate::single;
 use crate::sql::{From, Ident, Select, Sql};
 use std::convert::Infallible;
 
-/// A filtered scan that could be kept.
+/// Rows of a source that could be kept: those that pass a filter, or that are left where the source is reduced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// What it reads.
     pub source: SourceId,
     /// The rows that pass.
     pub query: Sql,
+    /// How it is reduced, unless it is a filtered scan.
+    pub reduction: Option<Reduction>,
     rel: Rel,
 }
 
 /// What of a query's plan depends on what its sources hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// The filtered scans whose rows are kept.
+    /// Those whose rows are kept.
     pub kept: Vec<Selection>,
     /// Groups are made as they are written, with [what describes them](crate::described).
     pub as_written: bool,
@@ -51,14 +55,23 @@ pub fn describing(definition: &Definition) -> Vec<(SourceId, Sql)> {
     found.into_iter().filter_map(values).collect()
 }
 
-/// The filtered scans of a query that are joined by equality.
+/// The filtered scans of a query that are joined by equality, and what could be reduced by these.
 pub fn selections(definition: &Definition) -> Vec<Selection> {
-    let mut keeper = Keeper { chosen: &|_| false, found: Vec::new() };
     let query = definition.simplified(false);
+    let mut keeper = Keeper { chosen: &|_| false, reduced: Vec::new(), found: Vec::new() };
     keeper.visit(&query, &all(&query), &Asked::default());
     let catalog = Catalog::of_sources(&definition.sources);
-    let selection = |rel: Rel| Some(Selection { source: *rel.sources().first()?, query: catalog.rel(&rel).sql(), rel });
-    keeper.found.into_iter().filter_map(selection).collect()
+    let selection = |source, rel: Rel, reduction| Selection { source, query: catalog.rel(&rel).sql(), reduction, rel };
+    let filtered = |rel: Rel| Some(selection(*rel.sources().first()?, rel, None));
+    let mut found: Vec<Selection> = keeper.found.into_iter().filter_map(filtered).collect();
+    reduced(&query, &definition.known_keys(), &mut |reduction| {
+        let known = found.iter().any(|known| known.is(&reduction.rel));
+        if !known {
+            found.push(selection(reduction.source, reduction.rel.clone(), Some(reduction.clone())));
+        }
+        false
+    });
+    found
 }
 
 impl Selection {
@@ -68,9 +81,15 @@ impl Selection {
     }
 }
 
-/// The same query where of the filtered scans the chosen ones are kept.
-pub fn keep(query: &Rel, chosen: &dyn Fn(&Rel) -> bool) -> Rel {
-    Keeper { chosen, found: Vec::new() }.visit(query, &all(query), &Asked::default())
+/// The same query where of what could be kept the chosen is.
+pub fn keep(query: &Rel, known: &KnownKeys, chosen: &dyn Fn(&Rel) -> bool) -> Rel {
+    let mut made = Vec::new();
+    let query = reduced(query, known, &mut |reduction| {
+        let chosen = chosen(&reduction.rel);
+        made.extend(chosen.then(|| reduction.rel.clone()));
+        chosen
+    });
+    Keeper { chosen, reduced: made, found: Vec::new() }.visit(&query, &all(&query), &Asked::default())
 }
 
 /// By which columns of a relation its rows are looked up.
@@ -98,15 +117,25 @@ impl Asked {
 
 struct Keeper<'a> {
     chosen: &'a dyn Fn(&Rel) -> bool,
-    /// Each once.
+    /// What is left of reduced tables.
+    reduced: Vec<Rel>,
+    /// What could be kept, each once.
     found: Vec<Rel>,
 }
 
 impl Keeper<'_> {
+    fn could_keep(&self, rel: &Rel) -> bool {
+        match rel {
+            Rel::Filter { input, .. } => matches!(**input, Rel::Scan { .. }),
+            Rel::Join { kind: JoinKind::Semi, .. } => self.reduced.contains(rel),
+            _ => false,
+        }
+    }
+
     /// Of the relation's columns those in `used` are used.
     fn visit(&mut self, rel: &Rel, used: &Columns, asked: &Asked) -> Rel {
         match rel {
-            Rel::Filter { input, .. } if matches!(**input, Rel::Scan { .. }) => {
+            _ if self.could_keep(rel) => {
                 let cols = rel.cols();
                 if asked.each.is_empty() || !fits_in_index(asked.each.iter().map(|c| &cols[*c].ty)) {
                     return rel.clone();

@@ -36,7 +36,7 @@ struct Kept {
 impl Kept {
     fn fill(query: &Rel, sources: &State) -> Kept {
         // Of every other query the filtered scans are kept.
-        let stages = cut(&restrict(&keep(&simplified(query), &|_| query.arity() % 2 == 1)))
+        let stages = cut(&restrict(&keep(&simplified(query), &known_keys(), &|_| query.arity() % 2 == 1)))
             .expect("a query of supported operators");
         let mut state = sources.clone();
         let mut inputs = Vec::new();
@@ -328,9 +328,10 @@ fn every_rewriting_is_met() {
         let query = rel(1 + (seed % 4) as usize, &GRAMMAR, &mut r);
         single += u32::from(as_semi_joins(&query) != query);
         asked += u32::from(restrict(&query) != query);
-        kept += u32::from(keep(&query, &|_| true) != query);
+        kept += u32::from(keep(&query, &known_keys(), &|_| true) != query);
         described += u32::from(describe_groups(&query, &known_keys()) != query);
-        let stages = cut(&restrict(&keep(&simplified(&query), &|_| true))).expect("a query of supported operators");
+        let stages = cut(&restrict(&keep(&simplified(&query), &known_keys(), &|_| true)))
+            .expect("a query of supported operators");
         let scans = relevance(&stages, &KnownKeys::default());
         partners += u32::from(scans.values().flatten().any(|scan| !scan.partners().is_empty()));
     }

@@ -338,6 +338,41 @@ impl<'q> Expr<'q> {
         }
     }
 
+    /// What an OR says of one entry alone, if each branch says something of it: (a ∧ b) ∨ (c ∧ d) implies a ∨ c. Only comparisons
+    /// with constants are taken: they are evaluated for more rows than in the OR.
+    pub fn implied(&self, of: usize) -> Option<Expr<'q>> {
+        let Shape::Or(branches) = self.shape() else { return None };
+        let says = |term: &Expr<'q>| term.is_compared_column() && term.columns().iter().all(|(entry, _)| *entry == of);
+        let branches = branches.iter().map(|branch| {
+            let mut terms = branch.conjuncts();
+            terms.retain(says);
+            (!terms.is_empty()).then_some(terms)
+        });
+        let branches = branches.collect::<Option<Vec<_>>>()?;
+        // SAFETY: makes new nodes above those of this tree, in the current context, which is the scratch context.
+        unsafe {
+            let list = |nodes: &mut dyn Iterator<Item = *mut pg_sys::Node>| {
+                nodes.fold(std::ptr::null_mut(), |list, node| pg_sys::lappend(list, node.cast()))
+            };
+            let all = |terms: &Vec<Expr<'q>>| match terms.as_slice() {
+                [only] => only.node,
+                terms => pg_sys::make_andclause(list(&mut terms.iter().map(|term| term.node))).cast(),
+            };
+            Some(Expr::new(pg_sys::make_orclause(list(&mut branches.iter().map(all))).cast()))
+        }
+    }
+
+    /// Whether it is an operator over a column and a constant.
+    fn is_compared_column(&self) -> bool {
+        let Shape::Operator { args, .. } = self.shape() else { return false };
+        let is_column = |expr: &Expr<'q>| match expr.shape() {
+            Shape::Relabel(inner) => matches!(inner.shape(), Shape::Column { levels_up: 0, .. }),
+            shape => matches!(shape, Shape::Column { levels_up: 0, .. }),
+        };
+        let is_constant = |expr: &Expr<'q>| matches!(expr.shape(), Shape::Constant { .. });
+        args.len() == 2 && args.iter().any(is_column) && args.iter().any(is_constant)
+    }
+
     /// The columns of its own query level that it reads, in subqueries too: entry and attribute number.
     pub fn columns(&self) -> Vec<(usize, i16)> {
         // SAFETY: the list holds Var nodes of the tree.

@@ -34,8 +34,18 @@ impl<'q> InnerJoin<'q> {
     fn new(items: Vec<From<'q>>, mut conditions: Vec<Condition<'q>>) -> Self {
         let mut flat = Vec::new();
         items.into_iter().for_each(|item| flatten(item, &mut flat, &mut conditions));
+        let known = |expr: &Expr<'q>| conditions.iter().any(|c| c.expr.equals(*expr));
+        let implied: Vec<Expr<'q>> = conditions.iter().flat_map(implied).filter(|expr| !known(expr)).collect();
+        conditions.extend(self::conditions(implied));
         InnerJoin { items: flat, conditions }
     }
+}
+
+/// What a condition over several entries says of each alone, which filters it before it is joined.
+fn implied<'q>(condition: &Condition<'q>) -> Vec<Expr<'q>> {
+    let several = condition.entries.len() > 1 && !condition.nested && !condition.correlated;
+    let entries = condition.entries.iter().filter(|_| several);
+    entries.filter_map(|entry| condition.expr.implied(*entry)).collect()
 }
 
 /// Takes inner joins apart.

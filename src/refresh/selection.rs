@@ -1,5 +1,5 @@
-//! Which filtered scans of a query are kept as they are: those of large tables of which few rows pass, as the planner sees it;
-//! and whether groups are made before what describes them is joined: if that has rows for most of them.
+//! Which filtered scans of a query are kept as they are: those of large tables of which few rows pass, as the planner sees it,
+//! and tables reduced by a small one, for a larger one; and whether groups are made before what describes them is joined: if that has rows for most of them.
 //!
 //! The choice is made when state is made, and recognised afterwards by the fingerprint of what was made, whatever the planner
 //! would say by then.
@@ -8,6 +8,7 @@ use super::local_settings;
 use crate::catalog::StreamTable;
 use pgtrickle_engine::ir::SourceId;
 use pgtrickle_engine::program::Definition;
+use pgtrickle_engine::reduction::Reduction;
 use pgtrickle_engine::selection::{Choice, Selection, describing, selections};
 use pgtrickle_engine::sql::Sql;
 use pgtrickle_pg::class;
@@ -15,14 +16,19 @@ use pgtrickle_pg::spi::{Connection, Plan, RunAs};
 
 /// Of smaller tables any row is found cheaply.
 const LARGE_ROWS: f64 = 1_000.0;
+/// A reduced table is kept for one that is so many times as large.
+const LARGER: f64 = 4.0;
 /// So small a part of a table is few rows.
 const FEW: f64 = 0.15;
 /// All combinations of so many selections are tried in order to recognise one; of more none is kept.
-const MOST: usize = 6;
+const MOST: usize = 7;
 
 /// The choices that may have been made for a stream table, the likeliest first.
 pub fn choices(st: &StreamTable, definition: &Definition) -> Vec<Choice> {
-    let (all, described) = (selections(definition), describing(definition));
+    let (mut all, described) = (selections(definition), describing(definition));
+    if all.len() > MOST {
+        all.retain(|selection| selection.reduction.is_none());
+    }
     let none = st.is_immediate() || all.len() > MOST;
     let kept: Vec<Selection> = if none { Vec::new() } else { worthwhile(st, &all) };
     let now = Choice { kept, as_written: !described.iter().all(|(source, values)| is_covered(st, *source, values)) };
@@ -57,7 +63,14 @@ fn is_covered(st: &StreamTable, source: SourceId, values: &Sql) -> bool {
 }
 
 fn worthwhile(st: &StreamTable, all: &[Selection]) -> Vec<Selection> {
-    let large = all.iter().filter(|s| class::estimated_rows(s.source.0) >= LARGE_ROWS);
+    let rows = |source: &SourceId| class::estimated_rows(source.0);
+    let for_larger = |selection: &&Selection| match &selection.reduction {
+        None => true,
+        Some(Reduction { source, by, joined, .. }) => {
+            (0.0..LARGE_ROWS).contains(&rows(by)) && joined.iter().any(|other| rows(other) >= LARGER * rows(source))
+        }
+    };
+    let large = all.iter().filter(|s| rows(&s.source) >= LARGE_ROWS).filter(for_larger);
     let large: Vec<&Selection> = large.collect();
     if large.is_empty() {
         return Vec::new();
@@ -66,8 +79,6 @@ fn worthwhile(st: &StreamTable, all: &[Selection]) -> Vec<Selection> {
     let _connection = Connection::open();
     let _settings = local_settings(st);
     let _owner = RunAs::restricted(st.owner);
-    let few = |s: &&Selection| {
-        Plan::prepare(s.query.as_str(), &[]).expected_rows() <= FEW * class::estimated_rows(s.source.0)
-    };
+    let few = |s: &&Selection| Plan::prepare(s.query.as_str(), &[]).expected_rows() <= FEW * rows(&s.source);
     large.into_iter().filter(few).cloned().collect()
 }
