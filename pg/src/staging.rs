@@ -105,6 +105,23 @@ pub struct Position {
     pub block: u32,
 }
 
+/// The block at which reading a segment starts that has this storage and so many blocks.
+fn start(from: Option<Position>, filenode: u32, blocks: u32) -> u32 {
+    from.filter(|position| position.filenode == filenode).map_or(0, |position| position.block.min(blocks))
+}
+
+/// How many blocks of a segment are still to be read.
+pub fn unread(segment: u32, from: Option<Position>) -> u32 {
+    // SAFETY: opened and closed here; the lock is kept until the transaction ends.
+    unsafe {
+        let rel = pg_sys::relation_open(pg_sys::Oid::from(segment), pg_sys::AccessShareLock as i32);
+        let blocks = pg_sys::RelationGetNumberOfBlocksInFork(rel, pg_sys::ForkNumber::MAIN_FORKNUM);
+        let unread = blocks - start(from, filenode(rel), blocks);
+        pg_sys::relation_close(rel, pg_sys::NoLock as i32);
+        unread
+    }
+}
+
 /// What a scan of one segment found.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SegmentScan {
@@ -219,7 +236,7 @@ impl Filling {
             let rel = pg_sys::relation_open(pg_sys::Oid::from(segment), pg_sys::AccessShareLock as i32);
             let filenode = filenode(rel);
             let blocks = pg_sys::RelationGetNumberOfBlocksInFork(rel, pg_sys::ForkNumber::MAIN_FORKNUM);
-            let start = from.filter(|p| p.filenode == filenode).map_or(0, |p| p.block.min(blocks));
+            let start = start(from, filenode, blocks);
             let mut found = SegmentScan { next: Position { filenode, block: start }, ..Default::default() };
             if blocks > start {
                 let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN

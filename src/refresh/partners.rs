@@ -4,7 +4,7 @@ use super::program::{Loaded, ScanOf};
 use pgtrickle_engine::partners;
 use pgtrickle_pg::class;
 use pgtrickle_pg::snapshot::Snapshot;
-use pgtrickle_pg::staging::{Position, Values};
+use pgtrickle_pg::staging::{self, Position, Values};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -27,10 +27,7 @@ impl Partners {
         if scan.partners.is_empty() {
             return Vec::new();
         }
-        let unread = |(segment, from): &(u32, Option<Position>)| {
-            class::blocks(*segment).saturating_sub(from.map_or(0, |position| position.block))
-        };
-        let unread = segments.iter().map(unread).sum();
+        let unread = segments.iter().map(|(segment, from)| staging::unread(*segment, *from)).sum();
         let known =
             |(column, wanted): &(i16, partners::Values)| Some((*column, self.kept(wanted, loaded, newest, unread)?));
         scan.partners.iter().filter_map(known).collect()
