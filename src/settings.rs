@@ -96,6 +96,9 @@ settings! {
     LOG_DELTA_SQL: bool = false, c"pg_trickle.log_delta_sql",
         "Log the statements of each refresh.",
         define_bool_guc(GucContext::Suset, NONE);
+    DEBUG_SELECTIONS: bool = false, c"pg_trickle.debug_selections",
+        "Whether selections are kept and asked for partners wherever that can be done, not only where it pays: for tests.",
+        define_bool_guc(GucContext::Suset, NONE);
 }
 
 /// The address of the Prometheus endpoint, as set.

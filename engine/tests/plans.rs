@@ -341,6 +341,24 @@ fn few_rows_are_found_by_the_keys_of_groups_that_are_computed_anew() {
 }
 
 #[test]
+fn a_table_is_reduced_to_what_a_filter_of_another_leaves() {
+    let equal = |left: usize, right: usize, of_right: usize| {
+        let text = format!("(c{} = c{})", left + 1, right + 1);
+        let condition = Scalar::deparsed(text, vec![left, right], Ty::new("boolean"), true);
+        vec![Conjunct { condition, equi: Some((left, of_right)) }]
+    };
+    let rel = orders().join(JoinKind::Inner, customers(), equal(1, 3, 0)).unwrap();
+    let root = rel.join(JoinKind::Inner, big(orders(), "c3", 2), equal(3, 6, 0)).unwrap();
+    let exprs = vec![column(&root, 0), column(&root, 4), column(&root, 8)];
+    check(
+        "few_rows_kept_of_another",
+        root.map(exprs).unwrap(),
+        &[CUSTOMERS, ORDERS],
+        &Identity::Key { columns: vec![0] },
+    );
+}
+
+#[test]
 fn only_groups_that_are_asked_for_are_kept() {
     let rel = orders();
     let key = column(&rel, 1);

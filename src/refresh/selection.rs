@@ -6,6 +6,7 @@
 
 use super::local_settings;
 use crate::catalog::StreamTable;
+use crate::settings;
 use pgtrickle_engine::ir::SourceId;
 use pgtrickle_engine::program::Definition;
 use pgtrickle_engine::reduction::Reduction;
@@ -63,6 +64,9 @@ fn is_covered(st: &StreamTable, source: SourceId, values: &Sql) -> bool {
 }
 
 fn worthwhile(st: &StreamTable, all: &[Selection]) -> Vec<Selection> {
+    if settings::DEBUG_SELECTIONS.get() {
+        return all.to_vec();
+    }
     let rows = |source: &SourceId| class::estimated_rows(source.0);
     let for_larger = |selection: &&Selection| match &selection.reduction {
         None => true,

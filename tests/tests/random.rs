@@ -7,7 +7,8 @@
 //! | `PGTEST_MINUTES=n` | runs for so long on each version |
 //! | `PGTEST_BASE=n` | the first seed; otherwise it depends on the commit, so that a run can be repeated and each commit sees others |
 //!
-//! Without any of them a minute and a half on each version. Closes with what has been checked.
+//! Without any of them a minute and a half on each version. Half of the cases are run where every selection is kept that could be:
+//! no table here is so large that it would be by itself. Closes with what has been checked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,12 @@ use pgtrickle_tests::random::{self, report::Report};
 use pgtrickle_tests::suite::{self, Shared};
 use pgtrickle_tests::{Failure, Outcome};
 
-const SETTINGS: &[(&str, &str)] = &[("pg_trickle.differential_max_change_ratio", "1000000")];
+const ALWAYS: (&str, &str) = ("pg_trickle.differential_max_change_ratio", "1000000");
+/// The servers that cases are run on, by what their trials' names begin with.
+const SERVERS: [(&str, &[(&str, &str)]); 2] =
+    [("", &[ALWAYS]), ("selections_", &[ALWAYS, ("pg_trickle.debug_selections", "on")])];
+/// From one server's first seed to the next one's.
+const FAR: u64 = 1_000_000;
 const SECONDS: u64 = 90;
 /// Clients of one server, each with its own cases.
 const CLIENTS: u64 = 3;
@@ -36,10 +42,12 @@ enum End {
 }
 
 impl End {
+    /// Of one server's share.
     fn wanted() -> End {
-        let seconds = number("PGTEST_MINUTES").map_or(SECONDS, |minutes| minutes * 60);
+        let servers = SERVERS.len() as u64;
+        let seconds = number("PGTEST_MINUTES").map_or(SECONDS, |minutes| minutes * 60) / servers;
         match number("PGTEST_RANDOM") {
-            Some(checks) => End::Checks(checks as usize),
+            Some(checks) => End::Checks(checks.div_ceil(servers) as usize),
             None => End::At(Instant::now() + Duration::from_secs(seconds)),
         }
     }
@@ -54,21 +62,22 @@ impl End {
 
 fn main() {
     suite::main(1, |version| {
-        let shared = Shared::new(version, SETTINGS);
-        if let Some(seed) = number("PGTEST_SEED") {
-            let one = move |server: &_| {
-                let report = Report::default();
-                random::run(server, seed, &report)?;
-                println!("{report}");
-                Ok(())
-            };
-            return Ok(vec![shared.trial(&format!("seed_{seed}"), one)]);
-        }
-        Ok(vec![
-            shared.trial(&format!("from_seed_{}", suite::seed_of_commit()), |server| {
-                many(server, suite::seed_of_commit())
-            }),
-        ])
+        let trials = SERVERS.iter().zip(0..).map(|((prefix, settings), nth)| {
+            let shared = Shared::new(version, settings);
+            match number("PGTEST_SEED") {
+                Some(seed) => shared.trial(&format!("{prefix}seed_{seed}"), move |server| {
+                    let report = Report::default();
+                    random::run(server, seed, &report)?;
+                    println!("{report}");
+                    Ok(())
+                }),
+                None => {
+                    let base = suite::seed_of_commit() + nth * FAR;
+                    shared.trial(&format!("{prefix}from_seed_{base}"), move |server| many(server, base))
+                }
+            }
+        });
+        Ok(trials.collect())
     })
 }
 
