@@ -8,9 +8,8 @@
 //! aggregates: of the groups of all keys there are, the rows outside ask for a few. D is a stage like any DISTINCT; it
 //! follows when other keys are asked for.
 
-use crate::ir::{Conjunct, JoinKind, Malformed, Rel, Scalar, Ty};
-use crate::sql;
-use crate::sql::Sql;
+use crate::ir::{JoinKind, Malformed, Rel, Scalar, Ty};
+use crate::joined::equality;
 use std::convert::Infallible;
 
 /// The same query, in which groups are kept only where a filter says which are wanted.
@@ -99,9 +98,7 @@ fn joined(rel: &Rel, key: usize, wanted: &Rel) -> Result<Rel, Malformed> {
         return inner.map(exprs.iter().cloned().chain([value]).collect());
     }
     let (arity, wanted) = (rel.arity(), wanted.clone().distinct()?);
-    let text = sql!("({} = {})", Sql::column(key), Sql::column(arity));
-    let equal = Scalar { sql: text, ..Scalar::deparsed("", vec![key, arity], Ty::new("boolean"), false) };
-    rel.clone().join(JoinKind::Inner, wanted, vec![Conjunct { condition: equal, equi: Some((key, 0)) }])
+    rel.clone().join(JoinKind::Inner, wanted, vec![equality(key, 0, arity)])
 }
 
 fn times_in(query: &Rel, wanted: &Rel) -> usize {

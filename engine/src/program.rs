@@ -1,6 +1,6 @@
 //! What the runner runs: a list of steps for each thing that can happen to a stream table.
 
-use crate::cut::cut;
+use crate::cut::{Stages, cut};
 use crate::delta::{Changed, delta};
 use crate::demand::restrict;
 use crate::described::describe_groups;
@@ -178,6 +178,8 @@ pub struct Program {
     relied_on: Vec<(usize, Vec<usize>)>,
     /// The query, if keys tell that it can be grouped otherwise.
     regrouped: Option<Rel>,
+    /// The stages, if what some of them keep was chosen.
+    chosen: Option<Stages>,
     /// Construct and inputs of each stage and of the root.
     outline: Vec<(&'static str, String)>,
 }
@@ -225,6 +227,7 @@ impl Program {
         Ok(Program {
             outline,
             regrouped,
+            chosen: stages.stages.iter().any(|stage| matches!(stage, Rel::Selected { .. })).then(|| stages.clone()),
             relevant: relevance(&stages, &known),
             relied_on: partner_keys(stages.stages.iter().chain([&stages.root]), &known),
             origins: origin::of_stages(&stages),
@@ -257,6 +260,7 @@ impl Program {
             keys: Arc::default(),
             relied_on: Vec::new(),
             regrouped: None,
+            chosen: None,
             outline: vec![("The whole query", format!("of {}", plain(view)))],
         }
     }
@@ -292,6 +296,11 @@ impl Program {
     /// The query where it is grouped otherwise than it says, because of keys that its sources have.
     pub fn regrouped(&self) -> Option<&Rel> {
         self.regrouped.as_ref()
+    }
+
+    /// The stages, if [selections](crate::selection) are among them: other choices keep other rows in tables that look the same.
+    pub fn chosen(&self) -> Option<&Stages> {
+        self.chosen.as_ref()
     }
 
     /// The hidden tables to create.

@@ -13,21 +13,17 @@ use crate::keys::{KnownKeys, key};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-/// A table that could be reduced.
+/// How a table could be reduced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reduction {
-    /// The table.
-    pub source: SourceId,
     /// Of whose rows some pass.
     pub by: SourceId,
     /// What else is joined to it by equality.
     pub joined: Vec<SourceId>,
-    /// What is left of it.
-    pub(crate) rel: Rel,
 }
 
-/// The same query where a table is reduced as soon as that is chosen.
-pub(crate) fn reduced(rel: &Rel, known: &KnownKeys, chosen: &mut dyn FnMut(&Reduction) -> bool) -> Rel {
+/// The same query where tables are reduced to what is chosen to be left of them.
+pub(crate) fn reduced(rel: &Rel, known: &KnownKeys, chosen: &mut dyn FnMut(&Rel, &Reduction) -> bool) -> Rel {
     match rel {
         // A recursion looks its rows up time and again as it is.
         Rel::Fixpoint { .. } => rel.clone(),
@@ -35,9 +31,10 @@ pub(crate) fn reduced(rel: &Rel, known: &KnownKeys, chosen: &mut dyn FnMut(&Redu
             let mut others = BTreeMap::new();
             if let Some(tree) = Tree::of(rel) {
                 for leaf in 0..tree.leaves.len() {
-                    let found = reductions(&tree, leaf, known).into_iter().find(|(_, _, reduction)| chosen(reduction));
-                    if let Some((by, whole, reduction)) = found {
-                        others.extend([(leaf, reduction.rel), (by, whole)]);
+                    let found = reductions(&tree, leaf, known);
+                    let one = found.into_iter().find(|found| chosen(&found.left, &found.reduction));
+                    if let Some(Found { left, by, whole, .. }) = one {
+                        others.extend([(leaf, left), (by, whole)]);
                     }
                 }
             }
@@ -65,10 +62,21 @@ fn with_leaves(rel: &Rel, other: &mut dyn FnMut(&Rel) -> Rel) -> Rel {
     }
 }
 
-/// How a leaf could be reduced: if it is a whole table, by each filtered one with whose key it is joined. That leaf comes first, and
-/// what it is without its filter.
-fn reductions(tree: &Tree, leaf: usize, known: &KnownKeys) -> Vec<(usize, Rel, Reduction)> {
-    let Rel::Scan { source, .. } = tree.leaves[leaf].rel else { return Vec::new() };
+/// A leaf that could be reduced.
+struct Found {
+    /// What is left of it.
+    left: Rel,
+    /// The leaf that says what, and what that is without its filter.
+    by: usize,
+    whole: Rel,
+    reduction: Reduction,
+}
+
+/// How a leaf could be reduced: if it is a whole table, by each filtered one with whose key it is joined.
+fn reductions(tree: &Tree, leaf: usize, known: &KnownKeys) -> Vec<Found> {
+    if !matches!(tree.leaves[leaf].rel, Rel::Scan { .. }) {
+        return Vec::new();
+    }
     let conditions = tree.conditions.iter().filter(|c| c.leaves.contains(&leaf));
     let equal: Vec<(usize, usize)> = conditions.filter_map(|c| tree.same_value(c, leaf)).collect();
     let (own, at) = (tree.leaves[leaf].rel, &tree.leaves[leaf].at);
@@ -81,11 +89,15 @@ fn reductions(tree: &Tree, leaf: usize, known: &KnownKeys) -> Vec<(usize, Rel, R
         if key(filtered.rel, known)? != [right] {
             return None;
         }
-        let rel =
-            own.clone().join(JoinKind::Semi, filtered.rel.clone(), vec![equality(left, right, own.arity())]).ok()?;
+        let on = vec![equality(left, right, own.arity())];
         let others = equal.iter().filter_map(|(_, y)| tree.leaf_of(*y)).filter(|other| *other != by);
         let joined = others.flat_map(|other| tree.leaves[other].rel.sources()).collect();
-        Some((by, (**whole).clone(), Reduction { source: *source, by: of_filtered, joined, rel }))
+        Some(Found {
+            left: own.clone().join(JoinKind::Semi, filtered.rel.clone(), on).ok()?,
+            by,
+            whole: (**whole).clone(),
+            reduction: Reduction { by: of_filtered, joined },
+        })
     };
     equal.iter().filter_map(reduction).collect()
 }

@@ -57,21 +57,24 @@ pub fn describing(definition: &Definition) -> Vec<(SourceId, Sql)> {
 
 /// The filtered scans of a query that are joined by equality, and what could be reduced by these.
 pub fn selections(definition: &Definition) -> Vec<Selection> {
-    let query = definition.simplified(false);
-    let mut keeper = Keeper { chosen: &|_| false, reduced: Vec::new(), found: Vec::new() };
-    keeper.visit(&query, &all(&query), &Asked::default());
-    let catalog = Catalog::of_sources(&definition.sources);
-    let selection = |source, rel: Rel, reduction| Selection { source, query: catalog.rel(&rel).sql(), reduction, rel };
-    let filtered = |rel: Rel| Some(selection(*rel.sources().first()?, rel, None));
-    let mut found: Vec<Selection> = keeper.found.into_iter().filter_map(filtered).collect();
-    reduced(&query, &definition.known_keys(), &mut |reduction| {
-        let known = found.iter().any(|known| known.is(&reduction.rel));
-        if !known {
-            found.push(selection(reduction.source, reduction.rel.clone(), Some(reduction.clone())));
+    let (query, known) = (definition.simplified(false), definition.known_keys());
+    let filtered = Keeper::candidates(&query, Vec::new()).into_iter().map(|rel| (rel, None));
+    let mut found: Vec<(Rel, Option<Reduction>)> = filtered.collect();
+    reduced(&query, &known, &mut |left, reduction| {
+        let other = reduced(&query, &known, &mut |other, _| other == left);
+        let could_be_kept = || Keeper::candidates(&other, vec![left.clone()]).contains(left);
+        if found.iter().all(|(known, _)| known != left) && could_be_kept() {
+            found.push((left.clone(), Some(reduction.clone())));
         }
         false
     });
-    found
+    let catalog = Catalog::of_sources(&definition.sources);
+    let selection = |(rel, reduction): (Rel, Option<Reduction>)| {
+        // That of the rows themselves comes first.
+        let source = *rel.sources().first()?;
+        Some(Selection { source, query: catalog.rel(&rel).sql(), reduction, rel })
+    };
+    found.into_iter().filter_map(selection).collect()
 }
 
 impl Selection {
@@ -84,9 +87,9 @@ impl Selection {
 /// The same query where of what could be kept the chosen is.
 pub fn keep(query: &Rel, known: &KnownKeys, chosen: &dyn Fn(&Rel) -> bool) -> Rel {
     let mut made = Vec::new();
-    let query = reduced(query, known, &mut |reduction| {
-        let chosen = chosen(&reduction.rel);
-        made.extend(chosen.then(|| reduction.rel.clone()));
+    let query = reduced(query, known, &mut |left, _| {
+        let chosen = chosen(left);
+        made.extend(chosen.then(|| left.clone()));
         chosen
     });
     Keeper { chosen, reduced: made, found: Vec::new() }.visit(&query, &all(&query), &Asked::default())
@@ -124,6 +127,13 @@ struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
+    /// What could be kept of a query in which these are left of tables.
+    fn candidates(query: &Rel, reduced: Vec<Rel>) -> Vec<Rel> {
+        let mut keeper = Keeper { chosen: &|_| false, reduced, found: Vec::new() };
+        keeper.visit(query, &all(query), &Asked::default());
+        keeper.found
+    }
+
     fn could_keep(&self, rel: &Rel) -> bool {
         match rel {
             Rel::Filter { input, .. } => matches!(**input, Rel::Scan { .. }),

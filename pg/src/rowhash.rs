@@ -7,7 +7,7 @@ use pgrx::{IntoDatum, pg_guard, pg_sys};
 use std::mem::{offset_of, size_of};
 
 /// Mixes the hash of one more value into that of a row. The multiplier is 2^64 divided by the golden ratio.
-fn mix(hash: u64, value: u64) -> u64 {
+pub(crate) fn mix(hash: u64, value: u64) -> u64 {
     (hash ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }
 

@@ -305,6 +305,9 @@ fn fingerprint(plan: &Analyzed, program: &Program) -> i64 {
     if let Some(regrouped) = program.regrouped() {
         format!("{regrouped:?}").hash(&mut hasher);
     }
+    if let Some(chosen) = program.chosen() {
+        format!("{chosen:?}").hash(&mut hasher);
+    }
     hasher.finish() as i64
 }
 

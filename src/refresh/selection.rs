@@ -21,7 +21,7 @@ const LARGE_ROWS: f64 = 1_000.0;
 const LARGER: f64 = 4.0;
 /// So small a part of a table is few rows.
 const FEW: f64 = 0.15;
-/// All combinations of so many selections are tried in order to recognise one; of more none is kept.
+/// All combinations of so many selections are tried in order to recognise one; of more no table is reduced, or nothing kept.
 const MOST: usize = 7;
 
 /// The choices that may have been made for a stream table, the likeliest first.
@@ -70,8 +70,9 @@ fn worthwhile(st: &StreamTable, all: &[Selection]) -> Vec<Selection> {
     let rows = |source: &SourceId| class::estimated_rows(source.0);
     let for_larger = |selection: &&Selection| match &selection.reduction {
         None => true,
-        Some(Reduction { source, by, joined, .. }) => {
-            (0.0..LARGE_ROWS).contains(&rows(by)) && joined.iter().any(|other| rows(other) >= LARGER * rows(source))
+        Some(Reduction { by, joined }) => {
+            (0.0..LARGE_ROWS).contains(&rows(by))
+                && joined.iter().any(|other| rows(other) >= LARGER * rows(&selection.source))
         }
     };
     let large = all.iter().filter(|s| rows(&s.source) >= LARGE_ROWS).filter(for_larger);

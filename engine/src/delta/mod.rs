@@ -58,7 +58,8 @@ impl Changed {
         }
     }
 
-    /// The same where the keys of sources and stages are known. No change of a key may have been left out of the changes.
+    /// The same where the keys of sources and stages are known. No change of a key may have been left out of the changes that
+    /// tells whether a row is the first partner of another.
     pub fn knowing(self, keys: Arc<KnownKeys>) -> Changed {
         Changed { keys, ..self }
     }

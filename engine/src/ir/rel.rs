@@ -9,7 +9,7 @@ use std::fmt;
 pub enum Rel {
     /// Columns of a source, named by attribute number.
     Scan { source: SourceId, columns: Vec<i16>, cols: Vec<Col> },
-    /// What stage `stage` keeps, `single` if that is never more than one row, `few` if it is the rows of a filtered scan. Only
+    /// What stage `stage` keeps, `single` if that is never more than one row, `few` if it is a selection. Only
     /// [cutting](crate::cut) makes it.
     State { stage: usize, cols: Vec<Col>, single: bool, few: bool },
     /// Constant rows; the scalars read no columns.
@@ -26,7 +26,7 @@ pub enum Rel {
     FlatMap { input: Box<Rel>, rows: Rows },
     /// A source that nobody tells the changes of, to be compared with a copy of it.
     Compared { input: Box<Rel> },
-    /// A filtered scan whose rows are kept, as few pass; by each of these lists of columns they are looked up.
+    /// A filtered scan or a reduced table whose rows are kept, as they are few; by each of these lists of columns they are looked up.
     Selected { input: Box<Rel>, asked: Vec<Vec<usize>> },
     /// Bag union; the columns' types agree.
     UnionAll { inputs: Vec<Rel> },

@@ -1,6 +1,7 @@
 //! Values that a row must have one of in some column, so as to find a partner in a join.
 
 use crate::bindings::raw;
+use crate::rowhash::mix;
 use crate::snapshot::Snapshot;
 use crate::spi::Plan;
 use pgrx::pg_sys;
@@ -53,7 +54,7 @@ unsafe fn image(value: pg_sys::Datum, by_value: bool, length: i16) -> u64 {
     u64::from(unsafe { raw::datum_image_hash(value, by_value, i32::from(length)) })
 }
 
-/// Spreads numbers over all bits. The multiplier is 2^64 divided by the golden ratio.
+/// Spreads numbers over all bits.
 #[derive(Default)]
 struct Spread(u64);
 
@@ -63,7 +64,7 @@ impl Hasher for Spread {
     }
 
     fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        self.0 = mix(self.0, number);
     }
 
     fn finish(&self) -> u64 {

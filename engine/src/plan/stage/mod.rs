@@ -15,7 +15,7 @@
 //! | window functions | `window.rs` |
 //! | ORDER BY with LIMIT | `top_k.rs` |
 //! | sources that are compared with a copy | `compared.rs` |
-//! | filtered scans of which few rows pass | `selected.rs` |
+//! | filtered scans and reduced tables of which few rows are left | `selected.rs` |
 //! | WITH RECURSIVE | `fixpoint/` |
 
 mod aggregate;

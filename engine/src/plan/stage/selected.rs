@@ -1,7 +1,7 @@
-//! The rows of a filtered scan, kept as they are.
+//! The rows of a filtered scan, or of a reduced table, kept as they are.
 //!
 //! ```text
-//! κ := κ + Δσ(S)
+//! κ := κ + Δσ(S),   κ := κ + Δ(S ⋉ σ R)
 //! ```
 
 use super::super::Catalog;
@@ -13,7 +13,7 @@ use crate::keys::{KnownKeys, key};
 use crate::program::{Identity, StageInfo, StateTable, Step};
 use crate::sql::{CreateIndex, Ident, Query, Sql};
 
-/// A filtered scan, and the columns by which its rows are looked up.
+/// What is kept, and the columns by which its rows are looked up.
 #[derive(Clone, Debug)]
 pub(super) struct SelectedPlan {
     input: Rel,
