@@ -3,6 +3,7 @@
 //! What users commonly rely on is kept: the order of a subquery that is all of FROM, and the order in which functions in
 //! FROM give their rows, for each row of the tables beside them.
 
+use super::joins::above_joins;
 use super::ties::Sorted;
 use super::{has_ordered_input, reads_ordered};
 use crate::expr::{Aggregate, Expr};
@@ -232,11 +233,11 @@ unsafe fn places(query: *mut pg_sys::Query) -> Option<Vec<*mut pg_sys::Node>> {
                 _ => {}
             }
         }
-        Some(found.into_iter().map(|(number, entry)| place(number, entry)).collect())
+        Some(found.into_iter().map(|(number, entry)| place(query, number, entry)).collect())
     }
 }
 
-unsafe fn place(number: usize, entry: *mut pg_sys::RangeTblEntry) -> *mut pg_sys::Node {
+unsafe fn place(query: *mut pg_sys::Query, number: usize, entry: *mut pg_sys::RangeTblEntry) -> *mut pg_sys::Node {
     // SAFETY: a function entry; its names are in a list of ours.
     unsafe {
         let functions = pointers::<pg_sys::RangeTblFunction>((*entry).functions);
@@ -246,7 +247,8 @@ unsafe fn place(number: usize, entry: *mut pg_sys::RangeTblEntry) -> *mut pg_sys
             let names = &mut (*(*entry).eref).colnames;
             *names = pg_sys::lappend(*names, pg_sys::makeString(pg_sys::pstrdup(c"ordinality".as_ptr())).cast());
         }
-        pg_sys::makeVar(number as i32, columns as i16 + 1, pg_sys::INT8OID, -1, pg_sys::InvalidOid, 0).cast()
+        let place = pg_sys::makeVar(number as i32, columns as i16 + 1, pg_sys::INT8OID, -1, pg_sys::InvalidOid, 0);
+        above_joins(query, place).cast()
     }
 }
 
@@ -272,7 +274,8 @@ unsafe fn used(query: *mut pg_sys::Query) -> Vec<*mut pg_sys::Node> {
                 if !of_function && !known {
                     let var = copy(var);
                     (*var).varlevelsup = 0;
-                    found.push(var.cast());
+                    // Between joins, where a function reads it, it may not be NULL yet.
+                    found.push(above_joins(query, var).cast());
                 }
             }
         }

@@ -21,6 +21,7 @@
 //! ORDER BY over a subquery, a view or a query of WITH that has one are left alone, as are windows and aggregates over such a subquery: their author relies on that order.
 
 mod aggregates;
+mod joins;
 mod looks;
 mod sets;
 mod ties;
