@@ -408,8 +408,20 @@ unsafe fn flatten_joins(query: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *
 
 #[cfg(not(feature = "pg15"))]
 unsafe fn flatten_joins(query: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
-    // SAFETY: replaces Vars of join entries in a copy; a null root is what the parser itself passes.
-    unsafe { pg_sys::flatten_join_alias_vars(std::ptr::null_mut(), query, node) }
+    // SAFETY: replaces Vars of join entries in a copy; a null root is what the parser itself passes. Entries are numbered from 1.
+    unsafe {
+        let entries: Vec<*mut pg_sys::RangeTblEntry> = pointers((*query).rtable).collect();
+        // The row of a join that an outer one may make NULL has no expression.
+        let whole = |var: *mut pg_sys::Var| {
+            (*var).varattno == 0
+                && !(*var).varnullingrels.is_null()
+                && (*entries[(*var).varno as usize - 1]).rtekind == pg_sys::RTEKind::RTE_JOIN
+        };
+        match pointers::<pg_sys::Var>(pg_sys::pull_vars_of_level(node, 0)).any(whole) {
+            true => node,
+            false => pg_sys::flatten_join_alias_vars(std::ptr::null_mut(), query, node),
+        }
+    }
 }
 
 unsafe extern "C-unwind" {

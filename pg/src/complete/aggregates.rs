@@ -77,10 +77,11 @@ pub(super) unsafe fn complete_arrays(query: *mut pg_sys::Query) -> bool {
                 continue;
             }
             let set = !(*array).setOperations.is_null() || !(*array).distinctClause.is_null();
-            let unordered = (*array).sortClause.is_null();
-            let Some(input) = Order::of_input(array, unordered && !set) else { continue };
+            // Of groups nothing but what they are selected by is left of the rows' order.
+            let rows = !set && !within.features().grouped && (*array).sortClause.is_null();
+            let Some(input) = Order::of_input(array, rows) else { continue };
             let mut sorted = Sorted::query(array);
-            if !set && unordered {
+            if rows {
                 input.append(&mut sorted);
             }
             sorted.by_values(!set);
@@ -116,6 +117,9 @@ impl Order {
             }
             if !has_sets(Query::new(query)) {
                 return Some(Order::None);
+            }
+            if has_named_join((*query).jointree.cast()) {
+                return None;
             }
             let places = places(query)?;
             Some(Order::Functions { row: used(query), places })
@@ -161,9 +165,7 @@ unsafe fn of_subquery(query: *mut pg_sys::Query) -> Option<Vec<(*mut pg_sys::Nod
         let of = |target: *mut pg_sys::TargetEntry| Expr::new((*target).expr.cast()).ty();
         // A tie-break is left out, as the calls will have one of their own.
         let clauses: Vec<_> = clauses.into_iter().filter(|clause| !is_image_order((**clause).sortop)).collect();
-        let view = Query::new(query);
-        let whole = view.targets().iter().any(|target| target.expr.columns().contains(&(number as usize, 0)));
-        if whole && clauses.iter().any(|clause| (*target(&**clause)).resjunk) {
+        if has_whole_row(query, number) && clauses.iter().any(|clause| (*target(&**clause)).resjunk) {
             return None;
         }
         let mut terms = Vec::new();
@@ -205,6 +207,33 @@ unsafe fn select(entry: *mut pg_sys::RangeTblEntry, target: *mut pg_sys::TargetE
     }
 }
 
+/// Whether rows of an entry are used as a whole anywhere: these must not get another column.
+unsafe fn has_whole_row(query: *mut pg_sys::Query, entry: i32) -> bool {
+    // SAFETY: the list holds Var nodes of the tree.
+    unsafe {
+        let mut vars = pointers::<pg_sys::Var>(pg_sys::pull_vars_of_level(query.cast(), 0));
+        vars.any(|var| (*var).varno as i32 == entry && (*var).varattno == 0)
+    }
+}
+
+/// Whether a join in this part of FROM has a name, which hides those of what it joins.
+unsafe fn has_named_join(item: *mut pg_sys::Node) -> bool {
+    // SAFETY: the tag decides the struct.
+    unsafe {
+        match (*item).type_ {
+            pg_sys::NodeTag::T_FromExpr => {
+                let mut items = pointers::<pg_sys::Node>((*item.cast::<pg_sys::FromExpr>()).fromlist);
+                items.any(|item| has_named_join(item))
+            }
+            pg_sys::NodeTag::T_JoinExpr => {
+                let join = &*item.cast::<pg_sys::JoinExpr>();
+                !join.alias.is_null() || has_named_join(join.larg) || has_named_join(join.rarg)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Whether FROM has rows that functions give.
 fn has_sets(query: Query<'_>) -> bool {
     (1..=query.entries()).any(|number| match query.entry(number) {
@@ -219,12 +248,11 @@ unsafe fn places(query: *mut pg_sys::Query) -> Option<Vec<*mut pg_sys::Node>> {
     // SAFETY: entries are numbered from 1; their lists are ours.
     unsafe {
         let view = Query::new(query);
-        let whole = |number| view.targets().iter().any(|target| target.expr.columns().contains(&(number, 0)));
         let mut found = Vec::new();
         for (i, entry) in pointers::<pg_sys::RangeTblEntry>((*query).rtable).enumerate() {
             match view.entry(i + 1) {
                 Entry::Functions(functions) if functions.returns_set() => {
-                    if whole(i + 1) || !functions.are_calls() {
+                    if has_whole_row(query, i as i32 + 1) || !functions.are_calls() {
                         return None;
                     }
                     found.push((i + 1, entry));
