@@ -400,27 +400,21 @@ pub(crate) unsafe fn flatten_groups(_: *mut pg_sys::Query, node: *mut pg_sys::No
     node
 }
 
-#[cfg(feature = "pg15")]
-unsafe fn flatten_joins(query: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
-    // SAFETY: replaces Vars of join entries in a copy.
-    unsafe { pg_sys::flatten_join_alias_vars(query, node) }
-}
-
-#[cfg(not(feature = "pg15"))]
+/// Columns of joins replaced by what they are made of, unless the row of a join is among them: of that only its own node knows the
+/// names of its columns, and whether an outer join has made it NULL.
 unsafe fn flatten_joins(query: *mut pg_sys::Query, node: *mut pg_sys::Node) -> *mut pg_sys::Node {
     // SAFETY: replaces Vars of join entries in a copy; a null root is what the parser itself passes. Entries are numbered from 1.
     unsafe {
         let entries: Vec<*mut pg_sys::RangeTblEntry> = pointers((*query).rtable).collect();
-        // The row of a join that an outer one may make NULL has no expression.
-        let whole = |var: *mut pg_sys::Var| {
-            (*var).varattno == 0
-                && !(*var).varnullingrels.is_null()
-                && (*entries[(*var).varno as usize - 1]).rtekind == pg_sys::RTEKind::RTE_JOIN
-        };
-        match pointers::<pg_sys::Var>(pg_sys::pull_vars_of_level(node, 0)).any(whole) {
-            true => node,
-            false => pg_sys::flatten_join_alias_vars(std::ptr::null_mut(), query, node),
+        let mut vars = pointers::<pg_sys::Var>(pg_sys::pull_vars_of_level(node, 0));
+        let is_join = |number: usize| (*entries[number - 1]).rtekind == pg_sys::RTEKind::RTE_JOIN;
+        if vars.any(|var| (*var).varattno == 0 && is_join((*var).varno as usize)) {
+            return node;
         }
+        #[cfg(feature = "pg15")]
+        return pg_sys::flatten_join_alias_vars(query, node);
+        #[cfg(not(feature = "pg15"))]
+        pg_sys::flatten_join_alias_vars(std::ptr::null_mut(), query, node)
     }
 }
 
