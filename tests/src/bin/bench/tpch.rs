@@ -12,6 +12,8 @@ use crate::report::{Figure, Goal, Report, median};
 use crate::{Effort, SETTINGS};
 
 pub const SCALE: f64 = 0.1;
+/// Cycles in which the contenders take turns at each query.
+const IN_TURNS: u64 = 5;
 
 /// Milliseconds, one per cycle.
 #[derive(Default)]
@@ -53,6 +55,20 @@ pub fn measure(effort: &Effort, report: &mut Report) -> Outcome {
         }
     }
     tell(report, &queries, times, cycles);
+    let mut in_turns: Vec<Times> = queries.iter().map(|_| Times::default()).collect();
+    for cycle in cycles + 1..=cycles + IN_TURNS {
+        tpch::change(&mut session, cycle)?;
+        for (query, times) in queries.iter().zip(&mut in_turns) {
+            times.own.push(refresh(&mut session, query)?);
+            times.other.push(recompute(&mut other_session, query)?);
+        }
+    }
+    let ratios = in_turns.into_iter().map(|Times { own, other }| median(other) / median(own)).collect();
+    report.note(format!(
+        "In {IN_TURNS} more cycles the contenders took turns at each query, so that every refresh followed a table's replacement in another \
+         session: there the median of the ratios is {:.1}.",
+        median(ratios)
+    ));
     all_by_deltas(&mut session, report)
 }
 
